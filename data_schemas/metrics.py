@@ -1,0 +1,20 @@
+"""Numbers over time: losses, hinges, accuracies, rates."""
+
+from typing import ClassVar
+
+import dataframely as dy
+
+from data_schemas.table import Table
+
+
+class Metrics(Table):
+    """One row a measured number."""
+
+    table_name: ClassVar[str] = "metrics"
+    version: ClassVar[int] = 1
+
+    stage = dy.String(primary_key=True, description="Who measured: train, validation, ...")
+    round = dy.Int32(primary_key=True, description="Round; -1 before the first.")
+    global_step = dy.Int64(primary_key=True, min=0, description="Optimiser steps so far.")
+    name = dy.String(primary_key=True, description="Metric, with its unit as suffix.")
+    value = dy.Float64(nullable=True, description="Measured value; null where it is undefined.")

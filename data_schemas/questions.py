@@ -1,0 +1,38 @@
+"""Questions of one data set, all splits."""
+
+from typing import ClassVar
+
+import dataframely as dy
+
+from data_schemas.table import Table
+
+SPLITS = ("train", "validation", "test")
+
+
+class Questions(Table):
+    """One row a question. Written when a data set is loaded; replaced when its content changes."""
+
+    table_name: ClassVar[str] = "questions"
+    version: ClassVar[int] = 1
+
+    question_id = dy.String(
+        primary_key=True,
+        min_length=1,
+        description="The user's own id, or a hash of the question's content.",
+    )
+    split = dy.Enum(SPLITS, description="Which part of the data set the question belongs to.")
+    question = dy.String(min_length=1, description="The question as the models read it.")
+    choices = dy.List(
+        dy.String(), nullable=True, description="Answer choices in order, for choice questions."
+    )
+    gold_answer = dy.String(
+        nullable=True, description="Canonical gold answer; null where the user has no label."
+    )
+    gold_target = dy.String(
+        nullable=True,
+        description="Text the student learns as the label, when it is not the gold answer itself "
+        "(SVAMP: the equation).",
+    )
+    template = dy.String(
+        nullable=True, description="Slice name for reports, for example the generator's template."
+    )

@@ -1,0 +1,61 @@
+"""Every rationale of every origin, failures included."""
+
+from typing import ClassVar
+
+import dataframely as dy
+import polars as pl
+
+from data_schemas.table import Table
+
+SOURCES = ("teacher", "student", "imported")
+STATUSES = ("ok", "no_answer", "failed")
+
+
+class Rationales(Table):
+    """One row a sample. A failed request is a row too: `status = failed`, `error` says why."""
+
+    table_name: ClassVar[str] = "rationales"
+    version: ClassVar[int] = 1
+
+    question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
+    sample_idx = dy.Int32(
+        primary_key=True, min=0, description="Which of the K samples of the question, from 0."
+    )
+    source = dy.Enum(SOURCES, description="Who wrote the rationale.")
+    round = dy.Int32(
+        nullable=True,
+        min=0,
+        description="Student samples: the round that trains on them. Null for the teacher.",
+    )
+    model = dy.String(description="Model that wrote it; for a student, its checkpoint in the run.")
+    model_revision = dy.String(nullable=True, description="Revision or content hash of the model.")
+    generation = dy.String(description="Fingerprint of everything that reached the model.")
+    seed = dy.Int64(nullable=True, description="Seed of this very sample.")
+    text = dy.String(nullable=True, description="Raw completion. Null when the request failed.")
+    rationale = dy.String(
+        nullable=True, description="Reasoning part of the completion, before the answer."
+    )
+    answer_raw = dy.String(nullable=True, description="Answer as written. Null if none parses.")
+    answer = dy.String(nullable=True, description="Canonical answer: equal answers, equal text.")
+    status = dy.Enum(STATUSES, description="ok: an answer parsed; no_answer: none did; failed.")
+    error = dy.String(nullable=True, description="Why the request failed, one line.")
+    finish_reason = dy.String(nullable=True, description="As the engine says: stop or length.")
+    num_prompt_tokens = dy.Int32(nullable=True, min=0, description="Tokens of the prompt.")
+    num_tokens = dy.Int32(nullable=True, min=0, description="Sampled tokens.")
+    cumulative_logprob = dy.Float64(
+        nullable=True,
+        description="Sum of the sampled tokens' log-probabilities, nats, temperature 1.",
+    )
+    created_at = dy.Datetime(time_zone="UTC", description="When the row was made.")
+    run_id = dy.String(description="Run that made the row.")
+
+    @dy.rule()
+    def status_agrees_with_columns(cls) -> pl.Expr:  # noqa: N805  (dataframely passes the class)
+        """A failed row has an error and no text; an ok row has an answer."""
+        return (
+            pl.when(pl.col("status") == "failed")
+            .then(pl.col("error").is_not_null() & pl.col("answer").is_null())
+            .when(pl.col("status") == "ok")
+            .then(pl.col("answer").is_not_null() & pl.col("text").is_not_null())
+            .otherwise(pl.col("answer").is_null())
+        )

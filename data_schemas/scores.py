@@ -1,0 +1,31 @@
+"""Quality of each rationale as the discriminator saw it, round by round."""
+
+from typing import ClassVar
+
+import dataframely as dy
+
+from data_schemas.table import Table
+
+POLARITIES = ("positive", "negative")
+
+
+class Scores(Table):
+    """One row a rationale and round: what the loss of that round reads."""
+
+    table_name: ClassVar[str] = "scores"
+    version: ClassVar[int] = 1
+
+    round = dy.Int32(primary_key=True, min=0, description="Round that trained on this row.")
+    question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
+    source = dy.Enum(
+        ("teacher", "student", "imported"), primary_key=True, description="As in rationales."
+    )
+    sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
+    polarity = dy.Enum(POLARITIES, description="Pulled towards, or pushed off.")
+    rationale = dy.String(min_length=1, description="The text the student is trained on.")
+    quality_score = dy.Float64(
+        min=0, max=1, description="s = D(x, r), equation 1 of the paper."
+    )
+    rationale_weight = dy.Float64(
+        min=0, max=1, description="Weight in the loss if chosen: s, or 1 - s for a negative."
+    )

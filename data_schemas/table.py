@@ -1,0 +1,155 @@
+"""What every table shares: its version in the file, validation at write and at read.
+
+`write_part` and `read_part` turn a typed frame into Parquet bytes and back. Where the bytes live
+(local folder, object store) is `qcrd_core.store`'s matter.
+
+Version rule: a reader accepts its own version, migrates older ones with `Table.migrate`, and
+refuses newer ones with a sentence.
+"""
+
+import json
+from typing import Any, ClassVar
+
+import dataframely as dy
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+METADATA_KEY = b"qcrd"
+
+
+class SchemaMismatchError(ValueError):
+    """A Parquet file is not the table it should be."""
+
+
+class Table(dy.Schema):
+    """Base of all tables. Subclasses set `table_name` and `version` and declare columns."""
+
+    table_name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Bring a frame of an older `version` to the current one.
+
+        Args:
+            frame: Rows as they stand in the file.
+            version: The version in the file's metadata, lower than `cls.version`.
+
+        Returns:
+            The frame in the current version's columns.
+
+        Raises:
+            SchemaMismatchError: If no migration from `version` exists.
+        """
+        del frame
+        msg = f"No migration leads from {cls.table_name} version {version} to {cls.version}."
+        raise SchemaMismatchError(msg)
+
+
+def write_part(frame: pl.DataFrame, table: type[Table], sink: pa.NativeFile) -> None:
+    """Validate `frame` as `table` and write it as zstd Parquet with the table's name and version.
+
+    Args:
+        frame: Rows with exactly the table's columns; column order does not matter.
+        table: The schema to hold it to.
+        sink: An open Arrow output stream; the caller closes it.
+
+    Raises:
+        SchemaMismatchError: If a column, type, key or row rule is violated.
+    """
+    valid = _validated(frame, table, "the rows to be written")
+    keys = table.primary_key()
+    if keys:
+        valid = valid.sort(keys)
+    metadata = {"table": table.table_name, "version": table.version, "num_rows": valid.height}
+    arrow = valid.to_arrow(compat_level=pl.CompatLevel.oldest())
+    merged = {**(arrow.schema.metadata or {}), METADATA_KEY: json.dumps(metadata).encode()}
+    pq.write_table(arrow.replace_schema_metadata(merged), sink, compression="zstd")
+
+
+def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataFrame:
+    """Read one Parquet part and hold it to `table`.
+
+    Args:
+        source: An open, seekable Arrow input.
+        table: The expected schema.
+        where: How to name the file in an error.
+
+    Returns:
+        A frame with the table's columns and types.
+
+    Raises:
+        SchemaMismatchError: If the file is no Parquet file, is truncated, belongs to another
+            table, was written by a newer version, or breaks a rule of the schema.
+    """
+    try:
+        arrow = pq.read_table(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = (
+            f"{where} must be a whole Parquet file; got {error}. Delete the file and run again: "
+            "rows that are stored elsewhere are kept, its own are made again."
+        )
+        raise SchemaMismatchError(msg) from error
+    frame = _to_polars(arrow)
+    stored = _stored_metadata(arrow, where)
+    if stored.get("table") != table.table_name:
+        msg = (
+            f"{where} must be a qcrd {table.table_name} table; its metadata says "
+            f"{stored.get('table')!r}. Move the file out of the store or bring it in with "
+            "`qcrd import`."
+        )
+        raise SchemaMismatchError(msg)
+    version = int(stored["version"])
+    if version > table.version:
+        msg = (
+            f"{where} must have schema version {table.version} or older; got {version}. It was "
+            "written by a newer qcrd: upgrade this installation."
+        )
+        raise SchemaMismatchError(msg)
+    if version < table.version:
+        frame = table.migrate(frame, version)
+    if stored.get("num_rows") != frame.height:
+        msg = (
+            f"{where} must have the {stored.get('num_rows')} rows its metadata names; got "
+            f"{frame.height}. Delete the file and run again."
+        )
+        raise SchemaMismatchError(msg)
+    return _validated(frame, table, where)
+
+
+def _to_polars(arrow: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(arrow)
+    if not isinstance(frame, pl.DataFrame):
+        msg = "An Arrow table always converts to a DataFrame."
+        raise TypeError(msg)
+    return frame
+
+
+def _stored_metadata(arrow: pa.Table, where: str) -> dict[str, Any]:
+    raw = (arrow.schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        msg = (
+            f"{where} must be written by qcrd; it has no qcrd metadata. Bring foreign files in "
+            "with `qcrd import`."
+        )
+        raise SchemaMismatchError(msg)
+    stored: dict[str, Any] = json.loads(raw)
+    return stored
+
+
+def _validated(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFrame:
+    expected, got = set(table.column_names()), set(frame.columns)
+    if expected != got:
+        missing, extra = sorted(expected - got), sorted(got - expected)
+        msg = (
+            f"{where} must have the columns of {table.table_name} version {table.version}; "
+            f"missing {missing}, unknown {extra}."
+        )
+        raise SchemaMismatchError(msg)
+    try:
+        return table.validate(frame, cast=True)
+    except (dy.exc.ValidationError, pl.exceptions.PolarsError) as error:
+        detail = "; ".join(line.strip(" -") for line in str(error).splitlines())
+        msg = f"{where} must satisfy {table.table_name} version {table.version}: {detail}."
+        raise SchemaMismatchError(msg) from error

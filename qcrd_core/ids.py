@@ -1,0 +1,67 @@
+"""Hashes and seeds: the same on every machine, in every process, in every Python.
+
+Python's own `hash` is salted per process, so nothing here uses it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def content_hash(*parts: str, length: int = 16) -> str:
+    """Hash strings, keeping their boundaries apart.
+
+    Args:
+        *parts: Texts; ("ab", "c") and ("a", "bc") hash differently.
+        length: Hex digits to return, at most 64.
+
+    Returns:
+        Lower-case hex digits.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:length]
+
+
+def fingerprint(content: Mapping[str, Any], *, length: int = 12) -> str:
+    """Hash a JSON-able mapping independently of key order.
+
+    Args:
+        content: What the fingerprint stands for.
+        length: Hex digits to return, at most 64.
+
+    Returns:
+        Lower-case hex digits.
+    """
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return content_hash(text, length=length)
+
+
+def file_hash(path: Path) -> str:
+    """Hash a file's bytes.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        SHA-256 as 64 hex digits.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def derive_seed(*parts: object) -> int:
+    """Derive an independent seed, for example of (run seed, question_id, sample_idx).
+
+    Args:
+        *parts: Whatever tells this use of randomness from every other; compared as text.
+
+    Returns:
+        A seed in [0, 2**62), safe for torch, numpy, vLLM and an int64 column.
+    """
+    return int(content_hash(*(str(part) for part in parts)), 16) >> 2

@@ -1,0 +1,228 @@
+"""Child processes: engines never run in the flow's own process.
+
+Two kinds:
+
+- `run_job` runs one of our own functions (training, sampling a student, the discriminator) in a
+  process of its own and returns its result. Where no accelerator is present the process is forked
+  from a server that has torch imported already: that saves about ten seconds a job on two cores.
+  With an accelerator it is a fresh interpreter, because a CUDA driver does not survive a fork.
+- `Server` runs a foreign program that stays, such as vLLM, in its own session and behind
+  `guard.py`.
+
+Both: output to a log file (a pipe can block or kill the child), terminate, grace, kill of the whole
+group, and an error that carries the log's end. GPU memory is free when the call returns.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from qcrd_core import errors
+from qcrd_core.errors import LaunchError, QcrdError
+
+logger = logging.getLogger(__name__)
+
+Emit = Callable[[dict[str, Any]], None]
+"""How a job reports to its parent while it runs: one small JSON-able event."""
+
+_TAIL_LINES = 25
+_ACCELERATOR_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel")
+_PR_SET_PDEATHSIG = 1
+_context_lock = threading.Lock()
+
+
+def run_job(
+    target: str,
+    payload: Mapping[str, Any],
+    *,
+    log: Path,
+    on_event: Emit | None = None,
+    grace_seconds: float = 60.0,
+) -> dict[str, Any]:
+    """Run `module:function(payload, emit)` in a child process and return its result.
+
+    Args:
+        target: Function to import and call in the child, for example
+            `qcrd_core.student.train:main`.
+        payload: JSON-able argument.
+        log: File that receives the child's output; appended to.
+        on_event: Called here for each event the child emits.
+        grace_seconds: Time between SIGTERM and SIGKILL when this call is interrupted.
+
+    Returns:
+        What the function returned, a small dict.
+
+    Raises:
+        QcrdError: Whatever the function raised of our own errors.
+        LaunchError: If the child died or raised anything else; ends with the log's tail.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    context = _context()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(target, dict(payload), str(log), sender))
+    process.start()
+    sender.close()
+    try:
+        outcome = _receive(receiver, on_event)
+        process.join()
+    finally:
+        _end_job(process, grace_seconds)
+        receiver.close()
+    if outcome is None:
+        msg = (
+            f"{target} must end with a result; it died with exit code {process.exitcode}. "
+            f"The end of {log}:\n{tail(log)}"
+        )
+        raise LaunchError(msg)
+    kind, value = outcome
+    if kind == "error":
+        name, message = value
+        raise getattr(errors, name)(message)
+    if kind == "crash":
+        msg = f"{target} must not fail; got {value}. The end of {log}:\n{tail(log)}"
+        raise LaunchError(msg)
+    result: dict[str, Any] = value
+    return result
+
+
+class Server:
+    """A foreign program that runs until `stop`, in a session of its own."""
+
+    def __init__(self, command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            command: Program and arguments.
+            log: File that receives its output; appended to.
+            env: Variables set on top of this process's environment.
+
+        Raises:
+            LaunchError: If the program does not exist.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        guard = Path(__file__).with_name("guard.py")
+        if not Path(command[0]).exists():
+            msg = f"{command[0]} must be an existing program; it is absent. Run `qcrd doctor`."
+            raise LaunchError(msg)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-E", "-S", str(guard), str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether the program still runs."""
+        return self._process.poll() is None
+
+    def stop(self, grace_seconds: float = 15.0) -> None:
+        """Terminate, wait, kill the whole group. Safe to call twice."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(grace_seconds)
+            except subprocess.TimeoutExpired:
+                logger.warning("%s did not stop within %.0f s; killed", self.log, grace_seconds)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def tail(log: Path, lines: int = _TAIL_LINES) -> str:
+    """The last lines of a log file, each indented; empty when there is none."""
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        return "\n".join("  " + line for line in text.splitlines()[-lines:])
+    return ""
+
+
+def has_accelerator() -> bool:
+    """Whether an accelerator's device file is here. Asks no driver, so a later fork stays safe."""
+    return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _context() -> Any:
+    if has_accelerator():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    with _context_lock:
+        context.set_forkserver_preload(["qcrd_core.preload"])
+    return context
+
+
+def _child(target: str, payload: dict[str, Any], log: str, sender: Connection) -> None:
+    os.setsid()
+    die_with_parent()
+    with Path(log).open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True
+    )
+    module, _, function = target.partition(":")
+    try:
+        result = getattr(importlib.import_module(module), function)(
+            payload, lambda event: sender.send(("event", event))
+        )
+        sender.send(("result", result))
+    except QcrdError as error:
+        sender.send(("error", (type(error).__name__, str(error))))
+    except Exception as error:  # noqa: BLE001  (process boundary: the parent explains)
+        traceback.print_exc()
+        sender.send(("crash", f"{type(error).__name__}: {error}"))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _receive(receiver: Connection, on_event: Emit | None) -> tuple[str, Any] | None:
+    while True:
+        try:
+            kind, value = receiver.recv()
+        except EOFError:
+            return None
+        if kind != "event":
+            return kind, value
+        if on_event is not None:
+            on_event(value)
+
+
+def _end_job(process: Any, grace_seconds: float) -> None:
+    if process.is_alive():
+        _signal_group(process.pid, signal.SIGTERM)
+        process.join(grace_seconds)
+    # Ranks of a training job share its session; none may outlive it.
+    _signal_group(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + grace_seconds
+    while process.is_alive() and time.monotonic() < deadline:
+        process.join(1.0)
+
+
+def _signal_group(pid: int | None, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if pid is not None:
+            os.killpg(pid, number)

@@ -1,0 +1,340 @@
+"""The store: a local folder or an object-store URL, through one code path (pyarrow file systems).
+
+Layout below the root:
+
+    datasets/<name>/questions/part-*.parquet
+    datasets/<name>/rationales/generation=<fingerprint>/part-*.parquet + generation.json
+    runs/<run_id>/...            one run: config, votes, scores, checkpoints, metrics, report
+    models/<name>/<version>/     promoted students
+
+Rules that make it crash-safe without a database:
+
+1. A file is whole or absent: written under a temporary name, fsynced, renamed. An object store's
+   put has that property by itself.
+2. Parts are immutable and named after the keys they hold, so a repeated shard overwrites itself.
+3. Readers never see a temporary (names that start with `_tmp`).
+4. A folder (a checkpoint) is whole when its `DONE` file is there: `publish_folder` writes it last.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import fs
+
+from data_schemas.table import SchemaMismatchError, Table, read_part, write_part
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.ids import content_hash, file_hash
+
+DONE = "DONE"
+_TEMPORARY = "_tmp"
+
+
+class Store:
+    """Files and typed tables below one root.
+
+    All paths given to its methods are relative to the root, with `/` between their parts.
+    """
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        """Open a store; nothing is created until something is written.
+
+        Args:
+            url: Local path, `file://` URL or object-store URL such as `s3://bucket/prefix`.
+            scratch: Local folder that mirrors checkpoints of an object store.
+
+        Raises:
+            StoreError: If the URL names no known kind of store.
+        """
+        self.url = url
+        if "://" not in url:
+            url = Path(url).expanduser().absolute().as_uri()
+        try:
+            self._fs, self._root = fs.FileSystem.from_uri(url)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            msg = (
+                f"run.store must be a folder or an object-store URL; got {self.url!r} ({error}). "
+                "For example /data/qcrd or s3://bucket/qcrd."
+            )
+            raise StoreError(msg) from error
+        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self._mirror = scratch.absolute() / "mirror" / content_hash(self.url)
+
+    def __str__(self) -> str:
+        """The URL as the user gave it."""
+        return self.url
+
+    def local(self, rel: str) -> Path:
+        """Name the local place of a path: the place itself, or an object store's mirror."""
+        return Path(self._root, rel) if self.is_local else self._mirror / rel
+
+    def check_writable(self) -> None:
+        """Write and delete a probe.
+
+        Raises:
+            StoreError: If either fails.
+        """
+        probe = f"{_TEMPORARY}-probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"qcrd")
+        self.delete(probe)
+
+    def exists(self, rel: str) -> bool:
+        """Whether a file or folder is there."""
+        return self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound
+
+    def list(self, rel: str, suffix: str = "") -> list[str]:
+        """Names directly below a folder, temporaries left out, sorted.
+
+        Args:
+            rel: Folder; an absent one has no names.
+            suffix: Keep only names that end so.
+
+        Returns:
+            Names without the folder.
+        """
+        selector = fs.FileSelector(self._path(rel), allow_not_found=True)
+        names = (info.base_name for info in self._fs.get_file_info(selector))
+        return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
+
+    def delete(self, rel: str) -> None:
+        """Delete a file or a folder with all it holds; absent ones are no error."""
+        info = self._fs.get_file_info(self._path(rel))
+        if info.type == fs.FileType.Directory:
+            self._fs.delete_dir(info.path)
+        elif info.type == fs.FileType.File:
+            self._fs.delete_file(info.path)
+        if not self.is_local:
+            shutil.rmtree(self.local(rel), ignore_errors=True)
+
+    def write_bytes(self, rel: str, content: bytes) -> None:
+        """Write a small file whole or not at all.
+
+        Args:
+            rel: Path of the file.
+            content: What it holds afterwards.
+
+        Raises:
+            StoreError: If the store refuses, for example a full disk.
+        """
+        self._write(rel, lambda sink: sink.write(content))
+
+    def read_bytes(self, rel: str) -> bytes:
+        """Read a whole file.
+
+        Raises:
+            StoreError: If it is absent or unreadable.
+        """
+        try:
+            with self._fs.open_input_stream(self._path(rel)) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            msg = f"{self._shown(rel)} must be readable; got {_reason(error)}."
+            raise StoreError(msg) from error
+
+    def write_json(self, rel: str, content: Any) -> None:
+        """Write JSON, indented, keys as given."""
+        self.write_bytes(rel, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def read_json(self, rel: str) -> Any:
+        """Read JSON.
+
+        Raises:
+            StoreError: If the file is absent or no JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(rel))
+        except ValueError as error:
+            msg = f"{self._shown(rel)} must be valid JSON; got {error}. Restore or delete it."
+            raise StoreError(msg) from error
+
+    def write_table(self, rel: str, frame: pl.DataFrame, table: type[Table]) -> None:
+        """Write one immutable, validated Parquet part.
+
+        Args:
+            rel: Path that ends in `.parquet`.
+            frame: The rows.
+            table: Their schema.
+
+        Raises:
+            DataError: If the rows break the schema. Nothing is written.
+            StoreError: If the store refuses.
+        """
+        try:
+            self._write(rel, lambda sink: write_part(frame, table, sink))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+
+    def read_table(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        """Read a part, or all parts of a folder, as one frame.
+
+        Args:
+            rel: A `.parquet` file or a folder of them; an absent folder is an empty table.
+            table: The expected schema.
+
+        Returns:
+            Rows sorted by the primary key, each key once: a key that two parts hold was sampled
+            twice with one seed, and the first part's row is taken.
+
+        Raises:
+            DataError: If a part is damaged, foreign, or newer than this qcrd.
+        """
+        parts = [rel] if rel.endswith(".parquet") else list(self._parts(rel))
+        frames = [self._read_part(part, table) for part in parts]
+        if not frames:
+            return table.create_empty()
+        frame = pl.concat(frames)
+        keys = table.primary_key()
+        if keys and len(frames) > 1:
+            frame = frame.unique(keys, keep="first", maintain_order=True).sort(keys)
+        return frame
+
+    def publish_folder(self, source: Path, rel: str) -> None:
+        """Make a finished local folder visible, whole, under `rel`.
+
+        Args:
+            source: Local folder; it is gone afterwards when the store is local.
+            rel: Where it appears. A folder that is there already is replaced.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        hashes = {
+            path.relative_to(source).as_posix(): file_hash(path)
+            for path in sorted(source.rglob("*"))
+            if path.is_file() and path.name != DONE
+        }
+        done = json.dumps(hashes, indent=2).encode()
+        try:
+            if self.is_local:
+                _fsync_tree(source)
+                target = self.local(rel)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (source / DONE).write_bytes(done)
+                _fsync_tree(source)
+                shutil.rmtree(target, ignore_errors=True)
+                source.rename(target)
+                _fsync_path(target.parent)
+                return
+            for name in hashes:
+                with (source / name).open("rb") as stream:
+                    self._write(f"{rel}/{name}", lambda sink, s=stream: shutil.copyfileobj(s, sink))
+            self.write_bytes(f"{rel}/{DONE}", done)
+            mirror = self.local(rel)
+            shutil.rmtree(mirror, ignore_errors=True)
+            mirror.parent.mkdir(parents=True, exist_ok=True)
+            (source / DONE).write_bytes(done)
+            shutil.move(source, mirror)
+        except OSError as error:
+            msg = f"{self._shown(rel)} must be writable; got {_reason(error)}."
+            raise StoreError(msg) from error
+
+    def is_published(self, rel: str) -> bool:
+        """Whether `publish_folder` finished for this folder."""
+        return self.exists(f"{rel}/{DONE}")
+
+    def fetch_folder(self, rel: str) -> Path:
+        """Bring a published folder to this machine.
+
+        Args:
+            rel: The folder.
+
+        Returns:
+            A local path: the folder itself, or its mirror.
+
+        Raises:
+            StoreError: If it was never published, or a download fails.
+        """
+        if not self.is_published(rel):
+            msg = f"{self._shown(rel)} must be a finished folder; its {DONE} file is absent."
+            raise StoreError(msg)
+        target = self.local(rel)
+        if self.is_local or (target / DONE).exists():
+            return target
+        for name in json.loads(self.read_bytes(f"{rel}/{DONE}")):
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.read_bytes(f"{rel}/{name}"))
+        (target / DONE).write_bytes(self.read_bytes(f"{rel}/{DONE}"))
+        return target
+
+    def _parts(self, rel: str) -> Iterator[str]:
+        selector = fs.FileSelector(self._path(rel), allow_not_found=True, recursive=True)
+        for info in sorted(self._fs.get_file_info(selector), key=lambda item: item.path):
+            name = info.base_name
+            if info.is_file and name.endswith(".parquet") and not name.startswith(_TEMPORARY):
+                yield info.path[len(self._root) :].lstrip("/")
+
+    def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        try:
+            with self._fs.open_input_file(self._path(rel)) as source:
+                return read_part(source, table, self._shown(rel))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+        except OSError as error:
+            msg = f"{self._shown(rel)} must be readable; got {_reason(error)}."
+            raise StoreError(msg) from error
+
+    def _write(self, rel: str, write: Any) -> None:
+        path = self._path(rel)
+        folder, _, name = path.rpartition("/")
+        target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
+        try:
+            self._fs.create_dir(folder, recursive=True)
+            with self._fs.open_output_stream(target) as sink:
+                write(sink)
+            if self.is_local:
+                _fsync_path(Path(target))
+                os.replace(target, path)
+                _fsync_path(Path(folder))
+        except OSError as error:
+            if self.is_local:
+                Path(target).unlink(missing_ok=True)
+            msg = f"{self._shown(rel)} must be writable; got {_reason(error)}."
+            raise StoreError(msg) from error
+        except BaseException:
+            if self.is_local:
+                Path(target).unlink(missing_ok=True)
+            raise
+
+    def _path(self, rel: str) -> str:
+        return f"{self._root}/{rel}" if rel else self._root
+
+    def _shown(self, rel: str) -> str:
+        return f"{self.url.rstrip('/')}/{rel}"
+
+
+def part_name(keys: pl.DataFrame) -> str:
+    """Name a part after the keys it holds, so that a repeated shard overwrites itself.
+
+    Args:
+        keys: The part's key columns, in any row order.
+
+    Returns:
+        File name.
+    """
+    rows = keys.sort(keys.columns).rows()
+    return f"part-{content_hash(*(str(value) for row in rows for value in row))}.parquet"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _fsync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_tree(root: Path) -> None:
+    for path in root.rglob("*"):
+        _fsync_path(path)
+    _fsync_path(root)
