@@ -1,0 +1,81 @@
+"""Where the files of one run lie, so that no two places of the code spell a path.
+
+All paths are relative to the store's root.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths below `runs/<run_id>`."""
+
+    run_id: str
+
+    @property
+    def root(self) -> str:
+        """The run's folder."""
+        return f"runs/{self.run_id}"
+
+    @property
+    def config(self) -> str:
+        """Resolved configuration, YAML."""
+        return f"{self.root}/config.yaml"
+
+    @property
+    def environment(self) -> str:
+        """Versions, commit, devices and data identity, JSON."""
+        return f"{self.root}/environment.json"
+
+    @property
+    def votes(self) -> str:
+        """Table `votes`."""
+        return f"{self.root}/votes.parquet"
+
+    @property
+    def metrics(self) -> str:
+        """Folder of table `metrics`, a part a stage and round."""
+        return f"{self.root}/metrics"
+
+    @property
+    def result(self) -> str:
+        """Final numbers, JSON; its presence says that the run is complete."""
+        return f"{self.root}/result.json"
+
+    @property
+    def report(self) -> str:
+        """Self-contained HTML."""
+        return f"{self.root}/report.html"
+
+    @property
+    def tokenizer(self) -> str:
+        """Published folder: the tokenizer of students and discriminators from scratch."""
+        return f"{self.root}/tokenizer"
+
+    def metrics_part(self, stage: str, round_: int) -> str:
+        """Table `metrics` of one stage and round; round -1 comes before the first."""
+        return f"{self.metrics}/{stage}-round={round_:03d}.parquet"
+
+    def negatives(self, round_: int) -> str:
+        """Folder of table `rationales`: student samples that round trains on."""
+        return f"{self.root}/negatives/round={round_:03d}"
+
+    def scores(self, round_: int) -> str:
+        """Table `scores` of one round."""
+        return f"{self.root}/scores/round={round_:03d}.parquet"
+
+    def predictions(self, split: str, round_: int) -> str:
+        """Table `predictions` of one round's student on one split."""
+        return f"{self.root}/predictions/{split}/round={round_:03d}.parquet"
+
+    def student(self, round_: int) -> str:
+        """Published folder: the student after that round, loads with plain transformers."""
+        return f"{self.root}/checkpoints/round={round_:03d}/student"
+
+    def engine(self, round_: int) -> str:
+        """Folder of resumable DeepSpeed states of that round, one below it a global step."""
+        return f"{self.root}/checkpoints/round={round_:03d}/engine"
+
+    def discriminator(self, round_: int) -> str:
+        """Published folder: the discriminator that scores for that round."""
+        return f"{self.root}/checkpoints/round={round_:03d}/discriminator"
