@@ -30,6 +30,11 @@ class Rationales(Table):
     model = dy.String(description="Model that wrote it; for a student, its checkpoint in the run.")
     model_revision = dy.String(nullable=True, description="Revision or content hash of the model.")
     generation = dy.String(description="Fingerprint of everything that reached the model.")
+    prompt_hash = dy.String(
+        nullable=True,
+        description="Hash of the question's text and choices as they were asked: all of the prompt "
+        "that `generation` does not stand for. Null for imported rows.",
+    )
     seed = dy.Int64(nullable=True, description="Seed of this very sample.")
     text = dy.String(nullable=True, description="Raw completion. Null when the request failed.")
     rationale = dy.String(
