@@ -1,0 +1,196 @@
+"""From the scores table to micro-batches of token ids.
+
+The order of the data is a pure function of (seed, epoch), and a step's questions a pure function
+of its number: a resumed run sees exactly the batches that the uninterrupted one would have seen.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from qcrd_core.config import StudentSection
+from qcrd_core.ids import derive_seed
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """One tokenised rationale."""
+
+    ids: list[int]
+    is_positive: bool
+    quality_score: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training question, tokenised."""
+
+    question_id: str
+    predict_ids: list[int]
+    explain_ids: list[int]
+    label_ids: list[int]
+    rationales: tuple[Rationale, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch. R rationales in all, B questions."""
+
+    question_ids: list[str]
+    prompt_ids: Tensor
+    """Predict prompts, then explain prompts, [2B, T]."""
+    prompt_mask: Tensor
+    label_ids: Tensor
+    """[B, T]."""
+    label_mask: Tensor
+    rationale_ids: Tensor
+    """[R, T]; questions without rationales add one of the end token that no term reads."""
+    rationale_mask: Tensor
+    question: Tensor
+    """Question of each rationale, [R], in [0, B)."""
+    positive: Tensor
+    """Rationale index of each positive, [B, P]; -1 where there is none."""
+    negative: Tensor
+    """Likewise, [B, N]."""
+    score: Tensor
+    """Quality score of each rationale, [R]."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy the tensors to a device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in self.__dict__.items()
+        }
+        return Batch(**moved)
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
+    """Tokenise without truncation, with one end token if `end`, else with none.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with an end token.
+        texts: What to tokenise; may be empty.
+        end: Whether sequences end with the end token.
+
+    Returns:
+        Token ids of each text.
+    """
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
+    return [[*row, tokenizer.eos_token_id] if end else row for row in rows]
+
+
+def make_examples(
+    labels: pl.DataFrame, scores: pl.DataFrame, tokenizer: Any, student: StudentSection, *, end: bool
+) -> tuple[list[Example], int]:
+    """Tokenise the questions and rationales of a round.
+
+    Args:
+        labels: question_id, question, label: one row a training question.
+        scores: Table `scores` of the round.
+        tokenizer: The student's.
+        student: Prefixes and length limits.
+        end: Whether prompts end with the end token, as encoder inputs do.
+
+    Returns:
+        Examples in the order of question_id, and the number of rationales left out because they
+        exceed `max_target_tokens`.
+    """
+    labels = labels.sort("question_id")
+    questions = labels["question"].to_list()
+    predict = encode_texts(tokenizer, [student.predict_prefix + q for q in questions], end=end)
+    explain = encode_texts(tokenizer, [student.explain_prefix + q for q in questions], end=end)
+    label_ids = encode_texts(tokenizer, labels["label"].to_list(), end=True)
+    by_question: dict[str, list[Rationale]] = defaultdict(list)
+    too_long = 0
+    ids = encode_texts(tokenizer, scores["rationale"].to_list(), end=True)
+    rows = scores.select("question_id", "polarity", "quality_score").rows()
+    for row, (question_id, polarity, quality_score) in zip(ids, rows, strict=True):
+        if len(row) > student.max_target_tokens:
+            too_long += 1
+            continue
+        by_question[question_id].append(Rationale(row, polarity == "positive", quality_score))
+    examples = [
+        Example(question_id, p, e, y, tuple(by_question[question_id]))
+        for question_id, p, e, y in zip(
+            labels["question_id"].to_list(), predict, explain, label_ids, strict=True
+        )
+    ]
+    return examples, too_long
+
+
+def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Which examples an optimiser step reads: a window of an endless row of permutations.
+
+    Args:
+        num_examples: Size of the training set.
+        batch_size: Questions a step, over all devices.
+        step: Global step, from 0.
+        seed: Run seed.
+
+    Returns:
+        `batch_size` example indices.
+    """
+    rows: list[int] = []
+    position = step * batch_size
+    while len(rows) < batch_size:
+        epoch, offset = divmod(position, num_examples)
+        order = np.random.default_rng(derive_seed(seed, "data order", epoch)).permutation(
+            num_examples
+        )
+        taken = order[offset : offset + batch_size - len(rows)].tolist()
+        rows += taken
+        position += len(taken)
+    return rows
+
+
+def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
+    """Pad examples into one micro-batch.
+
+    Args:
+        examples: B examples.
+        pad_id: Padding token.
+        end_id: End token.
+
+    Returns:
+        The batch, on the CPU.
+    """
+    prompts = [e.predict_ids for e in examples] + [e.explain_ids for e in examples]
+    rationales = [(i, r) for i, e in enumerate(examples) for r in e.rationales]
+    slots: dict[bool, list[list[int]]] = {True: [[] for _ in examples], False: [[] for _ in examples]}
+    for index, (question, rationale) in enumerate(rationales):
+        slots[rationale.is_positive][question].append(index)
+    ids = [r.ids for _, r in rationales] or [[end_id]]
+    prompt_ids, prompt_mask = _pad(prompts, pad_id)
+    label_ids, label_mask = _pad([e.label_ids for e in examples], pad_id)
+    rationale_ids, rationale_mask = _pad(ids, pad_id)
+    return Batch(
+        question_ids=[e.question_id for e in examples],
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        label_ids=label_ids,
+        label_mask=label_mask,
+        rationale_ids=rationale_ids,
+        rationale_mask=rationale_mask,
+        question=torch.tensor([i for i, _ in rationales] or [0]),
+        positive=_pad(slots[True], -1)[0],
+        negative=_pad(slots[False], -1)[0],
+        score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
+    )
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    width = max(1, max(len(row) for row in rows))
+    ids = torch.full((len(rows), width), value, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
+    return ids, mask
