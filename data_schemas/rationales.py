@@ -55,7 +55,7 @@ class Rationales(Table):
     run_id = dy.String(description="Run that made the row.")
 
     @dy.rule()
-    def status_agrees_with_columns(cls) -> pl.Expr:  # noqa: N805  (dataframely passes the class)
+    def status_agrees_with_columns(cls) -> pl.Expr:
         """A failed row has an error and no text; an ok row has an answer."""
         return (
             pl.when(pl.col("status") == "failed")

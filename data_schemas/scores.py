@@ -23,9 +23,7 @@ class Scores(Table):
     sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
     polarity = dy.Enum(POLARITIES, description="Pulled towards, or pushed off.")
     rationale = dy.String(min_length=1, description="The text the student is trained on.")
-    quality_score = dy.Float64(
-        min=0, max=1, description="s = D(x, r), equation 1 of the paper."
-    )
+    quality_score = dy.Float64(min=0, max=1, description="s = D(x, r), equation 1 of the paper.")
     rationale_weight = dy.Float64(
         min=0, max=1, description="Weight in the loss if chosen: s, or 1 - s for a negative."
     )

@@ -24,7 +24,10 @@ class Votes(Table):
         nullable=True, min=0, max=1, description="vote_count / num_valid; null without voters."
     )
     margin = dy.Float64(
-        nullable=True, min=0, max=1, description="(first - second) / num_valid; null without voters."
+        nullable=True,
+        min=0,
+        max=1,
+        description="(first - second) / num_valid; null without voters.",
     )
     is_tie = dy.Bool(description="Two answers or more share the most votes.")
     abstained = dy.Bool(description="No majority: no voter, or a tie under tie=abstain.")

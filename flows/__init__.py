@@ -1,0 +1,1 @@
+"""The flows: the DAG alone."""

@@ -476,7 +476,9 @@ def explain(error: ValidationError, where: str) -> str:
 def _explain_one(item: Any, where: str) -> str:
     # A discriminated union puts its tag into the location; a user knows the setting without it.
     name = ".".join(
-        str(part) for part in item["loc"] if part not in {"hub", "folder", "scratch", "gguf_package"}
+        str(part)
+        for part in item["loc"]
+        if part not in {"hub", "folder", "scratch", "gguf_package"}
     )
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":

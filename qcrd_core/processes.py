@@ -180,9 +180,7 @@ def _child(target: str, payload: dict[str, Any], log: str, sender: Connection) -
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     module, _, function = target.partition(":")
     try:
         result = getattr(importlib.import_module(module), function)(

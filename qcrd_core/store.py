@@ -86,7 +86,7 @@ class Store:
 
     def exists(self, rel: str) -> bool:
         """Whether a file or folder is there."""
-        return self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound
+        return bool(self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
         """Names directly below a folder, temporaries left out, sorted.
@@ -290,7 +290,7 @@ class Store:
                 write(sink)
             if self.is_local:
                 _fsync_path(Path(target))
-                os.replace(target, path)
+                Path(target).replace(path)
                 _fsync_path(Path(folder))
         except OSError as error:
             if self.is_local:

@@ -1,0 +1,1 @@
+"""Thin Prefect tasks: config in, one core call, a reference out."""

@@ -63,7 +63,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the tensors to a device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device) if isinstance(value, Tensor) else value
             for name, value in self.__dict__.items()
         }
@@ -88,7 +88,12 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[lis
 
 
 def make_examples(
-    labels: pl.DataFrame, scores: pl.DataFrame, tokenizer: Any, student: StudentSection, *, end: bool
+    labels: pl.DataFrame,
+    scores: pl.DataFrame,
+    tokenizer: Any,
+    student: StudentSection,
+    *,
+    end: bool,
 ) -> tuple[list[Example], int]:
     """Tokenise the questions and rationales of a round.
 
@@ -164,7 +169,10 @@ def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
     """
     prompts = [e.predict_ids for e in examples] + [e.explain_ids for e in examples]
     rationales = [(i, r) for i, e in enumerate(examples) for r in e.rationales]
-    slots: dict[bool, list[list[int]]] = {True: [[] for _ in examples], False: [[] for _ in examples]}
+    slots: dict[bool, list[list[int]]] = {
+        True: [[] for _ in examples],
+        False: [[] for _ in examples],
+    }
     for index, (question, rationale) in enumerate(rationales):
         slots[rationale.is_positive][question].append(index)
     ids = [r.ids for _, r in rationales] or [[end_id]]

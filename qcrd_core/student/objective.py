@@ -25,7 +25,13 @@ from qcrd_core.losses import (
 from qcrd_core.student.batches import Batch
 from qcrd_core.student.model import Context, Student
 
-PARTS = ("loss", "loss_label_nats", "loss_positive_nats", "loss_negative_nats", "active_hinge_share")
+PARTS = (
+    "loss",
+    "loss_label_nats",
+    "loss_positive_nats",
+    "loss_negative_nats",
+    "active_hinge_share",
+)
 """Names of what `forward` returns beside the loss, in order."""
 
 

@@ -1,0 +1,130 @@
+"""The training step against the plain way: every rationale with its own copy of the question."""
+
+import random
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+from qcrd_core.config import LossSection
+from qcrd_core.student.batches import Example, Rationale, batch_rows, collate
+from qcrd_core.student.model import wrap
+from qcrd_core.student.objective import QcrdObjective
+
+LOSS = LossSection(delta=20.0)  # above a random model's cross entropy: the hinge is active
+
+
+def _t5():
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=200,
+        d_model=32,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        d_kv=16,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+        dropout_rate=0.0,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def _llama():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=200,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _examples():
+    source = random.Random(0)
+
+    def tokens(most):
+        return [source.randint(3, 199) for _ in range(source.randint(1, most))]
+
+    def rationales(count):
+        return tuple(Rationale(tokens(12), k % 3 != 2, source.random()) for k in range(count))
+
+    return [Example(str(i), tokens(9), tokens(9), tokens(3), rationales(i)) for i in range(7)]
+
+
+def _nll(model, prompt, target):
+    if model.config.is_encoder_decoder:
+        return model(input_ids=torch.tensor([prompt]), labels=torch.tensor([target])).loss
+    labels = torch.tensor([[-100] * len(prompt) + target])
+    return model(input_ids=torch.tensor([prompt + target]), labels=labels).loss
+
+
+def _slow_loss(model, examples):
+    """Equations 3, 6, 7 and 8, one sequence at a time."""
+    label = contrastive = torch.tensor(0.0)
+    for e in examples:
+        label = label + _nll(model, e.predict_ids, e.label_ids)
+        scored = [(_nll(model, e.explain_ids, r.ids), r) for r in e.rationales]
+        positives = [(nll, r) for nll, r in scored if r.is_positive]
+        negatives = [(nll, r) for nll, r in scored if not r.is_positive]
+        if positives:
+            nll, r = min(positives, key=lambda item: item[0].item())
+            contrastive = contrastive + r.quality_score * nll
+        if negatives:
+            nll, r = max(negatives, key=lambda item: item[0].item())
+            hinge = torch.minimum(nll - LOSS.delta, torch.tensor(0.0))
+            contrastive = contrastive - LOSS.beta * (1 - r.quality_score) * hinge
+    count = len(examples)
+    return LOSS.alpha_label * label / count + LOSS.alpha_contrastive * contrastive / count
+
+
+@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+@pytest.mark.parametrize("num_buckets", [1, 2])
+def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets):
+    model, examples = make(), _examples()
+    loss, parts = QcrdObjective(wrap(model), LOSS, num_buckets=num_buckets)(collate(examples, 0, 1))
+    loss.backward()
+    fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    slow = _slow_loss(model, examples)
+    slow.backward()
+    assert loss.item() == pytest.approx(slow.item(), abs=1e-5)
+    assert parts[0].item() == pytest.approx(loss.item())
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(fast[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+def test_objective_without_any_rationale_is_label_loss(make):
+    examples = [Example("a", [5, 6], [7], [8, 1], ()), Example("b", [9], [7, 4], [8], ())]
+    model = make()
+    loss, _ = QcrdObjective(wrap(model), LOSS, num_buckets=2)(collate(examples, 0, 1))
+    label = (_nll(model, [5, 6], [8, 1]) + _nll(model, [9], [8])) / 2
+    assert loss.item() == pytest.approx(LOSS.alpha_label * label.item(), abs=1e-6)
+
+
+def test_objective_ignores_order_of_rationales_and_padding():
+    examples = _examples()
+    turned = [
+        Example(e.question_id, e.predict_ids, e.explain_ids, e.label_ids, e.rationales[::-1])
+        for e in examples
+    ]
+    longer = [*turned, Example("pad", [3] * 40, [3] * 40, [1], (Rationale([3] * 40, True, 1.0),))]
+    objective = QcrdObjective(wrap(_t5()), LOSS, num_buckets=2)
+    with torch.no_grad():
+        first = objective(collate(examples, 0, 1))[0]
+        second = objective(collate(turned, 0, 1))[0]
+        padded = objective(collate(longer, 0, 1))[0]
+        alone = objective(collate(longer[-1:], 0, 1))[0]
+    assert second.item() == pytest.approx(first.item(), abs=1e-6)
+    assert padded.item() == pytest.approx((7 * first.item() + alone.item()) / 8, abs=1e-5)
+
+
+def test_batch_rows_visit_every_example_once_an_epoch():
+    rows = [row for step in range(5) for row in batch_rows(10, 4, step, seed=3)]
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert batch_rows(10, 4, 2, seed=3) == rows[8:12]

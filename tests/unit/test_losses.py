@@ -1,0 +1,61 @@
+"""Numbers worked out by hand, and a slow loop written from the equations."""
+
+import pytest
+import torch
+
+from qcrd_core import losses
+
+
+def test_token_mean_nll_averages_per_sequence_not_per_batch():
+    # Two classes with equal logits cost log 2 a token; the second sequence is surely right.
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [100.0, 0.0]])
+    mean = losses.token_mean_nll(logits, torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]), 3)
+    assert mean.tolist() == pytest.approx([0.6931472, 0.0, 0.0])
+
+
+def test_choose_positive_takes_smallest_among_existing():
+    nll = torch.tensor([[3.0, 1.0, 0.1]])
+    assert losses.choose_positive(nll, torch.tensor([[True, True, False]])).tolist() == [1]
+
+
+def test_choose_negative_takes_largest_among_existing():
+    nll = torch.tensor([[3.0, 1.0, 9.0]])
+    assert losses.choose_negative(nll, torch.tensor([[True, True, False]])).tolist() == [0]
+
+
+def test_negative_loss_beyond_margin_is_exactly_zero_with_zero_gradient():
+    nll = torch.tensor([3.0, 4.5], requires_grad=True)
+    loss = losses.negative_loss(nll, torch.tensor([0.2, 0.2]), delta=3.0)
+    loss.sum().backward()
+    assert loss.tolist() == [0.0, 0.0]
+    assert nll.grad is not None
+    assert nll.grad[1].item() == 0.0
+
+
+def test_contrastive_loss_pushes_negative_up_and_positive_down():
+    positive = torch.tensor([2.0], requires_grad=True)
+    negative = torch.tensor([1.0], requires_grad=True)
+    score = torch.tensor([0.5])
+    loss = losses.contrastive_loss(
+        losses.positive_loss(positive, score), losses.negative_loss(negative, score, 3.0), beta=0.2
+    )
+    loss.backward()
+    # 0.5 * 2 - 0.2 * (0.5 * (1 - 3)) = 1.2; d/dCE_pos = 0.5, d/dCE_neg = -0.2 * 0.5.
+    assert loss.item() == pytest.approx(1.2)
+    assert positive.grad is not None
+    assert negative.grad is not None
+    assert (positive.grad.item(), negative.grad.item()) == pytest.approx((0.5, -0.1))
+
+
+def test_scores_are_detached_in_both_terms():
+    score = torch.tensor([0.5], requires_grad=True)
+    nll = torch.tensor([1.0], requires_grad=True)
+    (losses.positive_loss(nll, score) + losses.negative_loss(nll, score, 3.0)).sum().backward()
+    assert score.grad is None
+
+
+def test_distillation_loss_weighs_its_two_terms():
+    total = losses.distillation_loss(
+        torch.tensor(2.0), torch.tensor(4.0), alpha_label=0.5, alpha_contrastive=0.25
+    )
+    assert total.item() == pytest.approx(2.0)
