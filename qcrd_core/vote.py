@@ -137,33 +137,46 @@ def vote_summary(
         questions: Table `questions`; those without a rationale are counted.
 
     Returns:
-        Counts `num_*`, and shares in [0, 1] that are None where nothing can be measured:
-        sample_accuracy: right samples / completed samples of questions with gold (unparsable is
-        wrong; a failed request is no sample). majority_accuracy: right majorities / questions with
-        gold (abstained is wrong). majority_accuracy_decided: the same over the votes that did not
-        abstain. mean_agreement, unparsable_share (of completed samples).
+        What `summarize_votes` returns, and of the samples: counts `num_*`, sample_accuracy (right
+        samples / completed samples of questions with gold; unparsable is wrong, a failed request is
+        no sample) and unparsable_share (of completed samples), None where there is no such sample.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
     completed = rows.filter(pl.col("text").is_not_null())
-    with_gold = votes.filter(pl.col("gold_answer").is_not_null())
+    unvoted = questions.join(votes, on="question_id", how="anti")
     num_unparsable = completed["answer"].null_count()
     return {
-        "num_questions": votes.height,
-        "num_questions_without_rationale": questions.join(
-            votes, on="question_id", how="anti"
-        ).height,
-        "num_questions_with_gold": with_gold.height,
+        **summarize_votes(votes),
+        "num_questions_without_rationale": unvoted.height,
         "num_samples": rows.height,
         "num_failed": rows.height - completed.height,
         "num_unparsable": num_unparsable,
         "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
+        "sample_accuracy": _mean(completed.select(_is_correct())["is_correct"]),
+        "unparsable_share": num_unparsable / completed.height if completed.height else None,
+    }
+
+
+def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
+    """The part of `vote_summary` that table `votes` holds by itself.
+
+    Args:
+        votes: Table `votes`.
+
+    Returns:
+        Counts `num_*`, and shares in [0, 1] that are None where nothing can be measured:
+        majority_accuracy: right majorities / questions with gold (abstained is wrong).
+        majority_accuracy_decided: the same over the votes that did not abstain. mean_agreement.
+    """
+    with_gold = votes.filter(pl.col("gold_answer").is_not_null())
+    return {
+        "num_questions": votes.height,
+        "num_questions_with_gold": with_gold.height,
         "num_ties": int(votes["is_tie"].sum()),
         "num_abstained": int(votes["abstained"].sum()),
-        "sample_accuracy": _mean(completed.select(_is_correct())["is_correct"]),
         "majority_accuracy": _mean(with_gold["is_majority_correct"].fill_null(value=False)),
         "majority_accuracy_decided": _mean(with_gold["is_majority_correct"]),
         "mean_agreement": _mean(votes["agreement"]),
-        "unparsable_share": num_unparsable / completed.height if completed.height else None,
     }
 
 

@@ -46,6 +46,7 @@ def _rationale(row: dict[str, Any]) -> dict[str, Any]:
         "model": "teacher-model",
         "model_revision": None,
         "generation": "abc",
+        "prompt_hash": None,
         "seed": 1,
         "rationale": text,
         "answer": answer,

@@ -197,13 +197,13 @@ def test_vote_summary_without_rows_measures_nothing():
     questions = make_questions([{"question_id": "a"}])
     summary = vote_summary(vote(empty, questions, "abstain"), empty, questions)
     assert summary["num_questions_without_rationale"] == 1
-    assert [k for k, v in summary.items() if v is None] == [
+    assert {name for name, value in summary.items() if value is None} == {
         "sample_accuracy",
         "majority_accuracy",
         "majority_accuracy_decided",
         "mean_agreement",
         "unparsable_share",
-    ]
+    }
 
 
 def test_vote_over_many_shuffled_questions_orders_within_each():

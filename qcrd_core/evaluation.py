@@ -1,0 +1,192 @@
+"""Numbers that say how good a student, a teacher or a discriminator is.
+
+Accuracy with its interval, predictions from a student's texts, the best round, and how well a score
+tells good from bad. numpy and polars only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from data_schemas.predictions import Predictions
+from qcrd_core.answers import AnswerSpec, canonical
+from qcrd_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of a share, both ends in [0, 1]."""
+
+    low: float
+    high: float
+
+
+def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> Interval:
+    """Wilson score interval of an accuracy: sound for small sets and for 0% and 100%.
+
+    Args:
+        num_correct: Right answers.
+        num_total: Questions, at least 1.
+        confidence: Level in (0, 1), for example 0.95.
+
+    Returns:
+        The interval.
+
+    Raises:
+        DataError: If there is no question, or more right answers than questions.
+
+    Source:
+        Wilson (1927), without continuity correction.
+    """
+    if not 0 <= num_correct <= num_total or num_total == 0:
+        msg = (
+            "An accuracy must be of 0 to all of at least one question; got "
+            f"{num_correct} of {num_total}. Evaluate on a split that has questions."
+        )
+        raise DataError(msg)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = num_correct / num_total
+    scale = 1 + z * z / num_total
+    centre = (share + z * z / (2 * num_total)) / scale
+    variance = share * (1 - share) / num_total + z * z / (4 * num_total * num_total)
+    half = z * variance**0.5 / scale
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+def score_predictions(
+    texts: Mapping[str, str], questions: pl.DataFrame, answer: AnswerSpec, *, round_: int
+) -> pl.DataFrame:
+    """Compare what a student wrote under the predict prefix with the gold answers.
+
+    A student learns to write the label alone, so its whole text is read as an answer.
+
+    Args:
+        texts: What was written, by question_id; one for each question.
+        questions: Rows of table `questions`, all that were asked.
+        answer: Kind of answer of the data set.
+        round_: Round whose checkpoint answered.
+
+    Returns:
+        Table `predictions`, in the order of `questions`.
+
+    Raises:
+        DataError: If a question has no text, or a text no question.
+    """
+    asked = questions["question_id"].to_list()
+    if texts.keys() != set(asked):
+        differing = sorted(texts.keys() ^ set(asked))
+        msg = (
+            f"Predictions must cover the questions exactly; {len(differing)} ids are on one side "
+            f"only (first: {differing[0]}). Evaluate this round again."
+        )
+        raise DataError(msg)
+    answers = [
+        canonical(texts[question_id], answer, choices)
+        for question_id, choices in questions.select("question_id", "choices").iter_rows()
+    ]
+    frame = questions.select(
+        "question_id",
+        pl.lit(round_, pl.Int32).alias("round"),
+        "split",
+        pl.Series("text", [texts[question_id] for question_id in asked], pl.String),
+        pl.Series("answer", answers, pl.String),
+        "gold_answer",
+    )
+    correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
+    has_gold = pl.col("gold_answer").is_not_null()
+    return Predictions.validate(
+        frame.with_columns(is_correct=pl.when(has_gold).then(correct)), cast=True
+    )
+
+
+def best_round(metrics: pl.DataFrame) -> int:
+    """Find the round with the highest validation accuracy; of equal ones the earliest.
+
+    Args:
+        metrics: Table `metrics`.
+
+    Returns:
+        The round.
+
+    Raises:
+        DataError: If no validation accuracy was measured.
+    """
+    measured = metrics.filter(
+        pl.col("stage") == "validation",
+        pl.col("name") == "accuracy",
+        pl.col("value").is_not_null(),
+    )
+    if measured.is_empty():
+        msg = (
+            "The best round must be chosen by validation accuracy; none was measured. Give the "
+            "data set validation questions with gold answers."
+        )
+        raise DataError(msg)
+    best = measured.sort("value", "round", descending=[True, False]).row(0, named=True)
+    return int(best["round"])
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting half.
+
+    Args:
+        scores: Any real numbers, [n].
+        labels: True for a positive, [n].
+
+    Returns:
+        Share in [0, 1]; 0.5 separates nothing. None when only one class is there.
+
+    Source:
+        Mann-Whitney rank statistic with mid-ranks.
+    """
+    values, truth = _arrays(scores, labels)
+    num_positive = int(truth.sum())
+    num_negative = truth.size - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return None
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mid_ranks = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = float(mid_ranks[group][truth].sum())
+    wins = rank_sum - num_positive * (num_positive + 1) / 2
+    return wins / (num_positive * num_negative)
+
+
+def expected_calibration_error(
+    scores: Sequence[float], labels: Sequence[bool], num_bins: int = 10
+) -> float | None:
+    """Mean distance between a score and the share of positives that have it, over equal bins.
+
+    Args:
+        scores: Probabilities in [0, 1], [n].
+        labels: True for a positive, [n].
+        num_bins: Bins of equal width.
+
+    Returns:
+        Error in [0, 1], each bin weighted by its rows; None without rows.
+
+    Source:
+        Naeini et al. (2015); bins are closed at their lower end, the last one at both.
+    """
+    values, truth = _arrays(scores, labels)
+    if values.size == 0:
+        return None
+    bins = np.minimum((values * num_bins).astype(np.int64), num_bins - 1)
+    gaps = np.bincount(bins, weights=truth - values, minlength=num_bins)
+    return float(np.abs(gaps).sum() / values.size)
+
+
+def _arrays(
+    scores: Sequence[float], labels: Sequence[bool]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
+    if values.shape != truth.shape or not np.isfinite(values).all():
+        msg = (
+            f"Scores must be finite and one a label; got {values.size} scores "
+            f"({int((~np.isfinite(values)).sum())} not finite) and {truth.size} labels."
+        )
+        raise DataError(msg)
+    return values, truth
