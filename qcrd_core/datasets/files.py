@@ -1,0 +1,106 @@
+"""Rows of a user's file: JSON lines, a JSON array, CSV or Parquet, told apart by the ending."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qcrd_core.errors import DataError
+
+Row = dict[str, Any]
+ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a whole file.
+
+    Args:
+        path: File that ends in .jsonl (one object a line, empty lines allowed), .json (an array of
+            objects), .csv (with a header; every value is a text) or .parquet.
+
+    Returns:
+        One mapping a row, at least one.
+
+    Raises:
+        DataError: If the file is absent, unreadable, of another kind, malformed or without rows.
+    """
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        msg = f"A data file must end in {', '.join(ENDINGS)}; got {path}. Convert or rename it."
+        raise DataError(msg)
+    try:
+        rows = reader(path)
+    except OSError as error:
+        msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
+        raise DataError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} must be UTF-8 text; got byte {error.start} that is none. Convert it."
+        raise DataError(msg) from error
+    if not rows:
+        msg = f"{path} must hold at least one row; got none. Check that the file is whole."
+        raise DataError(msg)
+    return rows
+
+
+def _jsonl(path: Path) -> list[Row]:
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return [
+        _object(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def _object(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        msg = f"Each line must be a JSON object; got {error} ({where}). Mend the line."
+        raise DataError(msg) from error
+    return _checked(row, where)
+
+
+def _json(path: Path) -> list[Row]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        msg = (
+            f"{path} must be valid JSON; got {error}. If it holds one object a line, rename it to "
+            ".jsonl."
+        )
+        raise DataError(msg) from error
+    if not isinstance(content, list):
+        msg = f"{path} must hold an array of objects; got {type(content).__name__}."
+        raise DataError(msg)
+    return [_checked(row, f"{path}, row {number}") for number, row in enumerate(content, start=1)]
+
+
+def _checked(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        msg = f"Each row must be a JSON object; got {type(row).__name__} ({where})."
+        raise DataError(msg)
+    return row
+
+
+def _csv(path: Path) -> list[Row]:
+    return _polars(path, lambda: pl.read_csv(path, infer_schema=False))
+
+
+def _parquet(path: Path) -> list[Row]:
+    return _polars(path, lambda: pl.read_parquet(path))
+
+
+def _polars(path: Path, read: Any) -> list[Row]:
+    try:
+        frame: pl.DataFrame = read()
+    except pl.exceptions.NoDataError:
+        return []
+    except pl.exceptions.PolarsError as error:
+        detail = str(error).splitlines()[0]
+        msg = f"{path} must be a whole {path.suffix} file; got {detail}. Write it again."
+        raise DataError(msg) from error
+    return frame.to_dicts()
