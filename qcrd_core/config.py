@@ -86,7 +86,18 @@ class GgufPackageModel(_Section):
     """Folder of a peft LoRA adapter in safetensors, merged into the model."""
 
 
-TeacherModel = Annotated[HubModel | FolderModel | GgufPackageModel, Field(discriminator="type")]
+class ImportedModel(_Section):
+    """No model: rationales that `qcrd import` brought in. Nothing is served and nothing sampled."""
+
+    type: Literal["imported"] = "imported"
+    generation: str = Field(pattern=r"^[0-9a-f]{12}$")
+    """Fingerprint that `qcrd import` printed, in quotes. `teacher.num_samples` limits the samples
+    taken."""
+
+
+TeacherModel = Annotated[
+    HubModel | FolderModel | GgufPackageModel | ImportedModel, Field(discriminator="type")
+]
 
 
 class VllmServer(_Section):
@@ -471,6 +482,11 @@ def explain(error: ValidationError, where: str) -> str:
         Lines without pydantic's own jargon.
     """
     return "\n".join(_explain_one(item, where) for item in error.errors(include_url=False))
+
+
+_UNION_TAGS = frozenset(
+    {"hub", "folder", "scratch", "gguf_package", "imported", "files", "word_problems"}
+)
 
 
 def _explain_one(item: Any, where: str) -> str:
