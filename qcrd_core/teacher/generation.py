@@ -1,0 +1,153 @@
+"""A generation: all samples that were asked for in exactly the same way.
+
+Its fingerprint stands for everything that reaches the model except the question itself and K, so
+that more questions or more samples extend a generation, and anything else begins a new one.
+`generation.json` beside the parts holds the same in clear.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_schemas import Rationales
+from qcrd_core.config import RunConfig
+from qcrd_core.datasets.prompts import prompt_identity
+from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.errors import StoreError
+from qcrd_core.ids import fingerprint
+from qcrd_core.store import Store
+
+logger = logging.getLogger(__name__)
+
+FILE = "generation.json"
+
+_MAX_SHOWN = 60
+
+
+def generation_identity(
+    config: RunConfig, spec: DatasetSpec, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect everything that reaches the model, but for the question and the sample's number.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set, for its prompt.
+        identity: The model, as `describe_teacher` says it.
+
+    Returns:
+        A JSON-able mapping. `num_samples` is left out on purpose.
+    """
+    teacher = config.teacher
+    return {
+        "schema_version": Rationales.version,
+        "model": dict(identity),
+        "api": teacher.api,
+        "prompt": prompt_identity(spec),
+        "sampling_temperature": teacher.sampling_temperature,
+        "top_p": teacher.top_p,
+        "max_new_tokens": teacher.max_new_tokens,
+        "seed": config.run.seed,
+    }
+
+
+def rationales_folder(dataset: str) -> str:
+    """Folder of a data set's generations, relative to the store's root."""
+    return f"datasets/{dataset}/rationales"
+
+
+def generation_folder(dataset: str, identity: Mapping[str, Any]) -> str:
+    """Folder of one generation, relative to the store's root."""
+    return f"{rationales_folder(dataset)}/generation={fingerprint(identity)}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in words what differs between two identities.
+
+    Args:
+        old: What was.
+        new: What is.
+
+    Returns:
+        One `setting old -> new` a difference, by name; long texts are only said to have changed.
+    """
+    before, after = _flatten(old), _flatten(new)
+    return [
+        _changed(name, before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) -> list[str]:
+    """Log what separates a new generation from the most similar one of the data set.
+
+    Args:
+        store: The store.
+        dataset: The data set's name.
+        identity: The new generation.
+
+    Returns:
+        The differences; empty if the data set has no other generation.
+    """
+    closest: list[str] = []
+    name_of_closest = ""
+    for name in store.list(rationales_folder(dataset)):
+        path = f"{rationales_folder(dataset)}/{name}/{FILE}"
+        if name == f"generation={fingerprint(identity)}" or not store.exists(path):
+            continue
+        found = differences(store.read_json(path), identity)
+        if not closest or len(found) < len(closest):
+            closest, name_of_closest = found, name
+    if closest:
+        logger.warning(
+            "Stored samples of %s (%s) cannot be used, sampling starts anew: %s",
+            dataset,
+            name_of_closest,
+            "; ".join(closest),
+        )
+    return closest
+
+
+def read_local_identity(folder: Path) -> dict[str, Any]:
+    """Read the `generation.json` of a folder outside the store.
+
+    Args:
+        folder: Holds `generation.json` and parts.
+
+    Returns:
+        The identity.
+
+    Raises:
+        StoreError: If the file is absent or no JSON mapping.
+    """
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = (
+            f"{path} must be readable JSON; got {error} (teacher.reuse). Point teacher.reuse at a "
+            f"folder with {FILE} and its parts, or take it out."
+        )
+        raise StoreError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{path} must hold a mapping; got {type(content).__name__} (teacher.reuse)."
+        raise StoreError(msg)
+    return content
+
+
+def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _changed(name: str, old: Any, new: Any) -> str:
+    shown = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
+    if any(len(text) > _MAX_SHOWN for text in shown):
+        return f"{name} has changed"
+    return f"{name} {shown[0]} -> {shown[1]}"

@@ -1,0 +1,229 @@
+"""What is still to be sampled: wanted keys minus keys that are stored.
+
+Resuming, adding questions and raising K are this one operation. A row counts for a question only
+if it was asked with the question's present text and choices (`prompt_hash`); older rows stay in
+the store and are ignored. A failed row counts as present: its error is permanent.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pyarrow import fs
+
+from data_schemas import Rationales, SchemaMismatchError, read_part
+from qcrd_core.config import TeacherSection
+from qcrd_core.errors import DataError
+from qcrd_core.ids import content_hash, fingerprint
+from qcrd_core.store import Store, part_name
+from qcrd_core.teacher.generation import (
+    FILE,
+    announce_changes,
+    differences,
+    generation_folder,
+    read_local_identity,
+)
+
+logger = logging.getLogger(__name__)
+
+_KEYS = ("question_id", "sample_idx", "prompt_hash")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The samples that become one part."""
+
+    part: str
+    """File name of the part."""
+    keys: tuple[tuple[str, int, str], ...]
+    """(question_id, sample_idx, prompt_hash), sorted."""
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingPlan:
+    """What a run has to do in one generation."""
+
+    fingerprint: str
+    """Fingerprint of `identity`."""
+    folder: str
+    """The generation's folder in the store."""
+    dataset: str
+    """Name of the data set."""
+    identity: Mapping[str, Any]
+    """Everything that reaches the model, for `generation.json`."""
+    shards: tuple[Shard, ...]
+    """What is to be sampled."""
+    reused: pl.DataFrame
+    """Rows of `teacher.reuse` that `open_generation` will bring into the store."""
+    num_wanted: int
+    """Questions x K."""
+    num_stored: int
+    """Wanted samples that the store holds already."""
+
+    @property
+    def num_missing(self) -> int:
+        """Samples in `shards`."""
+        return sum(len(shard.keys) for shard in self.shards)
+
+
+def prompt_hashes(questions: pl.DataFrame) -> pl.Series:
+    """Hash what each question puts into the prompt: its text and its choices.
+
+    Args:
+        questions: Table `questions`.
+
+    Returns:
+        One hash a row, named `prompt_hash`.
+    """
+    rows = questions.select("question", "choices").iter_rows()
+    hashes = [content_hash(question, *(choices or ())) for question, choices in rows]
+    return pl.Series("prompt_hash", hashes, dtype=pl.String)
+
+
+def plan_sampling(
+    store: Store,
+    dataset: str,
+    identity: Mapping[str, Any],
+    *,
+    questions: pl.DataFrame,
+    teacher: TeacherSection,
+) -> SamplingPlan:
+    """Find out what is missing. Reads only, so a dry run can call it.
+
+    Args:
+        store: The store.
+        dataset: The data set's name.
+        identity: From `generation_identity`.
+        questions: Table `questions`, the rows to be sampled.
+        teacher: K, shard size and folders to reuse.
+
+    Returns:
+        The plan.
+
+    Raises:
+        DataError: If a part is damaged.
+        StoreError: If a folder of `teacher.reuse` has no generation.json.
+    """
+    folder = generation_folder(dataset, identity)
+    wanted = _wanted(questions, teacher.num_samples)
+    stored = read_samples(store, folder, questions=questions, num_samples=teacher.num_samples)
+    missing = wanted.join(stored.select(_KEYS), on=_KEYS, how="anti")
+    reused = reusable_rows(teacher.reuse, identity, missing)
+    missing = missing.join(reused.select(_KEYS), on=_KEYS, how="anti")
+    return SamplingPlan(
+        fingerprint=fingerprint(identity),
+        folder=folder,
+        dataset=dataset,
+        identity=dict(identity),
+        shards=tuple(_shards(missing, teacher.questions_per_shard)),
+        reused=reused,
+        num_wanted=wanted.height,
+        num_stored=stored.height,
+    )
+
+
+def open_generation(store: Store, plan: SamplingPlan) -> None:
+    """Write `generation.json` and bring in reused rows, before anything is sampled.
+
+    A new generation beside an older one of the same data set is announced in words.
+
+    Args:
+        store: The store.
+        plan: From `plan_sampling`.
+    """
+    path = f"{plan.folder}/{FILE}"
+    if not store.exists(path):
+        announce_changes(store, plan.dataset, plan.identity)
+        store.write_json(path, plan.identity)
+    if plan.reused.height:
+        part = part_name(plan.reused.select(_KEYS))
+        store.write_table(f"{plan.folder}/{part}", plan.reused, Rationales)
+        logger.info("Reused %d stored samples | %s", plan.reused.height, plan.folder)
+
+
+def read_samples(
+    store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int
+) -> pl.DataFrame:
+    """Read a generation's samples of these questions as they stand now.
+
+    Args:
+        store: The store.
+        folder: The generation's folder; an absent one is empty.
+        questions: Table `questions`, the rows that are wanted.
+        num_samples: K; samples from K on are left out.
+
+    Returns:
+        Table `rationales`, sorted by question_id and sample_idx, each key once.
+
+    Raises:
+        DataError: If a part is damaged.
+    """
+    # Part by part: one key may stand in two parts, under an old and a present question text.
+    wanted = _wanted(questions, num_samples)
+    frames = [
+        store.read_table(f"{folder}/{name}", Rationales).join(wanted, on=_KEYS, how="semi")
+        for name in store.list(folder, suffix=".parquet")
+    ]
+    return _merge(frames)
+
+
+def reusable_rows(
+    folders: Sequence[Path], identity: Mapping[str, Any], missing: pl.DataFrame
+) -> pl.DataFrame:
+    """Find rows of earlier runs that were sampled in exactly this way.
+
+    Args:
+        folders: Local folders with `generation.json` and `part-*.parquet`.
+        identity: This run's generation. A folder of another one is left alone, and the log says
+            what differs.
+        missing: Wanted keys that the store lacks: question_id, sample_idx, prompt_hash.
+
+    Returns:
+        Table `rationales`, rows of missing keys only.
+
+    Raises:
+        DataError: If a part is damaged.
+        StoreError: If a folder has no generation.json.
+    """
+    frames = []
+    for folder in folders:
+        found = differences(read_local_identity(folder), identity)
+        if found:
+            logger.warning("Samples in %s cannot be reused: %s", folder, "; ".join(found))
+            continue
+        for path in sorted(folder.glob("part-*.parquet")):
+            frames.append(_read_local_part(path).join(missing, on=_KEYS, how="semi"))
+    return _merge(frames)
+
+
+def _wanted(questions: pl.DataFrame, num_samples: int) -> pl.DataFrame:
+    indices = pl.DataFrame({"sample_idx": pl.Series(range(num_samples), dtype=pl.Int32)})
+    keyed = questions.select("question_id").with_columns(prompt_hashes(questions))
+    return keyed.join(indices, how="cross").select(_KEYS).sort(_KEYS)
+
+
+def _shards(missing: pl.DataFrame, questions_per_shard: int) -> list[Shard]:
+    groups = missing.sort(_KEYS).partition_by("question_id", maintain_order=True)
+    shards = []
+    for start in range(0, len(groups), questions_per_shard):
+        keys = pl.concat(groups[start : start + questions_per_shard])
+        shards.append(Shard(part=part_name(keys), keys=tuple(keys.rows())))
+    return shards
+
+
+def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    if not frames:
+        return Rationales.create_empty()
+    # The same key twice was sampled twice with one seed: either row will do.
+    return pl.concat(frames).unique(_KEYS, keep="first", maintain_order=True).sort(_KEYS)
+
+
+def _read_local_part(path: Path) -> pl.DataFrame:
+    try:
+        with fs.LocalFileSystem().open_input_file(str(path)) as source:
+            return read_part(source, Rationales, str(path))
+    except SchemaMismatchError as error:
+        raise DataError(str(error)) from error

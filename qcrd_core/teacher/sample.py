@@ -1,0 +1,301 @@
+"""Sample one shard of the plan into one part of the rationale table.
+
+    plan = plan_sampling(store, spec.name, identity, questions=train, teacher=config.teacher)
+    open_generation(store, plan)
+    with teacher_endpoints(...) as pool, progress(...) as bar:
+        job = SamplingJob(plan=plan, questions=train, ...)
+        check_prompt_lengths(job)
+        for shard in plan.shards:          # or several at once, a thread each
+            sample_shard(job, shard, bar)
+
+A sample depends on model, prompt and seed alone, so the table does not depend on shards, order or
+concurrency. A part is written when all its samples are there; a crash loses the shards in flight.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from data_schemas import Rationales
+from qcrd_core.answers import extract
+from qcrd_core.config import RunConfig
+from qcrd_core.datasets.prompts import render_messages, render_text
+from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.errors import DataError, SamplingError
+from qcrd_core.ids import derive_seed
+from qcrd_core.progress import Bar
+from qcrd_core.store import Store
+from qcrd_core.teacher.client import Completion, Prompt, Refusal, TeacherClient
+from qcrd_core.teacher.plan import SamplingPlan, Shard
+from qcrd_core.teacher.prepare import PreparedTeacher
+from qcrd_core.teacher.server import TeacherPool
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_TOKEN = 4
+_Key = tuple[str, int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingJob:
+    """What all shards of a run share. Read-only, so threads may share it."""
+
+    plan: SamplingPlan
+    questions: pl.DataFrame
+    """Table `questions`; holds at least every question of the plan."""
+    spec: DatasetSpec
+    config: RunConfig
+    prepared: PreparedTeacher
+    pool: TeacherPool
+    store: Store
+    run_id: str
+
+    @cached_property
+    def by_id(self) -> Mapping[str, dict[str, Any]]:
+        """Question rows by question_id."""
+        return {row["question_id"]: row for row in self.questions.iter_rows(named=True)}
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one shard came to."""
+
+    path: str
+    """The part, relative to the store's root."""
+    num_rows: int
+    num_ok: int
+    num_no_answer: int
+    num_failed: int
+    num_tokens: int
+    """Sampled tokens."""
+    num_retries: int
+    seconds: float
+
+
+def sample_shard(job: SamplingJob, shard: Shard, bar: Bar) -> ShardResult:
+    """Sample a shard and write its part. Call it from several threads to keep an engine full.
+
+    Args:
+        job: What the shards share.
+        shard: One of `job.plan.shards`.
+        bar: Advanced by one a sample.
+
+    Returns:
+        Counts of the part that has been written.
+
+    Raises:
+        SamplingError: If the teacher stays away, or refuses every single request of several
+            questions, which no stored failure should stand for. Nothing is written.
+        StoreError: If the store refuses the part.
+    """
+    start = time.monotonic()
+    outcomes, num_retries = asyncio.run(_sample_all(job, shard, bar))
+    rows = [_row(job, key, outcomes[key]) for key in shard.keys]
+    _refuse_total_failure(rows)
+    frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
+    path = f"{job.plan.folder}/{shard.part}"
+    job.store.write_table(path, frame, Rationales)
+    result = ShardResult(
+        path=path,
+        num_rows=frame.height,
+        num_ok=frame.filter(pl.col("status") == "ok").height,
+        num_no_answer=frame.filter(pl.col("status") == "no_answer").height,
+        num_failed=frame.filter(pl.col("status") == "failed").height,
+        num_tokens=int(frame["num_tokens"].sum()),
+        num_retries=num_retries,
+        seconds=time.monotonic() - start,
+    )
+    logger.info(
+        "Sampled %d | ok %d | no answer %d | failed %d | retries %d | %.0f tok/s | %s",
+        result.num_rows,
+        result.num_ok,
+        result.num_no_answer,
+        result.num_failed,
+        result.num_retries,
+        result.num_tokens / max(result.seconds, 1e-9),
+        shard.part,
+    )
+    return result
+
+
+def check_prompt_lengths(job: SamplingJob) -> int:
+    """Refuse a question that the model cannot read, before anything is sampled.
+
+    Prompts are counted from the longest on, until the rest is certainly short enough: a token is
+    at least half as many bytes as in the densest prompt counted so far.
+
+    Args:
+        job: What the shards share; only questions that are still to be sampled are looked at.
+
+    Returns:
+        Prompts counted; 0 if the server says no context length or counts no tokens.
+
+    Raises:
+        DataError: If a prompt and `max_new_tokens` exceed the context; names the question.
+    """
+    limit = job.pool.max_model_len
+    if limit is None:
+        logger.warning("The teacher's context length is unknown; prompt lengths are not checked")
+        return 0
+    wanted = sorted({key[0] for shard in job.plan.shards for key in shard.keys})
+    prompts = {question_id: _prompt(job, question_id) for question_id in wanted}
+    return asyncio.run(_check_lengths(job, prompts, limit))
+
+
+def estimate_tokens(
+    config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
+) -> dict[str, int]:
+    """Bound what the plan costs, without a model or a tokenizer.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set.
+        questions: Table `questions`.
+        plan: What is to be sampled.
+
+    Returns:
+        `num_samples`; `num_prompt_tokens`, at 4 bytes a token and without the prefix cache;
+        `max_tokens`, if every completion were as long as allowed.
+    """
+    texts = dict(questions.select("question_id", "question").rows())
+    num_bytes = sum(
+        _num_bytes(render(config, spec, texts[key[0]]))
+        for shard in plan.shards
+        for key in shard.keys
+    )
+    return {
+        "num_samples": plan.num_missing,
+        "num_prompt_tokens": num_bytes // _BYTES_PER_TOKEN,
+        "max_tokens": plan.num_missing * config.teacher.max_new_tokens,
+    }
+
+
+def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
+    """Write a question's prompt in the form `teacher.api` wants.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set.
+        question: Text of the question.
+
+    Returns:
+        Messages for chat, one text for completions.
+    """
+    if config.teacher.api == "chat":
+        return render_messages(spec, question)
+    return render_text(spec, question)
+
+
+async def _sample_all(
+    job: SamplingJob, shard: Shard, bar: Bar
+) -> tuple[dict[_Key, Completion | Refusal], int]:
+    teacher = job.config.teacher
+    outcomes: dict[_Key, Completion | Refusal] = {}
+    todo = iter(shard.keys)
+    prompts = {key[0]: _prompt(job, key[0]) for key in shard.keys}
+    lanes = {question_id: lane for lane, question_id in enumerate(prompts)}
+    async with TeacherClient(job.pool, teacher, job.spec.answer.stop) as client:
+
+        async def work(keys: Iterator[_Key]) -> None:
+            # All workers draw from one iterator: as many requests in flight as workers.
+            for key in keys:
+                outcomes[key] = await client.sample(
+                    prompts[key[0]], seed=_seed(job, key), lane=lanes[key[0]]
+                )
+                bar.advance()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(teacher.concurrency, len(shard.keys))):
+                    group.create_task(work(todo))
+        except* SamplingError as errors:
+            raise errors.exceptions[0] from None
+        return outcomes, client.num_retries
+
+
+async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit: int) -> int:
+    budget = limit - job.config.teacher.max_new_tokens
+    num_counted, densest = 0, 0.0
+    async with TeacherClient(job.pool, job.config.teacher, ()) as client:
+        for question_id in sorted(prompts, key=lambda name: -_num_bytes(prompts[name])):
+            size = _num_bytes(prompts[question_id])
+            if num_counted and 2 * densest * size < budget:
+                break
+            num_tokens = await client.count_tokens(prompts[question_id])
+            if num_tokens is None:
+                logger.warning("The teacher counts no tokens; prompt lengths are not checked")
+                return 0
+            if num_tokens > budget:
+                msg = (
+                    f"A prompt and its completion must fit into the teacher's context of {limit} "
+                    f"tokens; got {num_tokens} + {job.config.teacher.max_new_tokens} for question "
+                    f"{question_id!r}. Shorten the question or the demonstrations, lower "
+                    "teacher.max_new_tokens, or raise teacher.server.max_model_len."
+                )
+                raise DataError(msg)
+            num_counted += 1
+            densest = max(densest, num_tokens / size)
+    return num_counted
+
+
+def _prompt(job: SamplingJob, question_id: str) -> Prompt:
+    return render(job.config, job.spec, job.by_id[question_id]["question"])
+
+
+def _seed(job: SamplingJob, key: _Key) -> int:
+    return derive_seed(job.config.run.seed, key[0], key[1])
+
+
+def _num_bytes(prompt: Prompt) -> int:
+    if isinstance(prompt, str):
+        return len(prompt.encode())
+    return sum(len(message["content"].encode()) for message in prompt)
+
+
+def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str, Any]:
+    question_id, sample_idx, prompt_hash = key
+    row: dict[str, Any] = {
+        "question_id": question_id,
+        "sample_idx": sample_idx,
+        "source": "teacher",
+        "round": None,
+        "model": job.prepared.served_name,
+        "model_revision": job.prepared.revision,
+        "generation": job.plan.fingerprint,
+        "prompt_hash": prompt_hash,
+        "seed": _seed(job, key),
+        "created_at": datetime.now(UTC),
+        "run_id": job.run_id,
+    }
+    if isinstance(outcome, Refusal):
+        return row | {"status": "failed", "error": outcome.error}
+    found = extract(outcome.text, job.spec.answer, job.by_id[question_id]["choices"])
+    return row | {
+        "text": outcome.text,
+        "rationale": found.rationale,
+        "answer_raw": found.answer_raw,
+        "answer": found.answer,
+        "status": "no_answer" if found.answer is None else "ok",
+        "finish_reason": outcome.finish_reason,
+        "num_prompt_tokens": outcome.num_prompt_tokens,
+        "num_tokens": outcome.num_tokens,
+        "cumulative_logprob": outcome.cumulative_logprob,
+    }
+
+
+def _refuse_total_failure(rows: list[dict[str, Any]]) -> None:
+    has_several = len({row["question_id"] for row in rows}) > 1
+    if has_several and all(row["status"] == "failed" for row in rows):
+        msg = (
+            f"The teacher must answer some requests of a shard; it refused all {len(rows)}, the "
+            f"first with {rows[0]['error']}. Nothing of the shard is stored: correct the teacher's "
+            "settings and run again."
+        )
+        raise SamplingError(msg)
