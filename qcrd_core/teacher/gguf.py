@@ -1,0 +1,152 @@
+"""Turn a GGUF file and a LoRA adapter into a plain Hugging Face model folder.
+
+Runs in a child process (`qcrd_core.teacher.prepare` starts `main` as a job), because it needs
+torch. The merge is the definition of LoRA, W + (alpha / r) B A (arXiv 2106.09685, section 4.1), so
+peft is needed to train an adapter and not to use one.
+
+Limits: plain LoRA on linear layers. Variants that change the formula are refused by name.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcrd_core.errors import ConfigError
+from qcrd_core.processes import Emit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+_PREFIX = "base_model.model."
+_SUFFIX_A, _SUFFIX_B = ".lora_A.weight", ".lora_B.weight"
+# What must hold for W + (alpha / r) B A to be the whole truth; an absent key is peft's default,
+# which holds.
+_PLAIN_LORA: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "use_dora": (False,),
+    "use_rslora": (False,),
+    "fan_in_fan_out": (False,),
+    "modules_to_save": (None, []),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+}
+
+
+def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Job: dequantize, merge, write a model folder.
+
+    Args:
+        payload: `gguf`, the file; `adapter`, a peft folder or None; `target`, the folder to fill.
+        emit: Unused; the work takes seconds.
+
+    Returns:
+        `num_parameters` and `num_merged`, the weights an adapter changed.
+
+    Raises:
+        ConfigError: If the adapter is no plain LoRA adapter of this model.
+    """
+    del emit
+    from transformers import GenerationConfig
+
+    model, tokenizer = load(Path(payload["gguf"]))
+    num_merged = merge(model, Path(payload["adapter"])) if payload["adapter"] else 0
+    # Ids only: a server takes sampling settings it finds here as its defaults.
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(payload["target"])
+    tokenizer.save_pretrained(payload["target"])
+    logger.info("Merged %d adapted weights into %s", num_merged, payload["gguf"])
+    return {"num_parameters": model.num_parameters(), "num_merged": num_merged}
+
+
+def load(gguf: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """Load a GGUF file as a dense float32 model with its tokenizer.
+
+    Args:
+        gguf: The file.
+
+    Returns:
+        Model in evaluation mode, tokenizer.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    return model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+
+
+def merge(model: "PreTrainedModel", adapter: Path) -> int:
+    """Add a LoRA adapter to a model's weights, in place: W + (alpha / r) B A.
+
+    Args:
+        model: The model the adapter was trained on, float32.
+        adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Returns:
+        How many weights were changed.
+
+    Raises:
+        ConfigError: If the adapter is no plain LoRA, holds something else than pairs of A and B,
+            or names or shapes do not fit the model.
+    """
+    from safetensors.torch import load_file
+
+    scale = _scale(adapter / ADAPTER_CONFIG)
+    tensors = load_file(adapter / ADAPTER_WEIGHTS)
+    names = [name.removesuffix(_SUFFIX_A) for name in tensors if name.endswith(_SUFFIX_A)]
+    expected = {name + suffix for name in names for suffix in (_SUFFIX_A, _SUFFIX_B)}
+    if not names or expected != set(tensors):
+        odd = sorted(expected ^ set(tensors))[:3] or ["nothing"]
+        msg = (
+            f"A LoRA adapter must hold pairs of lora_A and lora_B; got {', '.join(odd)} "
+            f"({adapter / ADAPTER_WEIGHTS}). Train the adapter again."
+        )
+        raise ConfigError(msg)
+    weights = dict(model.named_parameters())
+    for name in names:
+        delta = tensors[name + _SUFFIX_B].float() @ tensors[name + _SUFFIX_A].float()  # [out, in]
+        _add(weights, name.removeprefix(_PREFIX) + ".weight", delta * scale)
+    return len(names)
+
+
+def _scale(path: Path) -> float:
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key, allowed in _PLAIN_LORA.items():
+        if key in config and config[key] not in allowed:
+            msg = (
+                f"{key} of a LoRA adapter must be {allowed[0]!r}; got {config[key]!r} ({path}). "
+                "Merge this adapter yourself and give the folder as teacher.model."
+            )
+            raise ConfigError(msg)
+    missing = [key for key in ("lora_alpha", "r") if key not in config]
+    if missing:
+        msg = f"A LoRA adapter must state lora_alpha and r; {missing[0]} is absent ({path})."
+        raise ConfigError(msg)
+    return float(config["lora_alpha"]) / float(config["r"])
+
+
+def _add(weights: dict[str, "Tensor"], name: str, delta: "Tensor") -> None:
+    if name not in weights or weights[name].shape != delta.shape:
+        found = tuple(weights[name].shape) if name in weights else "no such weight"
+        msg = (
+            f"A LoRA adapter must fit its model; got {name} of shape {tuple(delta.shape)}, the "
+            f"model has {found}. Use the model the adapter was trained on."
+        )
+        raise ConfigError(msg)
+    weights[name].data += delta
