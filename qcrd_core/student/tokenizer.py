@@ -1,0 +1,70 @@
+"""Tokenizers: the pretrained model's own, or one made from the run's texts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from qcrd_core.errors import ConfigError
+
+PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<mask>"
+
+
+def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-pair tokenizer with single digits, small enough for a model from scratch.
+
+    Digits stay apart: 47 is "4", "7". A model that has seen few numbers can then still write new
+    ones.
+
+    Args:
+        texts: Questions, rationales and labels of the training split.
+        vocab_size: Largest vocabulary.
+
+    Returns:
+        A fast tokenizer with pad 0, end 1, unknown 2, mask 3.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, END, UNKNOWN, MASK], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, mask_token=MASK
+    )
+
+
+def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
+    """Load a tokenizer that has an end token; padding falls back to it.
+
+    Args:
+        source: Hub name or local folder.
+        revision: Commit or tag of a hub repository.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ConfigError: If there is none, or it has no end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        msg = (
+            f"A model must come with a tokenizer; got none from {source} ({reason}). Put "
+            "tokenizer.json and tokenizer_config.json beside its weights."
+        )
+        raise ConfigError(msg) from error
+    if tokenizer.eos_token_id is None:
+        msg = f"A tokenizer must have an end token; got none from {source}. Set eos_token in it."
+        raise ConfigError(msg)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

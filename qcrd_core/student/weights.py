@@ -1,0 +1,112 @@
+"""Where a student's weights come from: the hub, a folder, or nothing at all."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from qcrd_core.config import FolderWeights, HubWeights, ScratchWeights
+from qcrd_core.errors import ConfigError
+from qcrd_core.ids import derive_seed
+
+
+def make_student(
+    weights: HubWeights | FolderWeights | ScratchWeights, tokenizer: Any, seed: int
+) -> Any:
+    """Make the untrained student of a run.
+
+    Args:
+        weights: Where its weights come from.
+        tokenizer: Tokenizer that a model from scratch is sized for.
+        seed: Run seed; a model from scratch is the same for the same seed.
+
+    Returns:
+        A Hugging Face model in float32.
+
+    Raises:
+        ConfigError: If the model cannot be loaded, or lacks weights that would be random.
+    """
+    if isinstance(weights, ScratchWeights):
+        torch.manual_seed(derive_seed(seed, "student weights"))
+        return _from_scratch(weights, tokenizer)
+    if isinstance(weights, FolderWeights):
+        return load_model(weights.path)
+    return load_model(weights.name, weights.revision)
+
+
+def load_model(source: str | Path, revision: str | None = None) -> Any:
+    """Load a T5-type or causal model from safetensors.
+
+    Args:
+        source: Hub name or local folder.
+        revision: Commit or tag of a hub repository.
+
+    Returns:
+        The model in float32.
+
+    Raises:
+        ConfigError: If there is no such model, or weights are missing from it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model, info = kind.from_pretrained(
+            source,
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"A student must be a model folder or a hub name; got {source} ({reason})."
+        raise ConfigError(msg) from error
+    if info["missing_keys"]:
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        msg = f"A model must hold all its weights; {source} lacks {names}. Export it again."
+        raise ConfigError(msg)
+    return model
+
+
+def _from_scratch(weights: ScratchWeights, tokenizer: Any) -> Any:
+    if weights.architecture == "t5":
+        return T5ForConditionalGeneration(t5_config(weights, tokenizer))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=weights.hidden_size,
+        intermediate_size=weights.ffn_size,
+        num_hidden_layers=weights.num_layers,
+        num_attention_heads=weights.num_heads,
+        num_key_value_heads=weights.num_heads,
+        attention_dropout=weights.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def t5_config(weights: ScratchWeights, tokenizer: Any) -> T5Config:
+    """Size a T5 v1.1 (gated GELU) for a tokenizer."""
+    return T5Config(
+        vocab_size=len(tokenizer),
+        d_model=weights.hidden_size,
+        d_ff=weights.ffn_size,
+        d_kv=weights.hidden_size // weights.num_heads,
+        num_layers=weights.num_layers,
+        num_heads=weights.num_heads,
+        dropout_rate=weights.dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
