@@ -207,7 +207,7 @@ def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _F
         letters = [_choice_of(letter, names) for letter in _LETTER_IN_TEXT.findall(text)]
         known = [choice for choice in letters if choice is not None]
         last_line = text.strip().rpartition("\n")[2]
-        found = (known[-1], known[-1]) if known else _read_choice(last_line, names)
+        found = (known[-1], known[-1]) if known else _marked_choice(last_line, names)
         if found[1] is not None:
             return found
     mentioned = _mentions(text, names)
@@ -241,6 +241,13 @@ def _number(expression: Expression) -> _Found:
 
 def _read_choice(text: str, choices: Sequence[str]) -> _Found:
     """A choice's text, else its letter alone or first, else the first choice named."""
+    found = _marked_choice(text, choices)
+    mentioned = _mentions(text, choices) if found[1] is None else []
+    return (mentioned[0], _canonical_name(mentioned[0], choices)) if mentioned else found
+
+
+def _marked_choice(text: str, choices: Sequence[str]) -> _Found:
+    """A text that is a choice, or is or begins with the letter of one."""
     shown = text.strip()
     whole = _canonical_name(shown, choices)
     if whole is not None:
@@ -250,8 +257,7 @@ def _read_choice(text: str, choices: Sequence[str]) -> _Found:
         choice = _choice_of(next(group for group in letter.groups() if group), choices)
         if choice is not None:
             return letter.group(), choice
-    mentioned = _mentions(text, choices)
-    return (mentioned[0], _canonical_name(mentioned[0], choices)) if mentioned else (None, None)
+    return None, None
 
 
 def _choice_of(letter: str, choices: Sequence[str]) -> str | None:

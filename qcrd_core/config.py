@@ -491,16 +491,21 @@ _UNION_TAGS = frozenset(
 
 def _explain_one(item: Any, where: str) -> str:
     # A discriminated union puts its tag into the location; a user knows the setting without it.
-    name = ".".join(
-        str(part)
-        for part in item["loc"]
-        if part not in {"hub", "folder", "scratch", "gguf_package"}
-    )
+    name = ".".join(str(part) for part in item["loc"] if part not in _UNION_TAGS)
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "extra_forbidden":
         return f"{name} is no known setting ({where}). Check its spelling and its section."
     if kind == "missing":
         return f"{name} must be set; it has no default ({where})."
+    if kind == "union_tag_not_found":
+        return f"{name}.type must be set ({where}). See the documentation for the types there are."
+    if kind == "union_tag_invalid":
+        return (
+            f"{name}.type must be one of {context['expected_tags']}; got {context['tag']!r} "
+            f"({where})."
+        )
+    if kind in {"model_type", "model_attributes_type"}:
+        return f"{name} must be a section of settings; got {value!r:.80} ({where})."
     if kind == "value_error":
         message = str(context["error"]).rstrip(".")
         return f"{message} ({where}{', ' + name if name else ''})."
