@@ -4,8 +4,8 @@ Reads: tables `questions` and `scores` of the round, the engine state of the rou
 Writes: engine states within the round, the student folder, table `metrics`, in this order; the
 metrics part is the proof that the round is complete.
 
-SIGTERM ends it after the step at hand with a checkpoint; the same round, started again, goes on from
-there and ends with the very weights of an uninterrupted one (same device kind, same ranks).
+SIGTERM ends it after the step at hand with a checkpoint; the same round, started again, goes on
+from there and ends with the very weights of an uninterrupted one (same device kind, same ranks).
 """
 
 import os
