@@ -1,0 +1,133 @@
+"""Which charts a run gets, and from which numbers."""
+
+import math
+
+import polars as pl
+from markupsafe import Markup
+
+from qcrd_core.evaluation import accuracy_interval, auc
+from qcrd_core.report.data import RunData
+from qcrd_core.report.plots import (
+    Axis,
+    Group,
+    Line,
+    Whisker,
+    histogram_rows,
+    line_chart,
+    share_rows,
+)
+from qcrd_core.report.summary import Accuracy, series
+from qcrd_core.report.text import visible
+
+_POINTS = 120
+_POSITIVE_TONE, _NEGATIVE_TONE = 0, 1
+
+
+def validation_chart(data: RunData) -> Markup | None:
+    """Validation accuracy by round, with its interval; None without any."""
+    accuracy = series(data.metrics, "validation", "accuracy")
+    if accuracy.is_empty():
+        return None
+    counts = series(data.metrics, "validation", "num_questions").select("round", total="value")
+    rows = accuracy.join(counts, on="round", how="left").sort("round")
+    band = []
+    if rows["total"].null_count() == 0:
+        confidence = data.config.evaluation.confidence
+        for share, total in rows.select("value", "total").iter_rows():
+            interval = accuracy_interval(round(share * total), int(total), confidence)
+            band.append((interval.low, interval.high))
+    line = Line("validation", rows["round"].to_list(), rows["value"].to_list(), 0, band)
+    y_axis = Axis("accuracy on validation", low=0, is_share=True)
+    return line_chart([line], Axis("round"), y_axis)
+
+
+def loss_chart(data: RunData) -> Markup | None:
+    """Terms of the training loss by step; None without any."""
+    names = {
+        "loss_label_nats": "label",
+        "loss_positive_nats": "positive",
+        "loss_negative_nats": "negative",
+    }
+    lines = []
+    for tone, (name, label) in enumerate(names.items()):
+        points = _smoothed(series(data.metrics, "train", name))
+        if not points.is_empty():
+            lines.append(_line(label, points, (2, _POSITIVE_TONE, _NEGATIVE_TONE)[tone]))
+    low = None if any(min(line.y) < 0 for line in lines) else 0
+    return line_chart(lines, Axis("optimiser step"), Axis("nats", low=low)) if lines else None
+
+
+def hinge_chart(data: RunData) -> Markup | None:
+    """Share of negatives inside the margin by step; None without any."""
+    points = _smoothed(series(data.metrics, "train", "active_hinge_share"))
+    if points.is_empty():
+        return None
+    y_axis = Axis("share of questions with an active hinge", low=0, high=1, is_share=True)
+    return line_chart([_line("active", points, _NEGATIVE_TONE)], Axis("optimiser step"), y_axis)
+
+
+def discriminator_chart(data: RunData) -> Markup | None:
+    """AUC and calibration error of the discriminator by round; None without any."""
+    names = {"auc_polarity": "AUC, polarity", "auc_correct": "AUC, right", "ece": "ECE"}
+    lines = []
+    for tone, (name, label) in enumerate(names.items()):
+        points = series(data.metrics, "discriminator", name)
+        points = points.unique("round", keep="last").sort("round")
+        if not points.is_empty():
+            lines.append(Line(label, points["round"].to_list(), points["value"].to_list(), tone))
+    if not lines:
+        return None
+    references = [0.5] if any(line.name != "ECE" for line in lines) else []
+    axis = Axis("AUC, ECE on held-out rationales", low=0, high=1)
+    return line_chart(lines, Axis("round"), axis, references=references)
+
+
+def score_chart(scores: pl.DataFrame) -> Markup | None:
+    """Quality scores of one round by polarity and source; None without any.
+
+    The note of each negative group is how well its scores lie below those of the positives.
+    """
+    if scores.is_empty():
+        return None
+    positive = scores.filter(pl.col("polarity") == "positive")["quality_score"].to_list()
+    groups = []
+    keys = ["polarity", "source"]
+    for key, part in sorted(scores.partition_by(keys, as_dict=True).items(), reverse=True):
+        polarity, source = str(key[0]), str(key[1])
+        values = part["quality_score"].to_list()
+        note = f"n = {len(values):,}, mean {sum(values) / len(values):.2f}"
+        is_negative = polarity == "negative"
+        if is_negative and positive:
+            labels = [True] * len(positive) + [False] * len(values)
+            note += f", AUC {auc([*positive, *values], labels):.2f}"
+        tone = _NEGATIVE_TONE if is_negative else _POSITIVE_TONE
+        groups.append(Group(f"{polarity}, {source}", note, values, tone))
+    return histogram_rows(groups, "quality score")
+
+
+def template_chart(slices: list[Accuracy]) -> Markup | None:
+    """Test accuracy by template; None without any."""
+    rows = [
+        Whisker(
+            name=visible(part.label),
+            note=f"{part.share:.0%} of {part.num_questions}",
+            share=part.share,
+            low=part.interval.low,
+            high=part.interval.high,
+        )
+        for part in slices
+    ]
+    return share_rows(rows, "accuracy on test") if rows else None
+
+
+def _smoothed(points: pl.DataFrame) -> pl.DataFrame:
+    """Means of equally many neighbouring steps, so that a chart has at most _POINTS points."""
+    width = max(1, math.ceil(points.height / _POINTS))
+    block = pl.int_range(pl.len()) // width
+    return points.group_by(block.alias("block"), maintain_order=True).agg(
+        pl.col("global_step").last(), pl.col("value").mean()
+    )
+
+
+def _line(name: str, points: pl.DataFrame, tone: int) -> Line:
+    return Line(name, points["global_step"].to_list(), points["value"].to_list(), tone)

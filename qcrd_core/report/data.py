@@ -1,0 +1,86 @@
+"""Read one run from the store.
+
+From `environment.json` the report takes three keys where they are there: `dataset` (name of the
+data-set folder in the store), `first_prompt` (the teacher's first prompt as rendered) and, for the
+table of the environment, everything else.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import yaml
+
+from data_schemas import Metrics, Predictions, Questions, Scores, Table, Votes
+from qcrd_core.config import RunConfig, validate_config
+from qcrd_core.errors import StoreError
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a report is made of. Tables that the run did not write are empty."""
+
+    run_id: str
+    store_url: str
+    config: RunConfig
+    config_text: str
+    environment: dict[str, Any]
+    questions: pl.DataFrame
+    votes: pl.DataFrame
+    metrics: pl.DataFrame
+    first_scores: pl.DataFrame
+    """Table `scores` of the first round that has one."""
+    last_scores: pl.DataFrame
+    """Likewise of the last; empty when there is only one."""
+    test: pl.DataFrame
+    """Table `predictions` of the test split, by the newest round that has one."""
+
+
+def collect_run(store: Store, run_id: str) -> RunData:
+    """Read a run's tables.
+
+    Args:
+        store: Where the run is.
+        run_id: Its name.
+
+    Returns:
+        The run; only its configuration is required.
+
+    Raises:
+        StoreError: If there is no such run.
+        DataError: If a table of it is damaged.
+    """
+    paths = RunPaths(run_id)
+    if not store.exists(paths.config):
+        known = ", ".join(store.list("runs")) or "none"
+        msg = f"The run must be in {store}; got {run_id!r}. Runs that are there: {known}."
+        raise StoreError(msg)
+    config_text = store.read_bytes(paths.config).decode()
+    environment = store.read_json(paths.environment) if store.exists(paths.environment) else {}
+    config = validate_config(yaml.safe_load(config_text), paths.config)
+    dataset = environment.get("dataset", config.data.dataset)
+    scores = store.list(f"{paths.root}/scores", ".parquet")
+    tests = store.list(f"{paths.root}/predictions/test", ".parquet")
+    return RunData(
+        run_id=run_id,
+        store_url=str(store),
+        config=config,
+        config_text=config_text,
+        environment=environment,
+        questions=store.read_table(f"datasets/{dataset}/questions", Questions),
+        votes=_read(store, paths.votes, Votes),
+        metrics=store.read_table(paths.metrics, Metrics),
+        first_scores=_read_part(store, f"{paths.root}/scores", scores[:1], Scores),
+        last_scores=_read_part(store, f"{paths.root}/scores", scores[1:][-1:], Scores),
+        test=_read_part(store, f"{paths.root}/predictions/test", tests[-1:], Predictions),
+    )
+
+
+def _read(store: Store, rel: str, table: type[Table]) -> pl.DataFrame:
+    return store.read_table(rel, table) if store.exists(rel) else table.create_empty()
+
+
+def _read_part(store: Store, folder: str, names: list[str], table: type[Table]) -> pl.DataFrame:
+    return store.read_table(f"{folder}/{names[0]}", table) if names else table.create_empty()

@@ -1,0 +1,204 @@
+"""The HTML page: one file, no script, nothing loaded from anywhere.
+
+The layout is `page.html.jinja`, the look `page.css`. Everything that is put into the page is
+escaped by the template engine, and characters that could hide or reorder text are made visible.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from qcrd_core.report import charts, summary
+from qcrd_core.report.data import RunData, collect_run
+from qcrd_core.report.text import clip, number, percent, plain_name, seconds, visible
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+
+VOTE_ROWS = (
+    ("num_questions", "questions voted on"),
+    ("num_questions_without_rationale", "questions without a rationale"),
+    ("num_samples", "samples"),
+    ("num_failed", "failed requests"),
+    ("num_unparsable", "samples without a readable answer"),
+    ("unparsable_share", "their share"),
+    ("num_cut_at_max_tokens", "samples cut at teacher.max_new_tokens"),
+    ("num_ties", "ties"),
+    ("num_abstained", "votes that abstained"),
+    ("mean_agreement", "mean agreement"),
+    ("num_questions_with_gold", "questions with a gold answer"),
+    ("sample_accuracy", "single samples right"),
+    ("majority_accuracy", "majorities right, abstained as wrong"),
+    ("majority_accuracy_decided", "majorities right, of the decided"),
+)
+"""What `vote_summary` counts, in reading order."""
+
+_HERE = Path(__file__).parent
+_NUM_EXAMPLES = 5
+_NUM_EACH_SIDE = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training question with rationales of both polarities, as rows of table `scores`."""
+
+    question: str
+    gold_answer: str | None
+    majority_answer: str | None
+    positives: list[dict[str, Any]]
+    negatives: list[dict[str, Any]]
+
+
+def write_report(store: Store, run_id: str) -> str:
+    """Write a run's `report.html`, over an earlier one.
+
+    Args:
+        store: Where the run is.
+        run_id: Its name.
+
+    Returns:
+        Path of the page in the store.
+
+    Raises:
+        StoreError: If there is no such run, or the store refuses.
+        DataError: If a table of the run is damaged.
+    """
+    data = collect_run(store, run_id)
+    rel = RunPaths(run_id).report
+    store.write_bytes(rel, render(data).encode())
+    return rel
+
+
+def render(data: RunData) -> str:
+    """Render a run as HTML.
+
+    Args:
+        data: The run.
+
+    Returns:
+        A whole page.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=_visible_value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, seconds=seconds, plain=plain_name, number=number)
+    return environment.get_template("page.html.jinja").render(_context(data))
+
+
+def examples(data: RunData) -> list[Example]:
+    """Choose a few questions that have both polarities, spread evenly over their ids.
+
+    Returns:
+        At most five, each with the best-scored rationales of either side first.
+    """
+    scores = data.first_scores if data.last_scores.is_empty() else data.last_scores
+    both = scores.group_by("question_id").agg(
+        pl.col("polarity").n_unique().alias("sides"),
+        (pl.col("source") == "student").any().alias("has_student"),
+    )
+    both = both.filter(pl.col("sides") == 2).sort("question_id")
+    with_student = both.filter("has_student")
+    ids = (both if with_student.is_empty() else with_student)["question_id"].to_list()
+    chosen = ids[:: max(1, len(ids) // _NUM_EXAMPLES)][:_NUM_EXAMPLES]
+    return [_example(data, scores, question_id) for question_id in chosen]
+
+
+def _example(data: RunData, scores: pl.DataFrame, question_id: str) -> Example:
+    rows = scores.filter(pl.col("question_id") == question_id).sort(
+        "quality_score", "sample_idx", descending=[True, False]
+    )
+
+    def side(polarity: str) -> list[dict[str, Any]]:
+        chosen = rows.filter(pl.col("polarity") == polarity).head(_NUM_EACH_SIDE)
+        return [
+            {**row, "rationale": clip(row["rationale"])} for row in chosen.iter_rows(named=True)
+        ]
+
+    question = data.questions.filter(pl.col("question_id") == question_id)
+    majority = data.votes.filter(pl.col("question_id") == question_id)
+    return Example(
+        question=clip(question["question"][0]) if question.height else question_id,
+        gold_answer=question["gold_answer"][0] if question.height else None,
+        majority_answer=majority["majority_answer"][0] if majority.height else None,
+        positives=side("positive"),
+        negatives=side("negative"),
+    )
+
+
+def next_commands(data: RunData) -> list[tuple[str, str]]:
+    """What one would do next with this run: (what for, command)."""
+    chosen = summary.chosen_round(data)
+    if chosen is None:
+        return []
+    student = f"{data.store_url.rstrip('/')}/{RunPaths(data.run_id).student(chosen)}"
+    return [("Answer questions of a file with the student", f"qcrd predict {student} FILE")]
+
+
+def _context(data: RunData) -> dict[str, Any]:
+    chosen = summary.chosen_round(data)
+    rounds = summary.round_numbers(data)
+    slices = summary.accuracy_by_template(data)
+    first, last = data.first_scores, data.last_scores
+    return {
+        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # our own file
+        "data": data,
+        "teacher": summary.teacher_name(data.config.teacher.model),
+        "confidence": data.config.evaluation.confidence,
+        "test": summary.student_accuracy(data),
+        "chosen": chosen,
+        "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
+        "vote": summary.vote_numbers(data),
+        "vote_rows": VOTE_ROWS,
+        "warnings": summary.warnings(data),
+        "rounds": rounds,
+        "validation_chart": charts.validation_chart(data),
+        "loss_chart": charts.loss_chart(data),
+        "hinge_chart": charts.hinge_chart(data),
+        "discriminator_chart": charts.discriminator_chart(data),
+        "score_charts": [
+            (int(scores["round"][0]), charts.score_chart(scores))
+            for scores in (first, last)
+            if not scores.is_empty()
+        ],
+        "template_chart": charts.template_chart(slices),
+        "examples": examples(data),
+        "prompt": _prompt(data.environment.get("first_prompt")),
+        "environment": _flat(data.environment),
+        "timings": summary.timings(data),
+        "left_out": summary.last_values(data.metrics, "data"),
+        "commands": next_commands(data),
+    }
+
+
+def _prompt(prompt: str | list[dict[str, str]] | None) -> list[tuple[str, str]]:
+    """(role, text) of each chat message; one of role "text" for a completions prompt."""
+    if prompt is None:
+        return []
+    if isinstance(prompt, str):
+        return [("text", prompt)]
+    return [(message["role"], message["content"]) for message in prompt]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in content.items():
+        if not prefix and key == "first_prompt":
+            continue
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", "none" if value is None else str(value)))
+    return rows
+
+
+def _visible_value(value: object) -> object:
+    # Markup is our own drawing, whose texts are escaped when they are put in.
+    return value if isinstance(value, Markup) else visible(str(value))

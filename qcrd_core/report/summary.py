@@ -1,0 +1,170 @@
+"""Numbers of a run that the page and the terminal both show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from qcrd_core.config import (
+    FolderModel,
+    GgufPackageModel,
+    HubModel,
+    ImportedModel,
+    TeacherModel,
+)
+from qcrd_core.errors import DataError
+from qcrd_core.evaluation import Interval, accuracy_interval, best_round
+from qcrd_core.report.data import RunData
+from qcrd_core.vote import summarize_votes
+
+USELESS_AUC = 0.6
+"""Below this a discriminator's weights say next to nothing about a rationale."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its interval."""
+
+    label: str
+    num_correct: int
+    num_questions: int
+    interval: Interval
+
+    @property
+    def share(self) -> float:
+        """Right answers / questions, in [0, 1]."""
+        return self.num_correct / self.num_questions
+
+
+@dataclass(frozen=True)
+class RoundNumbers:
+    """One round in a row; None where nothing was measured."""
+
+    round: int
+    train_loss: float | None
+    active_hinge_share: float | None
+    validation_accuracy: float | None
+    auc_polarity: float | None
+    auc_correct: float | None
+    ece: float | None
+    num_negatives: float | None
+    negatives_correct_share: float | None
+
+
+def series(metrics: pl.DataFrame, stage: str, name: str) -> pl.DataFrame:
+    """Rows (round, global_step, value) of one metric by step, nulls left out."""
+    chosen = metrics.filter(
+        pl.col("stage") == stage, pl.col("name") == name, pl.col("value").is_not_null()
+    )
+    return chosen.select("round", "global_step", "value").sort("round", "global_step")
+
+
+def last_values(metrics: pl.DataFrame, stage: str) -> dict[str, float]:
+    """The newest value of each metric of a stage, by name."""
+    chosen = metrics.filter(pl.col("stage") == stage, pl.col("value").is_not_null())
+    newest = chosen.sort("round", "global_step").unique("name", keep="last")
+    return dict(newest.sort("name").select("name", "value").iter_rows())
+
+
+def student_accuracy(data: RunData) -> Accuracy | None:
+    """Accuracy on the test split; None without predictions that have a gold answer."""
+    return _accuracy("test", data.test, data.config.evaluation.confidence)
+
+
+def accuracy_by_template(data: RunData) -> list[Accuracy]:
+    """Test accuracy of each template of the data set, best first; empty without templates."""
+    slices = data.test.join(data.questions.select("question_id", "template"), on="question_id")
+    confidence = data.config.evaluation.confidence
+    parts = slices.drop_nulls("template").partition_by("template", as_dict=True)
+    measured = [_accuracy(str(key[0]), part, confidence) for key, part in parts.items()]
+    return sorted((a for a in measured if a is not None), key=lambda a: (-a.share, a.label))
+
+
+def chosen_round(data: RunData) -> int | None:
+    """Round whose student the run chose by validation; None when nothing was validated."""
+    try:
+        return best_round(data.metrics)
+    except DataError:
+        return None
+
+
+def vote_numbers(data: RunData) -> dict[str, float | None]:
+    """`vote_summary` as the run recorded it (stage vote), else what table votes says by itself."""
+    counted = summarize_votes(data.votes) if not data.votes.is_empty() else {}
+    return {**counted, **last_values(data.metrics, "vote")}
+
+
+def round_numbers(data: RunData) -> list[RoundNumbers]:
+    """One row a round, means over the round's steps for training."""
+    rounds = data.metrics.filter(
+        pl.col("stage").is_in(["train", "validation", "discriminator", "negatives"])
+    )["round"]
+
+    def by_round(stage: str, name: str, *, mean: bool = False) -> dict[int, float]:
+        value = pl.col("value").mean() if mean else pl.col("value").last()
+        grouped = series(data.metrics, stage, name).group_by("round", maintain_order=True)
+        return dict(grouped.agg(value).iter_rows())
+
+    columns = {
+        "train_loss": by_round("train", "loss", mean=True),
+        "active_hinge_share": by_round("train", "active_hinge_share", mean=True),
+        "validation_accuracy": by_round("validation", "accuracy"),
+        "auc_polarity": by_round("discriminator", "auc_polarity"),
+        "auc_correct": by_round("discriminator", "auc_correct"),
+        "ece": by_round("discriminator", "ece"),
+        "num_negatives": by_round("negatives", "num_rows"),
+        "negatives_correct_share": by_round("negatives", "correct_share"),
+    }
+    return [
+        RoundNumbers(round=key, **{name: values.get(key) for name, values in columns.items()})
+        for key in sorted(rounds.unique().to_list())
+    ]
+
+
+def warnings(data: RunData) -> list[str]:
+    """Sentences a reader must not miss."""
+    found = []
+    measured = series(data.metrics, "discriminator", "auc_polarity")
+    if not measured.is_empty() and measured["value"][-1] < USELESS_AUC:
+        found.append(
+            f"The discriminator separates nothing: in its last round a positive rationale scores "
+            f"above a negative one in {measured['value'][-1]:.0%} of pairs (AUC; 50% is chance). "
+            "The rationale weights of this run carry no information."
+        )
+    hinges = series(data.metrics, "train", "active_hinge_share")
+    in_last_round = hinges.filter(pl.col("round") == pl.col("round").max())["value"].to_list()
+    if in_last_round and max(in_last_round) == 0:
+        found.append(
+            "No negative was inside the margin in the last round: the contrastive term was idle. "
+            "A larger loss.delta or a hotter negatives.sampling_temperature changes that."
+        )
+    return found
+
+
+def timings(data: RunData) -> list[tuple[str, float]]:
+    """Seconds by stage, summed over rounds, longest first."""
+    rows = data.metrics.filter(pl.col("stage") == "timing", pl.col("value").is_not_null())
+    sums = rows.group_by("name").agg(pl.col("value").sum()).sort("value", descending=True)
+    return [(name.removesuffix("_seconds"), value) for name, value in sums.iter_rows()]
+
+
+def teacher_name(model: TeacherModel) -> str:
+    """Name the teacher in a few words."""
+    match model:
+        case HubModel():
+            return model.name
+        case FolderModel():
+            return str(model.path)
+        case GgufPackageModel():
+            adapter = f" with {model.adapter.name}" if model.adapter else ""
+            return f"{model.package}{adapter}"
+        case ImportedModel():
+            return f"imported rationales {model.generation}"
+
+
+def _accuracy(label: str, predictions: pl.DataFrame, confidence: float) -> Accuracy | None:
+    known: Sequence[bool] = predictions["is_correct"].drop_nulls().to_list()
+    if not known:
+        return None
+    interval = accuracy_interval(sum(known), len(known), confidence)
+    return Accuracy(label, sum(known), len(known), interval)

@@ -1,0 +1,86 @@
+"""Primitives of a drawing: scales, ticks, lines and bars as escaped SVG."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+WIDTH = 520
+"""Width of every drawing in its own units; the page shows it at about as many pixels."""
+
+
+class Scale:
+    """Places a value between two ends of a drawing."""
+
+    def __init__(self, span: tuple[float, float], start: float, end: float) -> None:
+        """Map the span's low end to `start` and its high end to `end`."""
+        self._low, self._start = span[0], start
+        self._factor = (end - start) / (span[1] - span[0])
+
+    def __call__(self, value: float) -> float:
+        """Where a value lies."""
+        return self._start + (value - self._low) * self._factor
+
+
+def ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> list[float]:
+    """Round numbers that cover [low, high] and a little more.
+
+    Args:
+        low: Lower end.
+        high: Upper end, at least `low`.
+        whole: Only whole numbers.
+        count: About how many steps.
+
+    Returns:
+        At least two numbers, equally far apart.
+    """
+    raw = max((high - low) / count, 1e-9)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    if whole:
+        step = max(1.0, math.ceil(step))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a label at `length` characters, with an ellipsis where something is gone."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def bar(x: float, y: float, width: float, height: float, tone: int, said: str) -> Markup:
+    """A filled rectangle that says `said` under the pointer."""
+    return Markup(
+        '<rect x="{}" y="{}" width="{}" height="{}" class="bar tone-{}"><title>{}</title></rect>'
+    ).format(number(x), number(y), number(width), number(height), tone, said)
+
+
+def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    """A straight line; `kind` is its CSS class."""
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
+        number(x1), number(y1), number(x2), number(y2), kind
+    )
+
+
+def caption(x: float, y: float, text: str) -> Markup:
+    """Small text, centred at x."""
+    return Markup('<text x="{}" y="{}" class="tick" text-anchor="middle">{}</text>').format(
+        number(x), number(y), text
+    )
+
+
+def path(points: Sequence[tuple[float, float]]) -> str:
+    """The `points` attribute of a polyline or polygon."""
+    return " ".join(f"{number(x)},{number(y)}" for x, y in points)
+
+
+def number(value: float) -> str:
+    """A coordinate, to a tenth of a unit."""
+    return f"{value:.1f}"
+
+
+def drawing(label: str, height: float, parts: Sequence[Markup]) -> Markup:
+    """Wrap elements into one `<svg>` that screen readers announce as `label`."""
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, number(height), label, Markup("").join(parts)
+    )

@@ -1,0 +1,46 @@
+"""Numbers and foreign texts as a reader sees them."""
+
+import re
+
+_MAX_CHARACTERS = 1_500
+# C0 and C1 controls but tab and newline, bidi marks, line separators, lone surrogates, BOM.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def percent(share: float | None) -> str:
+    """A share as text, one decimal; `not measured` for None."""
+    return "not measured" if share is None else f"{share:.1%}"
+
+
+def number(value: float | None) -> str:
+    """A number as text: whole ones with separators, others with three digits."""
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
+
+
+def seconds(value: float) -> str:
+    """A duration as text, in the unit that suits it."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def plain_name(name: str) -> str:
+    """`num_rationales_too_long` as `rationales too long`."""
+    return name.removeprefix("num_").replace("_", " ")
+
+
+def visible(text: str) -> str:
+    """Make characters visible that could hide, reorder or break text."""
+    return _HIDDEN.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def clip(text: str) -> str:
+    """Cut a very long text, saying how much is gone."""
+    gone = len(text) - _MAX_CHARACTERS
+    return f"{text[:_MAX_CHARACTERS]} … ({gone:,} more characters)" if gone > 0 else text

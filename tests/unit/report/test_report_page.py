@@ -1,0 +1,139 @@
+"""The HTML page: what it says, that nothing in it runs or loads, and that it copes with gaps."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+
+from data_schemas import Votes
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.report import write_report
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
+
+VOID = {"meta"}
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and checks that they nest."""
+
+    def __init__(self):
+        """Start with nothing open."""
+        super().__init__()
+        self.names, self.attributes, self.open = set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        """Open it."""
+        self.names.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """Open and close it."""
+        self.names.add(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        """Close what was opened last."""
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"), tmp_path / "scratch")
+
+
+SMALL = Shape(num_train=12, num_test=12, num_rounds=2, steps_per_round=3)
+
+
+def page_of(store):
+    return store.read_bytes(write_report(store, RUN_ID)).decode()
+
+
+def parse(page):
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+def test_write_report_with_whole_run_states_the_headline(store):
+    write_synthetic_run(store)
+    assert write_report(store, RUN_ID) == RunPaths(RUN_ID).report
+    page = page_of(store)
+    assert "The student answers <strong>60.0%</strong> of 120 unseen test questions" in page
+    assert "95% interval 51.1% to 68.3%" in page
+    assert "on the training questions" in page
+    assert page.count("<svg") == 7
+    assert "not measured" not in page
+
+
+def test_write_report_with_hostile_rationale_stays_text(store):
+    write_synthetic_run(store, SMALL)
+    page = page_of(store)
+    tags = parse(page)
+    assert not tags.names & {"script", "img", "link", "iframe"}
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert not [name for name, _ in tags.attributes if name in {"src", "href"}]
+    assert "&lt;script&gt;document.title" in page
+    assert "{{ 7 * 7 }}" in page
+    assert r"a\u0000b\u001b[31mred\u202eright" in page
+    assert not set(page) & set("\x00\x1b\u202e")
+
+
+def test_write_report_with_config_alone_says_not_measured(store):
+    config = yaml.safe_dump(CONFIG).encode()
+    store.write_bytes(RunPaths(RUN_ID).config, config)
+    page = page_of(store)
+    parse(page)
+    assert "The student was not tested" in page
+    assert page.count("not measured") >= 10
+    assert "<svg" not in page
+
+
+@pytest.mark.parametrize(
+    "absent", ["metrics", "scores", "predictions", "votes.parquet", "environment.json"]
+)
+def test_write_report_with_one_thing_missing_still_renders(store, absent):
+    write_synthetic_run(store, SMALL)
+    store.delete(f"{RunPaths(RUN_ID).root}/{absent}")
+    parse(page_of(store))
+
+
+def test_write_report_with_one_round_of_one_step_renders(store):
+    write_synthetic_run(store, replace(SMALL, num_rounds=1, steps_per_round=1))
+    page = page_of(store)
+    parse(page)
+    assert "nan" not in page.lower()
+    assert page.count("Scores in round") == 1
+
+
+def test_write_report_without_recorded_vote_counts_table_votes(store):
+    write_synthetic_run(store, SMALL)
+    store.delete(RunPaths(RUN_ID).metrics_part("vote", -1))
+    page = page_of(store)
+    abstained = store.read_table(RunPaths(RUN_ID).votes, Votes)["abstained"].sum()
+    assert f"<td>votes that abstained</td><td>{abstained}</td>" in page
+    assert "<td>single samples right</td><td class=absent>not measured</td>" in page
+
+
+@pytest.mark.parametrize(("auc", "warns"), [(0.55, True), (0.9, False)])
+def test_write_report_warns_when_discriminator_separates_nothing(store, auc, warns):
+    write_synthetic_run(store, replace(SMALL, auc=auc))
+    assert ("The discriminator separates nothing" in page_of(store)) is warns
+
+
+def test_write_report_with_unknown_run_names_those_that_are_there(store):
+    write_synthetic_run(store, replace(SMALL, num_rounds=1, steps_per_round=1))
+    with pytest.raises(StoreError, match=rf"got 'other'. Runs that are there: {RUN_ID}"):
+        write_report(store, "other")
+
+
+def test_write_report_with_damaged_table_is_refused(store):
+    write_synthetic_run(store, replace(SMALL, num_rounds=1, steps_per_round=1))
+    store.write_bytes(RunPaths(RUN_ID).votes, b"torn")
+    with pytest.raises(DataError, match="must be a whole Parquet file"):
+        write_report(store, RUN_ID)
