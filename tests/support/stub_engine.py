@@ -1,0 +1,142 @@
+"""A small server on the loopback that speaks the engine's protocol, with failures on demand.
+
+Its text depends on prompt and seed alone, as the real engine's does. It counts what it is asked.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Fault = Callable[[dict[str, Any], int], "int | str | None"]
+"""(request body, how often this very request came before) -> an HTTP status to answer with,
+"drop" to close the connection without an answer, or None to answer properly."""
+
+
+class StubEngine(ThreadingHTTPServer):
+    """The server; `url` is its base URL."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        *,
+        model: str = "stub",
+        fault: Fault | None = None,
+        delay_seconds: float = 0.0,
+        max_model_len: int | None = 2048,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.model, self.fault, self.delay_seconds = model, fault, delay_seconds
+        self.max_model_len = max_model_len
+        self.headers_sent: dict[str, str] = {}
+        self.asked: Counter[tuple[str, int]] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.num_in_flight = self.max_in_flight = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    @property
+    def num_asked(self) -> int:
+        return sum(self.asked.values())
+
+    def handle_error(self, *_: Any) -> None:
+        """Stay silent: clients that go away are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Header and body leave in two writes; Nagle's algorithm would add 40 ms to each answer.
+    disable_nagle_algorithm = True
+    server: StubEngine
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self._answer(200, {})
+        elif self.path == "/v1/models":
+            length = self.server.max_model_len
+            self._answer(200, {"data": [{"id": self.server.model, "max_model_len": length}]})
+        else:
+            self._answer(404, {})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            self._answer(200, {"count": len(_prompt(body).split())})
+            return
+        engine = self.server
+        key = (_prompt(body), body["seed"])
+        with engine.lock:
+            engine.headers_sent = dict(self.headers)
+            num_before = engine.asked[key]
+            engine.asked[key] += 1
+            engine.bodies.append(body)
+            engine.num_in_flight += 1
+            engine.max_in_flight = max(engine.max_in_flight, engine.num_in_flight)
+        try:
+            time.sleep(engine.delay_seconds)
+            fault = engine.fault(body, num_before) if engine.fault else None
+        finally:
+            with engine.lock:
+                engine.num_in_flight -= 1
+        if fault == "drop":
+            self.close_connection = True
+        elif isinstance(fault, int):
+            self._answer(fault, {"error": {"message": f"stub says\n{fault}"}})
+        else:
+            self._answer(200, _completion(body, is_chat="chat" in self.path))
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        if status == 429:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def stub_engine(**settings: Any) -> Iterator[StubEngine]:
+    """Run a `StubEngine` for as long as the block runs."""
+    engine = StubEngine(**settings)
+    thread = threading.Thread(target=engine.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield engine
+    finally:
+        engine.shutdown()
+        engine.server_close()
+        thread.join()
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    return body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+
+
+def _completion(body: dict[str, Any], *, is_chat: bool) -> dict[str, Any]:
+    key = json.dumps([_prompt(body), body["seed"], body["temperature"]])
+    number = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 1000
+    text = f"I think of {number}. The answer is {number}."
+    if is_chat:
+        content = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.0}]
+        choice: dict[str, Any] = {
+            "message": {"role": "assistant", "content": text},
+            "logprobs": {"content": content},
+        }
+    else:
+        choice = {"text": text, "logprobs": {"token_logprobs": [-0.5, -1.0]}}
+    usage = {"prompt_tokens": 7, "completion_tokens": 2}
+    return {"choices": [{**choice, "finish_reason": "stop"}], "usage": usage}

@@ -1,0 +1,125 @@
+"""The anti-join, generations and reuse."""
+
+import logging
+import shutil
+
+import polars as pl
+import pytest
+
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.teacher.generation import differences
+from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.teacher.sample import estimate_tokens
+from tests.support.sampling import SPEC, Sampling, make_config, numbered_questions
+from tests.support.stub_engine import stub_engine
+from tests.support.tables import make_questions
+
+
+def test_plan_of_an_empty_store_wants_everything_and_writes_nothing(tmp_path):
+    plan = Sampling(make_config(tmp_path, None), numbered_questions(7)).plan()
+    assert [len(shard.keys) for shard in plan.shards] == [6, 6, 2]
+    assert (plan.num_wanted, plan.num_stored, plan.num_missing) == (14, 0, 14)
+    assert not list(tmp_path.iterdir())
+
+
+def test_changed_temperature_makes_another_generation_and_says_so(tmp_path, caplog):
+    questions = numbered_questions(2)
+    with stub_engine() as engine, caplog.at_level(logging.WARNING):
+        old = Sampling(make_config(tmp_path, [engine.url]), questions)
+        old.run()
+        new = Sampling(make_config(tmp_path, [engine.url], sampling_temperature=0.8), questions)
+        new.run()
+    assert old.plan().folder != new.plan().folder
+    assert old.table().height == new.table().height == 4
+    assert "sampling_temperature 0.7 -> 0.8" in caplog.text
+
+
+def test_place_and_speed_settings_keep_the_generation(tmp_path):
+    questions = numbered_questions(2)
+    plain = Sampling(make_config(tmp_path, None), questions)
+    other = make_config(
+        tmp_path, ["http://gpu1:8000/v1"], concurrency=3, questions_per_shard=1, num_samples=9
+    )
+    assert Sampling(other, questions).plan().folder == plain.plan().folder
+
+
+def test_changed_question_is_sampled_again_and_the_old_row_ignored(tmp_path):
+    questions = numbered_questions(3)
+    changed = questions.with_columns(
+        question=pl.when(pl.col("question_id") == "q001").then(pl.lit("New?")).otherwise("question")
+    )
+    with stub_engine() as engine:
+        before = Sampling(make_config(tmp_path, [engine.url]), questions)
+        old = before.run()
+        new = Sampling(make_config(tmp_path, [engine.url]), changed).run()
+        again = before.run()
+    assert engine.num_asked == 8
+    is_changed = pl.col("question_id") == "q001"
+    assert set(new.filter(is_changed)["text"]).isdisjoint(old.filter(is_changed)["text"])
+    assert new.filter(~is_changed).equals(old.filter(~is_changed))
+    assert again.equals(old)
+
+
+def test_prompt_hash_depends_on_choices():
+    rows = [
+        {"question_id": "a", "question": "Which?", "choices": ["x", "y"]},
+        {"question_id": "b", "question": "Which?", "choices": ["x", "z"]},
+        {"question_id": "c", "question": "Which?", "choices": None},
+    ]
+    assert prompt_hashes(make_questions(rows)).n_unique() == 3
+
+
+def test_differences_say_old_and_new_and_keep_long_texts_out():
+    old = {"a": {"b": 1}, "text": "x" * 100, "same": 1}
+    new = {"a": {"b": 2}, "text": "y" * 100, "same": 1, "more": None}
+    assert differences(old, new) == ["a.b 1 -> 2", "text has changed"]
+
+
+def test_rows_of_an_equal_generation_are_reused(tmp_path):
+    with stub_engine() as engine:
+        first = Sampling(make_config(tmp_path / "one", [engine.url]), numbered_questions(4))
+        first.run()
+        shutil.copytree(first.store.local(first.plan().folder), tmp_path / "shipped")
+        config = make_config(tmp_path / "two", [engine.url], reuse=[str(tmp_path / "shipped")])
+        second = Sampling(config, numbered_questions(6))
+        plan = second.plan()
+        table = second.run()
+    assert (plan.reused.height, plan.num_missing, table.height) == (8, 4, 12)
+    assert engine.num_asked == 12
+    assert max(engine.asked.values()) == 1
+
+
+def test_rows_of_another_generation_are_not_reused(tmp_path, caplog):
+    with stub_engine() as engine:
+        first = Sampling(make_config(tmp_path / "one", [engine.url]), numbered_questions(2))
+        first.run()
+    folder = first.store.local(first.plan().folder)
+    config = make_config(tmp_path / "two", None, reuse=[str(folder)], top_p=0.5)
+    with caplog.at_level(logging.WARNING):
+        plan = Sampling(config, numbered_questions(2)).plan()
+    assert (plan.reused.height, plan.num_missing) == (0, 4)
+    assert "cannot be reused: top_p 1.0 -> 0.5" in caplog.text
+
+
+def test_reuse_without_generation_json_is_refused(tmp_path):
+    config = make_config(tmp_path / "store", None, reuse=[str(tmp_path)])
+    with pytest.raises(StoreError, match=r"generation.json must be readable JSON.*teacher.reuse"):
+        Sampling(config, numbered_questions(1)).plan()
+
+
+def test_truncated_part_is_refused_and_left_alone(tmp_path):
+    with stub_engine() as engine:
+        sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(1))
+        sampling.run()
+    part = next(sampling.store.local(sampling.plan().folder).glob("part-*.parquet"))
+    content = part.read_bytes()[:200]
+    part.write_bytes(content)
+    with pytest.raises(DataError, match="must be a whole Parquet file"):
+        sampling.plan()
+    assert part.read_bytes() == content
+
+
+def test_estimate_tokens_bounds_the_plan(tmp_path):
+    sampling = Sampling(make_config(tmp_path, None), numbered_questions(3))
+    found = estimate_tokens(sampling.config, SPEC, sampling.questions, sampling.plan())
+    assert found == {"num_samples": 6, "num_prompt_tokens": 48, "max_tokens": 96}
