@@ -176,9 +176,9 @@ def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
     for index, (question, rationale) in enumerate(rationales):
         slots[rationale.is_positive][question].append(index)
     ids = [r.ids for _, r in rationales] or [[end_id]]
-    prompt_ids, prompt_mask = _pad(prompts, pad_id)
-    label_ids, label_mask = _pad([e.label_ids for e in examples], pad_id)
-    rationale_ids, rationale_mask = _pad(ids, pad_id)
+    prompt_ids, prompt_mask = pad_rows(prompts, pad_id)
+    label_ids, label_mask = pad_rows([e.label_ids for e in examples], pad_id)
+    rationale_ids, rationale_mask = pad_rows(ids, pad_id)
     return Batch(
         question_ids=[e.question_id for e in examples],
         prompt_ids=prompt_ids,
@@ -188,13 +188,22 @@ def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
         rationale_ids=rationale_ids,
         rationale_mask=rationale_mask,
         question=torch.tensor([i for i, _ in rationales] or [0]),
-        positive=_pad(slots[True], -1)[0],
-        negative=_pad(slots[False], -1)[0],
+        positive=pad_rows(slots[True], -1)[0],
+        negative=pad_rows(slots[False], -1)[0],
         score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
     )
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Pad rows on the right.
+
+    Args:
+        rows: Token ids or indices, at least one row.
+        value: What stands where a row has ended.
+
+    Returns:
+        Ids, [S, T] with T >= 1, and 1 on real entries, [S, T].
+    """
     width = max(1, max(len(row) for row in rows))
     ids = torch.full((len(rows), width), value, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
