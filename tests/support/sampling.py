@@ -16,7 +16,7 @@ from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.sample import SamplingJob, ShardResult, check_prompt_lengths, sample_shard
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
 from tests.support.tables import make_questions
 
 SPEC = DatasetSpec(
@@ -79,27 +79,32 @@ class Sampling:
         )
 
     def run(self, max_shards: int | None = None, num_threads: int = 1) -> pl.DataFrame:
+        scratch = self.config.run.scratch
+        with teacher_endpoints(
+            self.config.teacher, self.prepared, scratch, scratch / "vllm.log"
+        ) as pool:
+            return self.run_on(pool, max_shards, num_threads)
+
+    def run_on(
+        self, pool: TeacherPool, max_shards: int | None = None, num_threads: int = 1
+    ) -> pl.DataFrame:
         plan = self.plan()
         open_generation(self.store, plan)
-        scratch = self.config.run.scratch
+        job = SamplingJob(
+            plan=plan,
+            questions=self.questions,
+            spec=self.spec,
+            config=self.config,
+            prepared=self.prepared,
+            pool=pool,
+            store=self.store,
+            run_id="run-1",
+        )
+        check_prompt_lengths(job)
         with (
-            teacher_endpoints(
-                self.config.teacher, self.prepared, scratch, scratch / "vllm.log"
-            ) as pool,
             progress("Sample teacher", plan.num_missing, "samples") as bar,
             ThreadPoolExecutor(num_threads) as threads,
         ):
-            job = SamplingJob(
-                plan=plan,
-                questions=self.questions,
-                spec=self.spec,
-                config=self.config,
-                prepared=self.prepared,
-                pool=pool,
-                store=self.store,
-                run_id="run-1",
-            )
-            check_prompt_lengths(job)
             shards = plan.shards[:max_shards]
             self.results += threads.map(lambda shard: sample_shard(job, shard, bar), shards)
         return self.table()
