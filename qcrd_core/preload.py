@@ -5,9 +5,6 @@ not be forked.
 """
 
 import deepspeed  # noqa: F401
-import torch  # noqa: F401
-import torch._dynamo
-import torch.distributed.launcher.api
 from transformers import (  # noqa: F401
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
