@@ -3,7 +3,7 @@
     print(format_checks(examine(store="runs")))
 
 Engines are asked in child processes with a deadline: a torch that crashes on import cannot take the
-answer with it. Nothing is built, downloaded or changed.
+answer with it. Nothing is built or downloaded.
 """
 
 import json
@@ -27,8 +27,7 @@ from qcrd_core.errors import LaunchError
 
 Status = Literal["ok", "warn", "missing"]
 
-_PROBE_SECONDS = 180.0
-_HTTP_SECONDS = 4.0
+_PROBE_SECONDS, _HTTP_SECONDS = 180.0, 4.0
 _GIB = 2**30
 _MIN_DISK_GIB, _MIN_MEMORY_GIB = 5.0, 6.0
 _INSTALL = "Run `make install`."
@@ -135,8 +134,7 @@ def _works(checks: list[Check]) -> list[tuple[str, str]]:
     gpu = lacking(*train, "vLLM", "GPU")
     if not gpu and "CPU build" in by_name["torch"].detail + by_name["vLLM"].detail:
         gpu = " (torch or vLLM is a CPU build; run `make install-gpu`)"
-    hub = by_name.get("model hub")
-    has_hub = hub is not None and hub.status == "ok"
+    hub_ok = "model hub" in by_name and by_name["model hub"].status == "ok"
     return [
         (
             "make quickstart: sample, vote, train and report on this machine",
@@ -144,7 +142,7 @@ def _works(checks: list[Check]) -> list[tuple[str, str]]:
         ),
         ("runs on imported rationales or with teacher.endpoints", lacking(*train)),
         ("recipes for GPUs", gpu),
-        ("data sets and models of the hub", "" if has_hub else " (the hub does not answer)"),
+        ("data sets and models of the hub", "" if hub_ok else " (the hub does not answer)"),
     ]
 
 
@@ -164,11 +162,12 @@ def _probe(python: Path, code: str) -> _Probe:
         return _Probe(error=f"{python} does not start: {error.strerror}")
     except subprocess.TimeoutExpired:
         return _Probe(error=f"no answer within {_PROBE_SECONDS:.0f} s")
+    said = done.stderr if done.returncode else done.stdout
+    last = said.strip().rpartition("\n")[2]
     if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
         return _Probe(error=f"exit code {done.returncode}: {last}"[:200])
     # Engines write to stdout as they please; ours is the last line.
-    return _Probe(found=json.loads(done.stdout.strip().rpartition("\n")[2]))
+    return _Probe(found=json.loads(last))
 
 
 def _python() -> Check:
@@ -179,15 +178,13 @@ def _torch(probe: _Probe) -> Check:
     if probe.error:
         return Check("torch", "missing", probe.error, _INSTALL)
     cuda, gpus = probe.found["cuda"], probe.found["gpus"]
-    build = f"CUDA {cuda} build" if cuda else "CPU build"
-    devices = f", sees {', '.join(gpus)}" if gpus else ""
-    return Check("torch", "ok", f"{probe.found['version']}, {build}{devices}")
+    build = f"CUDA {cuda} build, sees {', '.join(gpus) or 'no GPU'}" if cuda else "CPU build"
+    return Check("torch", "ok", f"{probe.found['version']}, {build}")
 
 
 def _transformers(probe: _Probe) -> Check:
-    if probe.error:
-        return Check("transformers", "missing", probe.error, _INSTALL)
-    return Check("transformers", "ok", probe.found["version"])
+    status: Status = "missing" if probe.error else "ok"
+    return Check("transformers", status, probe.error or probe.found["version"], _INSTALL)
 
 
 def _deepspeed(probe: _Probe) -> Check:
@@ -228,18 +225,17 @@ def _gpu() -> Check:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check("GPU", "missing", f"nvidia-smi does not answer: {error}", remedy)
-    names = "; ".join(done.stdout.split("\n")).strip("; ")
+    names = "; ".join(done.stdout.splitlines())
     if done.returncode or not names:
         return Check("GPU", "missing", f"nvidia-smi: {names or done.stderr.strip()}"[:200], remedy)
     return Check("GPU", "ok", names)
 
 
 def _compiler() -> Check:
-    path = shutil.which("g++")
-    if path is None:
-        remedy = "Install it, for example `apt-get install g++`: torch and vLLM compile with it."
-        return Check("g++", "missing", "not on PATH", remedy)
-    return Check("g++", "ok", path)
+    if path := shutil.which("g++"):
+        return Check("g++", "ok", path)
+    remedy = "Install it, for example `apt-get install g++`: torch and vLLM compile with it."
+    return Check("g++", "missing", "not on PATH", remedy)
 
 
 def _disk(store: str) -> Check:
@@ -262,9 +258,9 @@ def _disk(store: str) -> Check:
 
 def _memory() -> Check:
     memory = psutil.virtual_memory()
-    detail = f"{memory.available / _GIB:.0f} of {memory.total / _GIB:.0f} GiB available"
-    detail += f", {os.cpu_count()} processors"
-    if memory.available < _MIN_MEMORY_GIB * _GIB:
+    available, total = memory.available / _GIB, memory.total / _GIB
+    detail = f"{available:.0f} of {total:.0f} GiB available, {os.cpu_count()} processors"
+    if available < _MIN_MEMORY_GIB:
         return Check("memory", "warn", detail, "The quickstart takes up to 6 GiB: close something.")
     return Check("memory", "ok", detail)
 
@@ -281,7 +277,7 @@ def _prefect() -> Check:
 
 
 def _hub() -> Check:
-    remedy = "word_problems and your own files need no hub; data.path takes a local copy."
+    remedy = "word_problems and own files need no hub; data.path takes a local copy."
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"}:
         return Check("model hub", "warn", "switched off by HF_HUB_OFFLINE", remedy)
     url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")

@@ -3,7 +3,7 @@
 import random
 
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -47,6 +47,7 @@ def oracle_winner(samples, tie):
     return max(tied, key=rank)
 
 
+@settings(deadline=None, max_examples=60)
 @given(table=TABLES, tie=TIES)
 def test_vote_equals_slow_oracle(table, tie):
     got = {
@@ -65,6 +66,7 @@ def test_vote_equals_slow_oracle(table, tie):
         assert row["is_majority_correct"] == (winner == GOLD[key] if winner and GOLD[key] else None)
 
 
+@settings(deadline=None, max_examples=60)
 @given(table=TABLES, tie=TIES, seed=st.integers(0, 2**16))
 def test_vote_with_rows_permuted_is_unchanged(table, tie, seed):
     rows = to_rows(table)
@@ -75,6 +77,7 @@ def test_vote_with_rows_permuted_is_unchanged(table, tie, seed):
     )
 
 
+@settings(deadline=None, max_examples=60)
 @given(table=TABLES, tie=TIES, failed=st.booleans())
 def test_vote_with_one_more_invalid_row_changes_only_num_samples(table, tie, failed):
     rows = to_rows(table)
