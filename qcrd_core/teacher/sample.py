@@ -8,8 +8,8 @@
         for shard in plan.shards:          # or several at once, a thread each
             sample_shard(job, shard, bar)
 
-A sample depends on model, prompt and seed alone, so the table does not depend on shards, order or
-concurrency. A part is written when all its samples are there; a crash loses the shards in flight.
+The table does not depend on shards, order or concurrency. A part is written when all its samples
+are there; a crash loses the shards in flight.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ import polars as pl
 from data_schemas import Rationales
 from qcrd_core.answers import extract
 from qcrd_core.config import RunConfig
-from qcrd_core.datasets.prompts import render_messages, render_text
 from qcrd_core.datasets.spec import DatasetSpec
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
@@ -35,11 +34,11 @@ from qcrd_core.store import Store
 from qcrd_core.teacher.client import Completion, Prompt, Refusal, TeacherClient
 from qcrd_core.teacher.plan import SamplingPlan, Shard
 from qcrd_core.teacher.prepare import PreparedTeacher
+from qcrd_core.teacher.rendering import num_bytes, render
 from qcrd_core.teacher.server import TeacherPool
 
 logger = logging.getLogger(__name__)
 
-_BYTES_PER_TOKEN = 4
 _Key = tuple[str, int, str]
 
 
@@ -112,16 +111,7 @@ def sample_shard(job: SamplingJob, shard: Shard, bar: Bar) -> ShardResult:
         num_retries=num_retries,
         seconds=time.monotonic() - start,
     )
-    logger.info(
-        "Sampled %d | ok %d | no answer %d | failed %d | retries %d | %.0f tok/s | %s",
-        result.num_rows,
-        result.num_ok,
-        result.num_no_answer,
-        result.num_failed,
-        result.num_retries,
-        result.num_tokens / max(result.seconds, 1e-9),
-        shard.part,
-    )
+    _log(result)
     return result
 
 
@@ -147,50 +137,6 @@ def check_prompt_lengths(job: SamplingJob) -> int:
     wanted = sorted({key[0] for shard in job.plan.shards for key in shard.keys})
     prompts = {question_id: _prompt(job, question_id) for question_id in wanted}
     return asyncio.run(_check_lengths(job, prompts, limit))
-
-
-def estimate_tokens(
-    config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
-) -> dict[str, int]:
-    """Bound what the plan costs, without a model or a tokenizer.
-
-    Args:
-        config: The run's configuration.
-        spec: The data set.
-        questions: Table `questions`.
-        plan: What is to be sampled.
-
-    Returns:
-        `num_samples`; `num_prompt_tokens`, at 4 bytes a token and without the prefix cache;
-        `max_tokens`, if every completion were as long as allowed.
-    """
-    texts = dict(questions.select("question_id", "question").rows())
-    num_bytes = sum(
-        _num_bytes(render(config, spec, texts[key[0]]))
-        for shard in plan.shards
-        for key in shard.keys
-    )
-    return {
-        "num_samples": plan.num_missing,
-        "num_prompt_tokens": num_bytes // _BYTES_PER_TOKEN,
-        "max_tokens": plan.num_missing * config.teacher.max_new_tokens,
-    }
-
-
-def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
-    """Write a question's prompt in the form `teacher.api` wants.
-
-    Args:
-        config: The run's configuration.
-        spec: The data set.
-        question: Text of the question.
-
-    Returns:
-        Messages for chat, one text for completions.
-    """
-    if config.teacher.api == "chat":
-        return render_messages(spec, question)
-    return render_text(spec, question)
 
 
 async def _sample_all(
@@ -224,8 +170,8 @@ async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit:
     budget = limit - job.config.teacher.max_new_tokens
     num_counted, densest = 0, 0.0
     async with TeacherClient(job.pool, job.config.teacher, ()) as client:
-        for question_id in sorted(prompts, key=lambda name: -_num_bytes(prompts[name])):
-            size = _num_bytes(prompts[question_id])
+        for question_id in sorted(prompts, key=lambda name: -num_bytes(prompts[name])):
+            size = num_bytes(prompts[question_id])
             if num_counted and 2 * densest * size < budget:
                 break
             num_tokens = await client.count_tokens(prompts[question_id])
@@ -251,12 +197,6 @@ def _prompt(job: SamplingJob, question_id: str) -> Prompt:
 
 def _seed(job: SamplingJob, key: _Key) -> int:
     return derive_seed(job.config.run.seed, key[0], key[1])
-
-
-def _num_bytes(prompt: Prompt) -> int:
-    if isinstance(prompt, str):
-        return len(prompt.encode())
-    return sum(len(message["content"].encode()) for message in prompt)
 
 
 def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str, Any]:
@@ -288,6 +228,19 @@ def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str
         "num_tokens": outcome.num_tokens,
         "cumulative_logprob": outcome.cumulative_logprob,
     }
+
+
+def _log(result: ShardResult) -> None:
+    logger.info(
+        "Sampled %d | ok %d | no answer %d | failed %d | retries %d | %.0f tok/s | %s",
+        result.num_rows,
+        result.num_ok,
+        result.num_no_answer,
+        result.num_failed,
+        result.num_retries,
+        result.num_tokens / max(result.seconds, 1e-9),
+        result.path,
+    )
 
 
 def _refuse_total_failure(rows: list[dict[str, Any]]) -> None:

@@ -206,7 +206,7 @@ class ManagedPool(TeacherPool):
             if self._server.is_alive() and waited < limit:
                 time.sleep(_POLL_SECONDS)
                 continue
-            what = f"was not ready within {limit:.0f} s" if self._server.is_alive() else "ended"
+            what = f"was not ready within {limit:g} s" if self._server.is_alive() else "ended"
             msg = (
                 f"The vLLM server must become ready; it {what}. "
                 f"The end of {self._log}:\n{tail(self._log)}"

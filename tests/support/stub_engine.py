@@ -31,8 +31,9 @@ class StubEngine(ThreadingHTTPServer):
         fault: Fault | None = None,
         delay_seconds: float = 0.0,
         max_model_len: int | None = 2048,
+        port: int = 0,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
         self.model, self.fault, self.delay_seconds = model, fault, delay_seconds
         self.max_model_len = max_model_len
         self.headers_sent: dict[str, str] = {}

@@ -9,7 +9,7 @@ import pytest
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.teacher.generation import differences
 from qcrd_core.teacher.plan import prompt_hashes
-from qcrd_core.teacher.sample import estimate_tokens
+from qcrd_core.teacher.rendering import estimate_tokens
 from tests.support.sampling import SPEC, Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 from tests.support.tables import make_questions

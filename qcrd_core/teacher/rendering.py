@@ -1,0 +1,62 @@
+"""Prompts in the form that `teacher.api` wants, and what a plan of them costs at most."""
+
+import polars as pl
+
+from qcrd_core.config import RunConfig
+from qcrd_core.datasets.prompts import render_messages, render_text
+from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.teacher.client import Prompt
+from qcrd_core.teacher.plan import SamplingPlan
+
+_BYTES_PER_TOKEN = 4
+
+
+def estimate_tokens(
+    config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
+) -> dict[str, int]:
+    """Bound what the plan costs, without a model or a tokenizer.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set.
+        questions: Table `questions`.
+        plan: What is to be sampled.
+
+    Returns:
+        `num_samples`; `num_prompt_tokens`, at 4 bytes a token and without the prefix cache;
+        `max_tokens`, if every completion were as long as allowed.
+    """
+    texts = dict(questions.select("question_id", "question").rows())
+    num_bytes = sum(
+        num_bytes(render(config, spec, texts[key[0]]))
+        for shard in plan.shards
+        for key in shard.keys
+    )
+    return {
+        "num_samples": plan.num_missing,
+        "num_prompt_tokens": num_bytes // _BYTES_PER_TOKEN,
+        "max_tokens": plan.num_missing * config.teacher.max_new_tokens,
+    }
+
+
+def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
+    """Write a question's prompt in the form `teacher.api` wants.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set.
+        question: Text of the question.
+
+    Returns:
+        Messages for chat, one text for completions.
+    """
+    if config.teacher.api == "chat":
+        return render_messages(spec, question)
+    return render_text(spec, question)
+
+
+def num_bytes(prompt: Prompt) -> int:
+    """Size of a prompt's texts in UTF-8, without what a chat template adds."""
+    if isinstance(prompt, str):
+        return len(prompt.encode())
+    return sum(len(message["content"].encode()) for message in prompt)

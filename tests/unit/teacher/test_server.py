@@ -1,0 +1,95 @@
+"""The managed server's life, with a stub in vLLM's place: start, death, restart, stop."""
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from qcrd_core.errors import LaunchError, SamplingError
+from qcrd_core.teacher.server import teacher_endpoints
+from tests.support import stub_vllm
+from tests.support.sampling import Sampling, make_config, numbered_questions
+
+
+@pytest.fixture
+def sampling(tmp_path, monkeypatch):
+    """Sampling 6 questions x 2 from a managed stub; call with its behaviour and settings."""
+    program = tmp_path / "vllm-python"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub_vllm.__file__}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("QCRD_VLLM_PYTHON", str(program))
+    monkeypatch.setattr("qcrd_core.teacher.client._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("qcrd_core.teacher.server._POLL_SECONDS", 0.05)
+
+    def make(behaviour, **server):
+        monkeypatch.setenv("QCRD_STUB", behaviour)
+        config = make_config(tmp_path / "store", None, server=server)
+        return Sampling(config, numbered_questions(6))
+
+    return make
+
+
+def _group(scratch: Path) -> int:
+    (note,) = scratch.glob("teacher-server-*.json")
+    return json.loads(note.read_text())["group"]
+
+
+def test_managed_server_serves_and_leaves_nothing(sampling):
+    run = sampling("fine")
+    scratch = run.config.run.scratch
+    with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
+        group = _group(scratch)
+        table = run.run_on(pool)
+    assert table["status"].to_list() == ["ok"] * 12
+    assert not list(scratch.glob("teacher-server-*"))
+    with pytest.raises(ProcessLookupError, match="No such process"):
+        os.killpg(group, 0)
+
+
+def test_dead_server_is_started_again_and_no_sample_is_lost(sampling):
+    # Each life ends at its 5th request: 12 samples need at least three.
+    run = sampling("die-after:5", max_restarts=12)
+    assert run.run().height == 12
+
+
+def test_server_that_keeps_dying_is_given_up(sampling):
+    run = sampling("die-after:1", max_restarts=1)
+    with pytest.raises(SamplingError, match=r"died 2 times \(teacher.server.max_restarts is 1\)"):
+        run.run()
+    assert run.table().is_empty()
+    assert not list(run.config.run.scratch.glob("teacher-server-*"))
+
+
+def test_server_that_is_never_ready_is_given_up(sampling):
+    run = sampling("silent", start_timeout_seconds=0.3)
+    with pytest.raises(LaunchError, match=r"was not ready within 0.3 s"):
+        run.run()
+
+
+def test_recover_by_two_threads_restarts_once(sampling):
+    run = sampling("fine")
+    scratch = run.config.run.scratch
+    with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
+        before = _group(scratch)
+        os.killpg(before, 9)
+        while not pool.is_dead():
+            pass
+        threads = [threading.Thread(target=pool.recover, args=(0,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pool.epoch == 1
+        assert _group(scratch) != before
+
+
+def test_closed_pool_is_not_brought_back(sampling):
+    run = sampling("fine")
+    scratch = run.config.run.scratch
+    with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
+        pass
+    with pytest.raises(SamplingError, match="the teacher has been stopped"):
+        pool.recover(0)
