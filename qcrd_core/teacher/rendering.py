@@ -27,14 +27,14 @@ def estimate_tokens(
         `max_tokens`, if every completion were as long as allowed.
     """
     texts = dict(questions.select("question_id", "question").rows())
-    num_bytes = sum(
+    size = sum(
         num_bytes(render(config, spec, texts[key[0]]))
         for shard in plan.shards
         for key in shard.keys
     )
     return {
         "num_samples": plan.num_missing,
-        "num_prompt_tokens": num_bytes // _BYTES_PER_TOKEN,
+        "num_prompt_tokens": size // _BYTES_PER_TOKEN,
         "max_tokens": plan.num_missing * config.teacher.max_new_tokens,
     }
 
