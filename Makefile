@@ -1,49 +1,115 @@
-# qcrd: `make help` lists the targets.
+# `make help` lists the targets. Works with GNU make 3.81 (macOS) and newer.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3
-MAIN_INPUTS := requirements/torch.txt requirements/main.lock requirements/dev.lock pyproject.toml
-MAIN_STAMP := .venv/.installed-$(shell cat $(MAIN_INPUTS) | cksum | cut -d' ' -f1)
-VLLM_INPUTS := requirements/torch.txt requirements/vllm.lock
-VLLM_STAMP := .venv-vllm/.installed-$(shell cat $(VLLM_INPUTS) | cksum | cut -d' ' -f1)
+.PHONY: help install install-gpu quickstart test test-gpu check format lock bench clean FORCE
 
-.PHONY: help install test check format
+# The first Python that is new enough; `make PYTHON=/path/to/python3.12 ...` names another.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+endif
 
-help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+# An environment is made afresh when what it is made of changes: its locks, Python, or the clone's
+# place. The stamp's name carries a checksum of these; qcrd's own metadata has a stamp of its own.
+PYTHON_VERSION := $(shell $(or $(PYTHON),false) -c 'import sys; print(*sys.version_info[:2], sep=".")')
+key = $(shell { echo $(CURDIR) $(PYTHON_VERSION); cat requirements/torch.txt $(1); } | cksum | cut -d' ' -f1)
+MAIN_LOCKS := requirements/main.lock requirements/dev.lock
+MAIN := .venv/.installed-$(call key,$(MAIN_LOCKS))
+QCRD := .venv/.qcrd-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+# cpu or gpu; what is installed stays, `make install-gpu` changes it.
+VLLM_BUILD := $(if $(wildcard .venv-vllm/.installed-gpu-*),gpu,cpu)
+VLLM := .venv-vllm/.installed-$(VLLM_BUILD)-$(call key,requirements/vllm.lock)
 
-install: $(MAIN_STAMP) $(VLLM_STAMP) ## Install .venv and .venv-vllm (done already: at once).
+PIP := -m pip --disable-pip-version-check -qq install --no-compile
+# Compiled here on all cores: pip does it on one, and a first run would wait for it. Skipped is
+# what is seldom imported. Some files are for other Pythons and cannot compile: not an error.
+COMPILE := -m compileall -q -j 0 -x '/(tests?|testing|models)/'
 
-$(MAIN_STAMP): $(MAIN_INPUTS)
-	@echo "Installing .venv: torch, then $$(grep -c == requirements/main.lock) locked packages. Minutes, once."
-	@rm -f .venv/.installed-*
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --no-compile -r requirements/torch.txt
-	.venv/bin/pip install --quiet --no-compile --no-deps -r requirements/main.lock -r requirements/dev.lock
-	.venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
-	@echo "Compiling bytecode: every later import is twice as fast."
-	.venv/bin/python -m compileall -q -j0 .venv/lib >/dev/null || true
-	@touch $@
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
+	| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-$(VLLM_STAMP): $(VLLM_INPUTS)
-	@echo "Installing .venv-vllm: torch, then $$(grep -c == requirements/vllm.lock) locked packages. Minutes, once."
-	@rm -f .venv-vllm/.installed-*
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet --no-compile -r requirements/torch.txt
-	.venv-vllm/bin/pip install --quiet --no-compile --no-deps -r requirements/vllm.lock
-	@echo "Compiling bytecode: every later import is twice as fast."
-	.venv-vllm/bin/python -m compileall -q -j0 .venv-vllm/lib >/dev/null || true
-	@touch $@
+install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once when they are there
+	@$(MAKE) --no-print-directory -j 2 $(MAIN) $(VLLM)
+	@$(MAKE) --no-print-directory $(QCRD)
 
-test: install ## Install if needed, then run all tests.
+install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
+	@$(MAKE) --no-print-directory install VLLM_BUILD=gpu
+	@$(has_gpu)
+
+quickstart: install ## Questions to a distilled student on this machine; FRESH=1 samples all of it live
+	.venv/bin/qcrd run --config configs/quickstart.yaml \
+	$(if $(FRESH),'teacher.reuse=[]' run.store=.qcrd/quickstart-fresh)
+
+test: install ## All tests, real vLLM, DeepSpeed and Prefect included
 	.venv/bin/python -m pytest
 
-check: $(MAIN_STAMP) ## Format, lint, types, import contracts.
+test-gpu: install ## The tests that need a CUDA device
+	@$(has_gpu)
+	.venv/bin/python -m pytest -m gpu
+
+check: $(QCRD) ## Format, lint, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-format: $(MAIN_STAMP) ## Rewrite the files in the one format.
+format: $(QCRD) ## Rewrite the files in the project's format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+lock: $(QCRD) ## Resolve requirements/*.in to *.lock anew (Python 3.11, a CPU torch, 2 minutes)
+	.venv/bin/python requirements/lock.py
+
+bench: install ## The benchmarks, one after the other
+	@for file in $$(grep -l __main__ benchmarks/*.py); do \
+		module=$${file%.py}; echo "python -m $${module//\//.}"; \
+		.venv/bin/python -m "$${module//\//.}" || exit 1; \
+	done
+
+clean: ## Remove both environments and all caches; stores of runs stay
+	rm -rf .venv .venv-vllm *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "Kept: .qcrd and every other store."
+
+has_gpu = .venv/bin/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit( \
+	"torch must see a CUDA device; got " + torch.__version__ + ". Run `make install-gpu` on a machine" \
+	" with one; if pip is set to a CPU index there, run `make clean` and unset it first.")'
+
+$(MAIN): | python
+	@echo "[.venv] 1/3 torch: 200 MB (CPU build) or 3 GB (CUDA), whichever pip is set to find"
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python $(PIP) -r requirements/torch.txt
+	@echo "[.venv] 2/3 $$(cat $(MAIN_LOCKS) | grep -c ==) locked packages, 1 to 2 minutes"
+	@.venv/bin/python $(PIP) --no-deps -r requirements/main.lock -r requirements/dev.lock
+	@echo "[.venv] 3/3 compiling them, half a minute"
+	@.venv/bin/python $(COMPILE) .venv/lib > /dev/null || true
+	@touch $@
+
+$(VLLM): | python
+	@echo "[.venv-vllm] 1/3 torch"
+	@$(PYTHON) -m venv --clear .venv-vllm
+ifeq ($(VLLM_BUILD),gpu)
+	@echo "[.venv-vllm] 2/3 vllm and what it requires, 5 to 15 minutes"
+	@.venv-vllm/bin/python $(PIP) -r requirements/torch.txt vllm==0.32.0
+else
+	@.venv-vllm/bin/python $(PIP) -r requirements/torch.txt
+	@echo "[.venv-vllm] 2/3 $$(grep -c == requirements/vllm.lock) locked packages, 1 to 2 minutes"
+	@.venv-vllm/bin/python $(PIP) --no-deps -r requirements/vllm.lock
+endif
+	@echo "[.venv-vllm] 3/3 compiling them, half a minute"
+	@.venv-vllm/bin/python $(COMPILE) .venv-vllm/lib > /dev/null || true
+	@touch $@
+
+$(QCRD): $(MAIN)
+	@echo "[.venv] qcrd itself, from this folder"
+	@.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@rm -f .venv/.qcrd-*
+	@touch $@
+
+.PHONY: python
+python:
+	@test -n "$(PYTHON)" || { echo "qcrd needs Python 3.11 or newer; none was found on PATH." \
+		"Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }

