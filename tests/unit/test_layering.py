@@ -1,0 +1,79 @@
+"""What importing a module costs, and what the locks hold.
+
+`make check` proves the import contracts of pyproject.toml on the source; here a fresh interpreter
+shows the same for what really gets loaded, third parties included.
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = {"ctranslate2", "datasets", "deepspeed", "peft", "prefect", "torch", "transformers", "vllm"}
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+
+_REPORT_LOADED = """
+import importlib, sys
+heavy = set(sys.argv[1].split())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    print(name, *sorted(heavy & set(sys.modules)))
+    heavy -= set(sys.modules)
+"""
+
+
+def light_modules():
+    (contract,) = (
+        contract
+        for contract in PYPROJECT["tool"]["importlinter"]["contracts"]
+        if contract["name"].startswith("light modules")
+    )
+    return contract["source_modules"]
+
+
+def test_light_modules_load_no_engine():
+    loaded = subprocess.run(
+        [sys.executable, "-c", _REPORT_LOADED, " ".join(HEAVY), *light_modules()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+    assert loaded == light_modules()  # a name behind a module is the engine it was first to load
+
+
+def test_import_contracts_name_every_light_module_of_the_design():
+    wanted = {"config", "errors", "ids", "answers", "vote", "store"}
+
+    assert {f"qcrd_core.{name}" for name in wanted} <= set(light_modules())
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_lock_holds_exact_versions_without_hosts_or_torch(lock):
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+
+    odd = [
+        pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; platform_machine .*)?", pin)
+    ]
+    names = {pin.split("==")[0] for pin in pins}
+
+    assert odd == []
+    assert not names & {"torch", "torchvision", "torchaudio", "torchcodec", "triton"}
+    assert not {name for name in names if name.startswith("nvidia")}
+
+
+def test_main_lock_holds_every_dependency_of_the_package():
+    locked = {
+        line.split("==")[0]
+        for line in (ROOT / "requirements" / "main.lock").read_text(encoding="utf-8").splitlines()
+    }
+    named = {re.match(r"[\w-]+", text)[0].lower() for text in PYPROJECT["project"]["dependencies"]}
+
+    assert named - locked == {"torch"}
