@@ -31,11 +31,11 @@ help: ## List the targets
 	| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once when they are there
-	@$(MAKE) --no-print-directory -j 2 $(MAIN) $(VLLM)
-	@$(MAKE) --no-print-directory $(QCRD)
+	@$(MAKE) -s --no-print-directory -j 2 $(MAIN) $(VLLM)
+	@$(MAKE) -s --no-print-directory $(QCRD)
 
 install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
-	@$(MAKE) --no-print-directory install VLLM_BUILD=gpu
+	@$(MAKE) -s --no-print-directory install VLLM_BUILD=gpu
 	@$(has_gpu)
 
 quickstart: install ## Questions to a distilled student on this machine; FRESH=1 samples all of it live
