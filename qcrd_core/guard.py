@@ -8,11 +8,11 @@ sees that its parent has changed and kills the group. Standard library only: it 
 milliseconds and stays small beside the server.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.5
@@ -35,7 +35,10 @@ def main(parent: int, command: list[str]) -> int:
     while child.poll() is None:
         if stopping or os.getppid() != parent:
             _end(child)
-        time.sleep(_POLL_SECONDS)
+        # Waiting for the child, not sleeping: its death must be seen before the client's retries
+        # against the dead server are used up.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_POLL_SECONDS)
     # Whatever the command left behind in this group goes with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
