@@ -43,15 +43,14 @@ _REMOTE_WAIT_SECONDS = 300.0
 class TeacherPool:
     """Servers of one model. Safe to share between threads."""
 
-    def __init__(self, urls: tuple[str, ...], served_name: str, api_key: str | None) -> None:
-        """Name the servers; nothing is asked yet.
+    def __init__(self, served_name: str, api_key: str | None) -> None:
+        """Make a pool without servers; `use` gives it some.
 
         Args:
-            urls: Base URLs, each with its `/v1`.
             served_name: Name that requests ask for.
             api_key: Bearer key, if the servers want one.
         """
-        self.urls = tuple(url.rstrip("/") for url in urls)
+        self.urls: tuple[str, ...] = ()
         self.served_name = served_name
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.max_model_len: int | None = None
@@ -87,24 +86,33 @@ class TeacherPool:
                 self._bring_back()
                 self.epoch += 1
 
-    def check_model(self) -> None:
-        """Check that every server serves the model, and note the shortest context among them.
+    def use(self, urls: tuple[str, ...]) -> None:
+        """Send requests to these servers from now on, once each is seen to serve the model.
+
+        Notes the shortest context among them.
+
+        Args:
+            urls: Base URLs, each with its `/v1`.
 
         Raises:
             SamplingError: If a server cannot be reached or serves something else.
         """
-        lengths = [self._check_one(url) for url in self.urls]
+        urls = tuple(url.rstrip("/") for url in urls)
+        lengths = [self._check_one(url) for url in urls]
         known = [length for length in lengths if length is not None]
         self.max_model_len = min(known, default=None)
+        self.urls = urls
 
-    def is_healthy(self) -> bool:
-        """Whether every server answers its health check."""
-        return all(self._get(f"{root_of(url)}/health").status_code == 200 for url in self.urls)
+    def _answer(self, urls: tuple[str, ...]) -> bool:
+        try:
+            return all(self._get(f"{root_of(url)}/health").status_code == 200 for url in urls)
+        except httpx.HTTPError:
+            return False
 
     def _bring_back(self) -> None:
         deadline = time.monotonic() + _REMOTE_WAIT_SECONDS
         while time.monotonic() < deadline:
-            if _answers(self):
+            if self._answer(self.urls):
                 return
             time.sleep(_POLL_SECONDS)
         msg = (
@@ -160,16 +168,16 @@ class ManagedPool(TeacherPool):
             LaunchError: If vLLM is absent, or the server dies or is not ready in time.
         """
         self._api_key = secrets.token_urlsafe(32)
-        super().__init__((), prepared.served_name, self._api_key)
+        super().__init__(prepared.served_name, self._api_key)
         self.use_proxies = False
         self._python = find_vllm_python()
         self._teacher, self._prepared = teacher, prepared
         self._scratch, self._log = scratch, log
         self._num_restarts = 0
         stale.kill_leftovers(scratch)
-        self._server = self._start()
+        self._server, url = self._start()
         try:
-            self._wait_until_ready()
+            self._wait_until_ready(url)
         except BaseException:  # an interrupt too: no server may outlive its pool
             self.close()
             raise
@@ -187,7 +195,7 @@ class ManagedPool(TeacherPool):
         self._server.stop()
         stale.forget(self._scratch, self._server.pid)
 
-    def _start(self) -> Server:
+    def _start(self) -> tuple[Server, str]:
         port = free_port()
         arguments = server_command(
             self._teacher, self._prepared.name, served_name=self.served_name, port=port
@@ -196,12 +204,13 @@ class ManagedPool(TeacherPool):
         logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
         server = Server([str(self._python), *arguments], log=self._log, env=environment)
         stale.remember(self._scratch, server.pid)
-        self.urls = (f"http://127.0.0.1:{port}/v1",)
-        return server
+        return server, f"http://127.0.0.1:{port}/v1"
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, url: str) -> None:
+        # Requests of other threads learn the address only once the server is ready: until then
+        # they would find it half started, and a crash there would not count as a death.
         start, limit = time.monotonic(), self._teacher.server.start_timeout_seconds
-        while not _answers(self):
+        while not self._answer((url,)):
             waited = time.monotonic() - start
             if self._server.is_alive() and waited < limit:
                 time.sleep(_POLL_SECONDS)
@@ -212,7 +221,7 @@ class ManagedPool(TeacherPool):
                 f"The end of {self._log}:\n{tail(self._log)}"
             )
             raise LaunchError(msg)
-        self.check_model()
+        self.use((url,))
         logger.info(
             "vLLM is ready | %.1f s | context %s tokens",
             time.monotonic() - start,
@@ -224,7 +233,7 @@ class ManagedPool(TeacherPool):
         # and leave one that is merely slow alone.
         deadline = time.monotonic() + _DYING_SECONDS
         while self._server.is_alive() and time.monotonic() < deadline:
-            if _answers(self):
+            if self._answer(self.urls):
                 return
             time.sleep(_POLL_SECONDS)
         if self._num_restarts >= self._teacher.server.max_restarts:
@@ -242,8 +251,8 @@ class ManagedPool(TeacherPool):
             self._log,
         )
         self._stop()
-        self._server = self._start()
-        self._wait_until_ready()
+        self._server, url = self._start()
+        self._wait_until_ready(url)
 
 
 @contextmanager
@@ -266,8 +275,8 @@ def teacher_endpoints(
         LaunchError: If the managed server does not start.
     """
     if config.endpoints is not None:
-        pool = TeacherPool(config.endpoints, prepared.served_name, os.environ.get("QCRD_API_KEY"))
-        pool.check_model()
+        pool = TeacherPool(prepared.served_name, os.environ.get("QCRD_API_KEY"))
+        pool.use(config.endpoints)
         try:
             yield pool
         finally:
@@ -283,13 +292,6 @@ def teacher_endpoints(
 def root_of(url: str) -> str:
     """Where `/health` and `/tokenize` lie: the base URL without its `/v1`."""
     return url.removesuffix("/v1")
-
-
-def _answers(pool: TeacherPool) -> bool:
-    try:
-        return pool.is_healthy()
-    except httpx.HTTPError:
-        return False
 
 
 def _one_line(error: Any) -> str:
