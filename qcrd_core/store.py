@@ -16,7 +16,9 @@ Rules that make it crash-safe without a database:
 4. A folder (a checkpoint) is whole when its `DONE` file is there: `publish_folder` writes it last.
 """
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -31,6 +33,8 @@ from pyarrow import fs
 from data_schemas.table import SchemaMismatchError, Table, read_part, write_part
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.ids import content_hash, file_hash
+
+logger = logging.getLogger(__name__)
 
 DONE = "DONE"
 _TEMPORARY = "_tmp"
@@ -191,7 +195,14 @@ class Store:
         frame = pl.concat(frames)
         keys = table.primary_key()
         if keys and len(frames) > 1:
-            frame = frame.unique(keys, keep="first", maintain_order=True).sort(keys)
+            unique = frame.unique(keys, keep="first", maintain_order=True).sort(keys)
+            if unique.height < frame.height:
+                logger.warning(
+                    "%s holds %d rows whose key another part has too; the first part's row is read",
+                    self._shown(rel),
+                    frame.height - unique.height,
+                )
+            frame = unique
         return frame
 
     def publish_folder(self, source: Path, rel: str) -> None:
@@ -293,14 +304,13 @@ class Store:
                 Path(target).replace(path)
                 _fsync_path(Path(folder))
         except OSError as error:
-            if self.is_local:
-                Path(target).unlink(missing_ok=True)
             msg = f"{self._shown(rel)} must be writable; got {_reason(error)}."
             raise StoreError(msg) from error
-        except BaseException:
+        finally:
+            # After a rename the temporary is gone; after any failure it must go too.
             if self.is_local:
-                Path(target).unlink(missing_ok=True)
-            raise
+                with contextlib.suppress(OSError):
+                    Path(target).unlink()
 
     def _path(self, rel: str) -> str:
         return f"{self._root}/{rel}" if rel else self._root

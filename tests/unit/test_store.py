@@ -1,0 +1,163 @@
+"""The store's promises: whole or absent, refused with a sentence, nothing harmed."""
+
+import json
+import logging
+import resource
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from data_schemas import Predictions
+from data_schemas.table import METADATA_KEY
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.store import DONE, Store, part_name
+
+PART = "runs/a/part-1.parquet"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"), tmp_path / "scratch")
+
+
+def _rows(*names, text="4"):
+    return pl.DataFrame(
+        [
+            {
+                "question_id": name,
+                "round": 0,
+                "split": "test",
+                "text": text,
+                "answer": text,
+                "gold_answer": None,
+                "is_correct": None,
+            }
+            for name in names
+        ],
+        schema_overrides={"gold_answer": pl.String, "is_correct": pl.Boolean},
+    )
+
+
+def _change_metadata(store, **change):
+    path = store.local(PART)
+    table = pq.read_table(path)
+    content = json.loads(table.schema.metadata[METADATA_KEY]) | change
+    metadata = {**table.schema.metadata, METADATA_KEY: json.dumps(content).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_table_written_is_read_back_sorted_by_key(store):
+    store.write_table(PART, _rows("b", "a"), Predictions)
+    assert store.read_table(PART, Predictions)["question_id"].to_list() == ["a", "b"]
+
+
+def test_read_table_of_absent_folder_is_empty(store):
+    assert store.read_table("runs/none", Predictions).is_empty()
+
+
+def test_write_table_with_duplicate_key_is_refused_and_leaves_nothing(store):
+    with pytest.raises(DataError, match="primary_key"):
+        store.write_table(PART, _rows("a", "a"), Predictions)
+    assert store.list("runs/a") == []
+    assert list(store.local("runs/a").glob("*")) == []
+
+
+def test_write_table_with_missing_column_names_it(store):
+    with pytest.raises(DataError, match=r"missing \['text'\]"):
+        store.write_table(PART, _rows("a").drop("text"), Predictions)
+
+
+def test_read_table_truncated_by_hand_is_refused(store):
+    store.write_table(PART, _rows("a"), Predictions)
+    path = store.local(PART)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"part-1\.parquet must be a whole Parquet file"):
+        store.read_table("runs/a", Predictions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "was written by a newer qcrd: upgrade"),
+        ({"version": 0}, "No migration leads from predictions version 0"),
+        ({"table": "votes"}, "must be a qcrd predictions table"),
+        ({"num_rows": 7}, "must have the 7 rows its metadata names; got 1"),
+    ],
+    ids=["future", "past", "foreign", "rows"],
+)
+def test_read_table_that_is_not_what_it_should_be_is_refused(store, change, message):
+    store.write_table(PART, _rows("a"), Predictions)
+    _change_metadata(store, **change)
+    with pytest.raises(DataError, match=message):
+        store.read_table(PART, Predictions)
+
+
+def test_read_table_not_written_by_qcrd_is_refused(store):
+    store.local("runs/a").mkdir(parents=True)
+    _rows("a").write_parquet(store.local(PART))
+    with pytest.raises(DataError, match="Bring foreign files in with `qcrd import`"):
+        store.read_table(PART, Predictions)
+
+
+def test_read_table_ignores_temporaries(store):
+    store.write_table(PART, _rows("a"), Predictions)
+    store.local("runs/a/_tmp-x-part-2.parquet").write_bytes(b"half")
+    assert store.read_table("runs/a", Predictions).height == 1
+
+
+def test_read_table_with_a_key_in_two_parts_takes_the_first_and_says_so(store, caplog):
+    store.write_table(PART, _rows("a", "b", text="1"), Predictions)
+    store.write_table("runs/a/part-2.parquet", _rows("b", "c", text="2"), Predictions)
+    with caplog.at_level(logging.WARNING):
+        frame = store.read_table("runs/a", Predictions)
+    assert frame["text"].to_list() == ["1", "1", "2"]
+    assert "holds 1 rows whose key another part has too" in caplog.text
+
+
+def test_part_name_depends_on_the_set_of_keys_alone():
+    keys = pl.DataFrame({"question_id": ["a", "b"], "sample_idx": [1, 0]})
+    assert part_name(keys) == part_name(keys.reverse())
+    assert part_name(keys) != part_name(keys.head(1))
+
+
+def test_published_folder_appears_whole_and_replaces_the_old_one(store):
+    for content in ("old", "new"):
+        source = store.local("runs/_tmp-student")
+        source.mkdir(parents=True)
+        (source / "weights").write_text(content, encoding="utf-8")
+        store.publish_folder(source, "runs/student")
+        assert not source.exists()
+    folder = store.fetch_folder("runs/student")
+    assert (folder / "weights").read_text(encoding="utf-8") == "new"
+    assert list(json.loads((folder / DONE).read_text(encoding="utf-8"))) == ["weights"]
+
+
+def test_fetch_folder_that_was_not_finished_is_refused(store):
+    store.local("runs/student").mkdir(parents=True)
+    with pytest.raises(StoreError, match="must be a finished folder"):
+        store.fetch_folder("runs/student")
+
+
+def test_check_writable_where_a_file_stands_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StoreError, match="must be writable"):
+        Store(str(tmp_path / "file" / "store"), tmp_path).check_writable()
+
+
+def test_store_with_unknown_scheme_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="must be a folder or an object-store URL"):
+        Store("ftpx://host/path", tmp_path)
+
+
+def test_write_that_the_disk_refuses_half_way_leaves_nothing_and_keeps_the_rest(store):
+    store.write_bytes("runs/kept", b"kept")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"runs/big must be writable; got .*File too large"):
+            store.write_bytes("runs/big", b"x" * 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in store.local("runs").iterdir()] == ["kept"]
+    assert store.read_bytes("runs/kept") == b"kept"
