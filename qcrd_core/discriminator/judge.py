@@ -65,6 +65,7 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     candidates = pl.read_parquet(payload["candidates"])
     texts = _Texts(load_tokenizer(payload["tokenizer"]), context.config.discriminator)
     judge, learned = _current(context, round_, texts.tokenizer)
+    judge.to(texts.device)
     rate, num_steps = _schedule(context, round_, is_new=learned is None)
     held_out = pl.col("question_id").map_elements(
         lambda question_id: is_held_out(question_id, context.config.run.seed),
@@ -116,13 +117,16 @@ class _Texts:
 
     def __init__(self, tokenizer: Any, config: DiscriminatorSection) -> None:
         self.tokenizer, self.config = tokenizer, config
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.num_cut = 0
 
     def batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """Ids and mask of `(question, rationale)` pairs, [S, T] each, on the judge's device."""
         rows = encode_texts(self.tokenizer, [f"{q}, {r}" for q, r in pairs], end=True)
         self.num_cut += sum(len(row) > self.config.max_tokens for row in rows)
         rows = [row[: self.config.max_tokens] for row in rows]
-        return pad_rows(rows, self.tokenizer.pad_token_id)
+        ids, mask = pad_rows(rows, self.tokenizer.pad_token_id)
+        return ids.to(self.device), mask.to(self.device)
 
 
 def _current(context: RunContext, round_: int, tokenizer: Any) -> tuple[Discriminator, int | None]:
@@ -162,7 +166,7 @@ def _learn(
     optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
     judge.train()
     half, total = texts.config.batch_size // 2, 0.0
-    target = torch.cat([torch.ones(half), torch.zeros(half)])
+    target = torch.cat([torch.ones(half), torch.zeros(half)]).to(texts.device)
     for _ in range(num_steps):
         positives = source.choices(pairs["positive"], k=half)
         negatives = [_negative(pairs, vocabulary, texts, source) for _ in range(half)]
