@@ -87,7 +87,7 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
     Returns:
         question_id, source, sample_idx, polarity, is_correct (answer equals gold; null without
         gold). One row a decided rationale, in the order of `rationales`. Failed and undecided rows
-        are left out; their numbers are logged, and are part of `vote_summary`.
+        are left out; their numbers are logged.
     """
     agrees = {
         "majority": pl.col("answer") == pl.col("majority_answer"),
