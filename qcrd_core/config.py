@@ -334,6 +334,11 @@ class TrainingSection(_Section):
         """Micro-steps an optimiser step."""
         return self.global_batch_size // (self.micro_batch_size * self.num_processes)
 
+    def steps_in_round(self, num_questions: int) -> int:
+        """R, optimiser steps a round, on that many training questions."""
+        epoch = -(-num_questions // self.global_batch_size)
+        return self.steps_per_round or min(epoch, 250)
+
 
 class EvaluationSection(_Section):
     """How the student answers on validation and test."""
@@ -370,15 +375,15 @@ class RunConfig(_Section):
             raise ValueError(msg)
         return self
 
-    def run_id(self, questions_hash: str) -> str:
-        """Name, and a hash of the questions and of every setting that changes the result.
+    def run_id(self, data_hash: str) -> str:
+        """Name, and a hash of the data and of every setting that changes the result.
 
         Settings that only say where and how fast (store, endpoints, concurrency, shard sizes) are
         left out, so the same command continues its own run on another machine, and new questions
         make a new run.
 
         Args:
-            questions_hash: Hash of the questions table, all splits.
+            data_hash: Hash of what the configuration only names: questions, data-set file, teacher.
 
         Returns:
             Folder name of the run below `<store>/runs`.
@@ -386,7 +391,7 @@ class RunConfig(_Section):
         content = self.model_dump(mode="json")
         for section, key in _NOT_IDENTITY:
             content[section].pop(key)
-        content["questions"] = questions_hash
+        content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
 

@@ -28,6 +28,16 @@ class RunPaths:
         return f"{self.root}/environment.json"
 
     @property
+    def dataset(self) -> str:
+        """The data set's specification as the run took it, JSON."""
+        return f"{self.root}/dataset.json"
+
+    @property
+    def questions(self) -> str:
+        """Table `questions`, all splits, as the run took them."""
+        return f"{self.root}/questions.parquet"
+
+    @property
     def votes(self) -> str:
         """Table `votes`."""
         return f"{self.root}/votes.parquet"
@@ -49,12 +59,22 @@ class RunPaths:
 
     @property
     def tokenizer(self) -> str:
-        """Published folder: the tokenizer of students and discriminators from scratch."""
+        """Published folder: the student's tokenizer."""
         return f"{self.root}/tokenizer"
 
-    def metrics_part(self, stage: str, round_: int) -> str:
-        """Table `metrics` of one stage and round; round -1 comes before the first."""
-        return f"{self.metrics}/{stage}-round={round_:03d}.parquet"
+    @property
+    def discriminator_tokenizer(self) -> str:
+        """Published folder: the discriminator's tokenizer, where it is not the student's."""
+        return f"{self.root}/discriminator_tokenizer"
+
+    @property
+    def best_student(self) -> str:
+        """Published folder: the student that validation chose, loads with plain transformers."""
+        return f"{self.root}/student"
+
+    def metrics_part(self, part: str, round_: int) -> str:
+        """One part of table `metrics`, a stage and round; round -1 comes before the first."""
+        return f"{self.metrics}/{part}-round={round_:03d}.parquet"
 
     def negatives(self, round_: int) -> str:
         """Folder of table `rationales`: student samples that round trains on."""
@@ -69,7 +89,7 @@ class RunPaths:
         return f"{self.root}/predictions/{split}/round={round_:03d}.parquet"
 
     def student(self, round_: int) -> str:
-        """Published folder: the student after that round, loads with plain transformers."""
+        """Published folder: the student after that round, of the same form as `best_student`."""
         return f"{self.root}/checkpoints/round={round_:03d}/student"
 
     def engine(self, round_: int) -> str:

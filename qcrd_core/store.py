@@ -2,9 +2,9 @@
 
 Layout below the root:
 
-    datasets/<name>/questions/part-*.parquet
+    datasets/<name>/questions/part-*.parquet     questions that came with an import
     datasets/<name>/rationales/generation=<fingerprint>/part-*.parquet + generation.json
-    runs/<run_id>/...            one run: config, votes, scores, checkpoints, metrics, report
+    runs/<run_id>/...            one run: config, questions, votes, scores, metrics, student, report
     models/<name>/<version>/     promoted students
 
 Rules that make it crash-safe without a database:

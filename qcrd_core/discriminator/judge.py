@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_schemas import Metrics, Scores
+from data_schemas import Scores
 from qcrd_core.config import DiscriminatorSection
 from qcrd_core.context import RunContext
 from qcrd_core.discriminator.corrupt import corrupt
@@ -232,20 +232,8 @@ def _publish(context: RunContext, round_: int, judge: Discriminator) -> None:
 def _write_metrics(
     context: RunContext, round_: int, numbers: dict[str, float | None], num_cut: int
 ) -> None:
-    records = [("discriminator", round_, 0, name, value) for name, value in numbers.items()]
-    records.append(("data", round_, 0, "num_judged_texts_cut", float(num_cut)))
-    frame = pl.DataFrame(
-        records,
-        schema={
-            "stage": pl.String,
-            "round": pl.Int32,
-            "global_step": pl.Int64,
-            "name": pl.String,
-            "value": pl.Float64,
-        },
-        orient="row",
-    )
-    context.store.write_table(context.paths.metrics_part("discriminator", round_), frame, Metrics)
+    context.write_metrics("data", round_, {"num_judged_texts_cut": num_cut}, part="judged")
+    context.write_metrics("discriminator", round_, numbers)
 
 
 def _write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:

@@ -1,8 +1,7 @@
 """Read one run from the store.
 
-From `environment.json` the report takes three keys where they are there: `dataset` (name of the
-data-set folder in the store), `first_prompt` (the teacher's first prompt as rendered) and, for the
-table of the environment, everything else.
+From `environment.json` the report takes `first_prompt` (the teacher's first prompt as rendered)
+and, for the table of the environment, everything else.
 """
 
 from dataclasses import dataclass
@@ -60,7 +59,6 @@ def collect_run(store: Store, run_id: str) -> RunData:
     config_text = store.read_bytes(paths.config).decode()
     environment = store.read_json(paths.environment) if store.exists(paths.environment) else {}
     config = validate_config(yaml.safe_load(config_text), paths.config)
-    dataset = environment.get("dataset", config.data.dataset)
     scores = store.list(f"{paths.root}/scores", ".parquet")
     tests = store.list(f"{paths.root}/predictions/test", ".parquet")
     return RunData(
@@ -69,7 +67,7 @@ def collect_run(store: Store, run_id: str) -> RunData:
         config=config,
         config_text=config_text,
         environment=environment,
-        questions=store.read_table(f"datasets/{dataset}/questions", Questions),
+        questions=_read(store, paths.questions, Questions),
         votes=_read(store, paths.votes, Votes),
         metrics=store.read_table(paths.metrics, Metrics),
         first_scores=_read_part(store, f"{paths.root}/scores", scores[:1], Scores),

@@ -13,8 +13,10 @@ import torch
 from torch import distributed
 
 from qcrd_core.config import TrainingSection
+from qcrd_core.context import RunContext
 from qcrd_core.processes import has_accelerator
 from qcrd_core.store import Store
+from qcrd_core.student.about import FILE, StudentAbout
 from qcrd_core.student.objective import QcrdObjective
 
 _STATE = "state.json"
@@ -144,19 +146,21 @@ def load_engine(engine: Any, store: Store, folder: str) -> dict[str, Any] | None
     return state
 
 
-def export_student(engine: Any, tokenizer: Any, store: Store, rel: str, zero_stage: int) -> None:
+def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int) -> None:
     """Publish the student as a plain Hugging Face folder. All ranks call this.
+
+    Under ZeRO stage 3 the weights are gathered first.
 
     Args:
         engine: The engine after the round.
         tokenizer: Saved beside the weights.
-        store: Where to.
-        rel: `RunPaths.student` of the round.
-        zero_stage: Under stage 3 the weights are gathered first.
+        context: The run.
+        round_: The round that is done.
     """
+    store, rel = context.store, context.paths.student(round_)
     model = engine.module.student.model
     prefix = "student.model."
-    if zero_stage == 3:
+    if context.config.training.zero_stage == 3:
         whole = engine._zero3_consolidated_16bit_state_dict() or {}
         weights = {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
     else:
@@ -168,5 +172,7 @@ def export_student(engine: Any, tokenizer: Any, store: Store, rel: str, zero_sta
         weights = {name: tensor.float() for name, tensor in weights.items()}
         model.save_pretrained(temporary, state_dict=weights, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
+        about = StudentAbout.of(context, round_).model_dump_json(indent=2)
+        (temporary / FILE).write_text(about + "\n", encoding="utf-8")
         store.publish_folder(temporary, rel)
     distributed.barrier()

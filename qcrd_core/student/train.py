@@ -1,6 +1,7 @@
 """One round of student training: a job that launches DeepSpeed ranks through torchrun's agent.
 
-Reads: tables `questions` and `scores` of the round, the engine state of the round before.
+Reads: questions with their labels, table `scores` of the round, the engine state of the round
+before.
 Writes: engine states within the round, the student folder, table `metrics`, in this order; the
 metrics part is the proof that the round is complete.
 
@@ -45,8 +46,8 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one round.
 
     Args:
-        payload: `RunContext.payload(round=..., labels=[[question_id, question, label], ...],
-            tokenizer=...)`.
+        payload: `RunContext.payload(round=..., labels=path, tokenizer=folder)`; the labels are a
+            Parquet file of question_id, question, label: one row a training question.
         emit: Receives `{"advance": 1, "note": ...}` after each step.
 
     Returns:
@@ -98,16 +99,16 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     buckets = 1 if training.zero_stage == 3 else 2
     engine = start_engine(QcrdObjective(student, config.loss, num_buckets=buckets), training)
     round_ = int(payload["round"])
-    steps = training.steps_per_round or min(250, -(-len(examples) // training.global_batch_size))
+    steps = training.steps_in_round(len(examples))
     state = _resume(engine, context, round_, steps)
+    if distributed.get_rank() == 0 and state["global_step"] > round_ * steps:
+        emit({"advance": state["global_step"] - round_ * steps, "note": "resumed"})
     loop = _Round(context, engine, examples, tokenizer, state, steps * training.num_rounds)
     outcome = loop.run((round_ + 1) * steps, round_, emit, stop)
     if outcome is not None:
         return outcome
     save_engine(engine, context.store, context.paths.engine(round_), loop.state)
-    export_student(
-        engine, tokenizer, context.store, context.paths.student(round_), training.zero_stage
-    )
+    export_student(engine, tokenizer, context, round_)
     if distributed.get_rank() == 0:
         _write_metrics(context, round_, loop.state["rows"], too_long)
         if round_ > 0:
@@ -207,11 +208,7 @@ class _Round:
 def _examples(
     context: RunContext, payload: Mapping[str, Any], tokenizer: Any, model: Any
 ) -> tuple[list[Example], int]:
-    labels = pl.DataFrame(
-        payload["labels"],
-        schema={"question_id": pl.String, "question": pl.String, "label": pl.String},
-        orient="row",
-    )
+    labels = pl.read_parquet(payload["labels"])
     scores = context.store.read_table(context.paths.scores(int(payload["round"])), Scores)
     return make_examples(
         labels, scores, tokenizer, context.config.student, end=model.config.is_encoder_decoder

@@ -62,7 +62,10 @@ def _prepare(context):
     texts = [text for row in labels for text in row[1:]] + frame["rationale"].to_list()
     folder = context.config.run.scratch / "tokenizer"
     make_tokenizer(texts, 200).save_pretrained(folder)
-    return labels, str(folder)
+    path = context.config.run.scratch / "labels.parquet"
+    schema = ["question_id", "question", "label"]
+    pl.DataFrame(labels, schema=schema, orient="row").write_parquet(path)
+    return str(path), str(folder)
 
 
 def _train(context, round_, labels, tokenizer, on_event=None):

@@ -56,7 +56,7 @@ def write_synthetic_run(store: Store, shape: Shape | None = None) -> str:
     rationales = _rationales(shape, generator)
     votes = vote(rationales, questions.filter(pl.col("split") == "train"), "abstain")
     numbers = vote_summary(votes, rationales, questions.filter(pl.col("split") == "train"))
-    store.write_table("datasets/word_problems/questions/part-0.parquet", questions, Questions)
+    store.write_table(paths.questions, questions, Questions)
     store.write_bytes(paths.config, yaml.safe_dump(CONFIG, sort_keys=False).encode())
     store.write_json(paths.environment, _environment())
     store.write_table(paths.votes, votes, Votes)

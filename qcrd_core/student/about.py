@@ -1,0 +1,106 @@
+"""What a student folder says of itself: `qcrd.json`, beside the weights.
+
+It holds what is needed to ask the student a question and to read its answer, so that the folder can
+be copied anywhere and used without the run, the store or the data set's file.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qcrd_core.answers import AnswerSpec
+from qcrd_core.config import explain
+from qcrd_core.context import RunContext
+from qcrd_core.datasets.spec import Columns, DatasetSpec, FilesSource
+from qcrd_core.errors import ConfigError
+
+FILE = "qcrd.json"
+
+
+class StudentAbout(BaseModel):
+    """Content of `qcrd.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run_id: str
+    """Run that trained the student."""
+    round: int = Field(ge=0)
+    """Round after which it was saved."""
+    dataset: str
+    """Name of the data set."""
+    predict_prefix: str
+    """Before the question when the label is asked for."""
+    explain_prefix: str
+    """Before the question when the rationale is asked for."""
+    max_input_tokens: int
+    """Longest question with its prefix that it was trained for."""
+    max_new_tokens: int
+    """Longest answer it was evaluated with."""
+    columns: Columns
+    """What the columns of a file of questions mean."""
+    question_template: str | None
+    """The question as models read it, made of the columns."""
+    answer: AnswerSpec
+    """What an answer is."""
+
+    @classmethod
+    def of(cls, context: RunContext, round_: int) -> "StudentAbout":
+        """Describe a run's student after a round."""
+        spec, student = context.read_spec(), context.config.student
+        return cls(
+            run_id=context.paths.run_id,
+            round=round_,
+            dataset=spec.name,
+            predict_prefix=student.predict_prefix,
+            explain_prefix=student.explain_prefix,
+            max_input_tokens=student.max_input_tokens,
+            max_new_tokens=context.config.evaluation.max_new_tokens,
+            columns=spec.columns,
+            question_template=spec.question_template,
+            answer=spec.answer,
+        )
+
+    def spec_for(self, path: Path, present: set[str]) -> DatasetSpec:
+        """The data set's specification for another file of its questions.
+
+        Args:
+            path: The file.
+            present: Its columns. Labels, ids and slices are read where it has them.
+
+        Returns:
+            A specification whose source is the file.
+        """
+        optional = ("question_id", "gold_answer", "gold_target", "template")
+        absent = {name: None for name in optional if getattr(self.columns, name) not in present}
+        return DatasetSpec(
+            name=self.dataset,
+            source=FilesSource(train=path),
+            columns=self.columns.model_copy(update=absent),
+            question_template=self.question_template,
+            answer=self.answer,
+        )
+
+
+def read_about(folder: Path) -> StudentAbout:
+    """Read a student folder's `qcrd.json`.
+
+    Args:
+        folder: The student.
+
+    Returns:
+        Its description.
+
+    Raises:
+        ConfigError: If there is none, or it breaks a rule.
+    """
+    path = folder / FILE
+    try:
+        return StudentAbout.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = (
+            f"A student must be a folder that a run made, with {FILE} in it; got {folder} "
+            f"({error.strerror}). A run's best one is `<store>/runs/<run id>/student`."
+        )
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path))) from error

@@ -1,0 +1,143 @@
+"""Negatives of a round: one hot sample a training question from the student of an earlier round.
+
+Reads: training questions, the checkpoint of round t - j.
+Writes: table `rationales` (source = student) in parts of fixed questions, then table `metrics`,
+whose part is the proof that all parts are there. A part that is there is not made again; each has a
+seed of its own, so the table is the same after any interruption (on one kind of device).
+
+Source: arXiv 2405.13014, self-adversarial negatives: temperature 1.5, the student of j rounds
+before. As in the paper, a sample counts as negative even if its answer is right; the share of right
+ones is measured.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import torch
+
+from data_schemas import Rationales
+from qcrd_core.answers import AnswerSpec, extract
+from qcrd_core.context import RunContext
+from qcrd_core.ids import derive_seed, fingerprint
+from qcrd_core.processes import Emit
+from qcrd_core.store import part_name
+from qcrd_core.student.decode import DecodeOptions, Written, write
+from qcrd_core.student.tokenizer import load_tokenizer
+from qcrd_core.student.weights import load_model
+
+QUESTIONS_PER_PART = 512
+"""A constant: parts and their seeds must not move when a run goes on elsewhere."""
+
+
+def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Sample the negatives of one round.
+
+    Args:
+        payload: `RunContext.payload(round=..., checkpoint=...)`: the round that trains on them, and
+            the round whose student writes them.
+        emit: Receives `{"advance": n}` after n questions.
+
+    Returns:
+        `{"num_rows": int, "num_no_answer": int, "correct_share": float | None}`.
+
+    Raises:
+        StoreError: If the checkpoint is absent, or the store refuses a part.
+    """
+    context = RunContext.from_payload(payload)
+    round_, checkpoint = int(payload["round"]), int(payload["checkpoint"])
+    folder = context.paths.negatives(round_)
+    questions = context.read_questions("train").sort("question_id")
+    writer = _Writer(context, round_, checkpoint)
+    stored = set(context.store.list(folder, suffix=".parquet"))
+    for number, part in enumerate(questions.iter_slices(QUESTIONS_PER_PART)):
+        name = part_name(part.select("question_id"))
+        if name in stored:
+            emit({"advance": part.height})
+            continue
+        frame = writer.sample(part, number, emit)
+        context.store.write_table(f"{folder}/{name}", frame, Rationales)
+    numbers = _measure(context.store.read_table(folder, Rationales), questions)
+    context.write_metrics("negatives", round_, numbers)
+    return numbers
+
+
+class _Writer:
+    """The student that writes, and what its rows say of it."""
+
+    def __init__(self, context: RunContext, round_: int, checkpoint: int) -> None:
+        self.context, self.round = context, round_
+        self.config = context.config.negatives
+        rel = context.paths.student(checkpoint)
+        folder = context.store.fetch_folder(rel)
+        self.name = rel.removeprefix(f"{context.paths.root}/")
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_model(folder)
+        if torch.cuda.is_available():
+            self.model.to("cuda")
+        self.answer: AnswerSpec = context.read_spec().answer
+        self.generation = fingerprint(
+            {
+                "checkpoint": context.store.read_json(f"{rel}/DONE"),
+                "prefix": context.config.student.explain_prefix,
+                "sampling_temperature": self.config.sampling_temperature,
+                "max_new_tokens": self.config.max_new_tokens,
+            }
+        )
+
+    def sample(self, questions: pl.DataFrame, number: int, emit: Emit) -> pl.DataFrame:
+        """Write one rationale a question, as rows of table `rationales`."""
+        seed = derive_seed(self.context.config.run.seed, "negatives", self.round, number)
+        options = DecodeOptions(
+            max_new_tokens=self.config.max_new_tokens,
+            batch_size=self.context.config.evaluation.batch_size,
+            sampling_temperature=self.config.sampling_temperature,
+            seed=seed,
+        )
+        prefix = self.context.config.student.explain_prefix
+        prompts = [prefix + question for question in questions["question"]]
+        written = write(self.model, self.tokenizer, prompts, options, emit)
+        rows = [
+            self._row(row, text, seed)
+            for row, text in zip(questions.iter_rows(named=True), written, strict=True)
+        ]
+        return pl.DataFrame(rows, schema=Rationales.create_empty().schema)
+
+    def _row(self, question: dict[str, Any], written: Written, seed: int) -> dict[str, Any]:
+        found = extract(written.text, self.answer, question["choices"])
+        return {
+            "question_id": question["question_id"],
+            "sample_idx": 0,
+            "source": "student",
+            "round": self.round,
+            "model": self.name,
+            "model_revision": None,
+            "generation": self.generation,
+            "prompt_hash": None,
+            "seed": seed,
+            "text": written.text,
+            "rationale": found.rationale,
+            "answer_raw": found.answer_raw,
+            "answer": found.answer,
+            "status": "no_answer" if found.answer is None else "ok",
+            "error": None,
+            "finish_reason": "stop" if written.is_finished else "length",
+            "num_prompt_tokens": None,
+            "num_tokens": written.num_tokens,
+            "cumulative_logprob": None,
+            "created_at": datetime.now(UTC),
+            "run_id": self.context.paths.run_id,
+        }
+
+
+def _measure(negatives: pl.DataFrame, questions: pl.DataFrame) -> dict[str, Any]:
+    known = negatives.join(
+        questions.select("question_id", "gold_answer").drop_nulls(), on="question_id"
+    )
+    correct = known.select(pl.col("answer").eq_missing(pl.col("gold_answer")))["answer"]
+    return {
+        "num_rows": negatives.height,
+        "num_no_answer": negatives.filter(pl.col("status") == "no_answer").height,
+        "num_cut_at_max_tokens": negatives.filter(pl.col("finish_reason") == "length").height,
+        "correct_share": float(correct.sum()) / known.height if known.height else None,
+    }

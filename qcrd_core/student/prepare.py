@@ -1,0 +1,129 @@
+"""Before round 0: the tokenizers of a run, and the checks that need them.
+
+Two jobs:
+
+- `check`, before the teacher is sampled: can the student be loaded, and does every question fit?
+- `main`, after the vote: make the tokenizers and publish them in the run.
+
+A model from scratch gets a tokenizer of the run's own training texts. It cannot be made before
+there are rationales, so `check` tries the questions on one that is made of them and their labels.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qcrd_core.config import FolderWeights, HubWeights, ScratchWeights
+from qcrd_core.context import RunContext
+from qcrd_core.errors import DataError
+from qcrd_core.processes import Emit
+from qcrd_core.student.batches import encode_texts
+from qcrd_core.student.tokenizer import load_tokenizer, make_tokenizer
+from qcrd_core.student.weights import make_student
+
+
+def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Refuse a student or questions that training would fail on, hours later.
+
+    Args:
+        payload: `RunContext.payload()`.
+        emit: Not used.
+
+    Returns:
+        `{"num_parameters": int, "longest_question_tokens": int}`.
+
+    Raises:
+        ConfigError: If a model or tokenizer cannot be loaded.
+        DataError: If a question exceeds `student.max_input_tokens`.
+    """
+    del emit
+    context = RunContext.from_payload(payload)
+    weights = context.config.student.model
+    questions = _questions(context)
+    if isinstance(weights, ScratchWeights):
+        texts = [*questions["question"], *questions["gold_target"].drop_nulls()]
+        tokenizer = make_tokenizer(texts, weights.vocab_size)
+    else:
+        tokenizer = _pretrained_tokenizer(weights)
+    if not isinstance(context.config.discriminator.model, ScratchWeights):
+        _pretrained_tokenizer(context.config.discriminator.model)
+    model = make_student(weights, tokenizer, context.config.run.seed)
+    return {
+        "num_parameters": sum(weight.numel() for weight in model.parameters()),
+        "longest_question_tokens": _check_lengths(context, questions, tokenizer, model),
+    }
+
+
+def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Publish the student's tokenizer, and the discriminator's where it has one of its own.
+
+    Args:
+        payload: `RunContext.payload(texts=path)`: a Parquet file with column `text`, the training
+            questions, labels and rationales.
+        emit: Not used.
+
+    Returns:
+        `{"vocab_size": int, "longest_question_tokens": int}`.
+
+    Raises:
+        ConfigError: If a tokenizer cannot be loaded.
+        DataError: If a question exceeds `student.max_input_tokens`.
+    """
+    del emit
+    context = RunContext.from_payload(payload)
+    config, paths = context.config, context.paths
+    weights = config.student.model
+    if isinstance(weights, ScratchWeights):
+        texts = pl.read_parquet(payload["texts"])["text"].to_list()
+        tokenizer = make_tokenizer(texts, weights.vocab_size)
+    else:
+        tokenizer = _pretrained_tokenizer(weights)
+    model = make_student(weights, tokenizer, config.run.seed)
+    longest = _check_lengths(context, _questions(context), tokenizer, model)
+    if not isinstance(config.discriminator.model, ScratchWeights):
+        judge_tokenizer = _pretrained_tokenizer(config.discriminator.model)
+        _publish(context, judge_tokenizer, paths.discriminator_tokenizer)
+    _publish(context, tokenizer, paths.tokenizer)
+    return {"vocab_size": len(tokenizer), "longest_question_tokens": longest}
+
+
+def _questions(context: RunContext) -> pl.DataFrame:
+    splits = ("train", "validation", "test")
+    return pl.concat([context.read_questions(split) for split in splits])
+
+
+def _pretrained_tokenizer(weights: HubWeights | FolderWeights) -> Any:
+    if isinstance(weights, FolderWeights):
+        return load_tokenizer(weights.path)
+    return load_tokenizer(weights.name, weights.revision)
+
+
+def _check_lengths(context: RunContext, questions: pl.DataFrame, tokenizer: Any, model: Any) -> int:
+    """Tokens of the longest question with its longer prefix."""
+    student = context.config.student
+    prefix = max(student.predict_prefix, student.explain_prefix, key=len)
+    texts: Sequence[str] = [prefix + question for question in questions["question"]]
+    rows = encode_texts(tokenizer, texts, end=model.config.is_encoder_decoder)
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    if longest > student.max_input_tokens:
+        question_id = questions["question_id"][lengths.index(longest)]
+        num_longer = sum(length > student.max_input_tokens for length in lengths)
+        msg = (
+            f"A question must fit into student.max_input_tokens = {student.max_input_tokens}; "
+            f"{num_longer} do not, the longest has {longest} tokens ({question_id!r}). Raise the "
+            "setting or shorten the questions: none is ever cut."
+        )
+        raise DataError(msg)
+    return longest
+
+
+def _publish(context: RunContext, tokenizer: Any, rel: str) -> None:
+    target = context.store.local(rel)
+    temporary = Path(target.parent, f"_tmp-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    context.store.publish_folder(temporary, rel)
