@@ -67,6 +67,13 @@ class Bar:
             self.done += count
             self._show(note)
 
+    def expect(self, total: int) -> None:
+        """Set the number of units in all, where it is known only after the start."""
+        with _lock:
+            self.total = total
+            if _display is not None and self._task is not None:
+                _display.update(self._task, total=total)
+
     def _show(self, note: str, *, last: bool = False) -> None:
         now = time.monotonic()
         rate = self.done / max(now - self._start, 1e-9)

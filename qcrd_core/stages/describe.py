@@ -1,0 +1,100 @@
+"""A plan in words, for `--dry-run` and for the head of a run."""
+
+import polars as pl
+
+from qcrd_core.report.summary import teacher_name
+from qcrd_core.report.text import visible
+from qcrd_core.stages.plan import RunPlan
+from qcrd_core.teacher.client import Prompt
+from qcrd_core.teacher.rendering import estimate_tokens
+
+
+def describe_plan(plan: RunPlan) -> str:
+    """Say what a run will do, in a screenful.
+
+    Args:
+        plan: From `plan_run`.
+
+    Returns:
+        Lines of `name  value`.
+    """
+    config, training = plan.context.config, plan.context.config.training
+    counts = [f"{plan.split(name).height:,} {name}" for name in ("train", "validation", "test")]
+    steps = training.steps_in_round(plan.split("train").height)
+    rows = [
+        ("run", f"{plan.run_id}{' (complete)' if plan.is_complete else ''}"),
+        ("store", str(plan.context.store)),
+        ("data set", f"{plan.spec.name}: {', '.join(counts)} questions"),
+        ("teacher", teacher_name(config.teacher.model)),
+        *_sampling_rows(plan),
+        (
+            "rounds",
+            f"{training.num_rounds} of {steps} steps = {training.num_rounds * steps:,} steps",
+        ),
+        (
+            "batch",
+            f"{training.global_batch_size} questions = {training.micro_batch_size} a device x "
+            f"{training.gradient_accumulation_steps} micro-steps x {training.num_processes} "
+            "processes",
+        ),
+        ("negatives", _negatives(plan)),
+        ("student", _model_name(config.student.model)),
+        ("discriminator", _model_name(config.discriminator.model)),
+    ]
+    return "\n".join(f"  {name:<16}{visible(value)}" for name, value in rows)
+
+
+def describe_prompt(prompt: Prompt) -> str:
+    """Show a prompt as rendered, each part under its role."""
+    if isinstance(prompt, str):
+        return visible(prompt)
+    return "\n".join(f"[{message['role']}]\n{visible(message['content'])}" for message in prompt)
+
+
+def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    if plan.sampling is None:
+        return [("rationales", f"{plan.num_imported:,} imported, nothing to sample")]
+    config, sampling = plan.context.config, plan.sampling
+    train = plan.questions.filter(pl.col("split") == "train")
+    estimate = estimate_tokens(config, plan.spec, train, sampling)
+    where = "a local vLLM server"
+    if config.teacher.endpoints is not None:
+        where = f"{len(config.teacher.endpoints)} running servers"
+    return [
+        (
+            "samples",
+            f"{sampling.num_wanted:,} wanted = {sampling.num_stored:,} stored + "
+            f"{sampling.reused.height:,} reused + {sampling.num_missing:,} to sample",
+        ),
+        ("generation", sampling.fingerprint),
+        ("sampling", f"{len(sampling.shards):,} shards on {where}"),
+        (
+            "tokens",
+            f"about {estimate['num_prompt_tokens']:,} of prompts, at most "
+            f"{estimate['max_tokens']:,} sampled",
+        ),
+    ]
+
+
+def _negatives(plan: RunPlan) -> str:
+    negatives = plan.context.config.negatives
+    parts = []
+    if negatives.teacher_minority:
+        parts.append("the teacher's outvoted rationales")
+    if negatives.student:
+        parts.append(
+            f"one sample a question of the student {negatives.lag} rounds before "
+            f"(temperature {negatives.sampling_temperature:g})"
+        )
+    return " and ".join(parts) or "none"
+
+
+def _model_name(weights: object) -> str:
+    match weights:
+        case object(type="scratch", architecture=kind, hidden_size=width, num_layers=layers):
+            return f"{kind} from scratch, width {width}, {layers} layers"
+        case object(type="folder", path=path):
+            return str(path)
+        case object(name=name):
+            return str(name)
+    return "?"

@@ -1,0 +1,186 @@
+"""Before anything runs: what a configuration amounts to, and the run's folder.
+
+plan = plan_run(config)      reads only: data set, what is stored, what is missing
+print(describe_plan(plan))   what `--dry-run` shows
+begin_run(plan)              writes the run's configuration, questions and environment
+"""
+
+import logging
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from platform import platform, python_version
+from typing import Any
+
+import polars as pl
+import yaml
+
+from data_schemas import Questions
+from qcrd_core.config import ImportedModel, RunConfig
+from qcrd_core.context import RunContext
+from qcrd_core.datasets.imported import read_imported
+from qcrd_core.datasets.load import load_questions, questions_hash
+from qcrd_core.datasets.spec import DatasetSpec, load_spec
+from qcrd_core.errors import DataError
+from qcrd_core.ids import content_hash, fingerprint
+from qcrd_core.store import Store
+from qcrd_core.teacher.client import Prompt
+from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.launch import find_vllm_python
+from qcrd_core.teacher.plan import SamplingPlan, plan_sampling
+from qcrd_core.teacher.prepare import describe_teacher
+from qcrd_core.teacher.rendering import render
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = (
+    "qcrd", "prefect", "torch", "transformers", "deepspeed", "polars", "pyarrow", "tokenizers",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """What a run will do."""
+
+    context: RunContext
+    spec: DatasetSpec
+    questions: pl.DataFrame
+    """Table `questions`, all splits."""
+    sampling: SamplingPlan | None
+    """Teacher samples that are there and that are missing; None for imported rationales."""
+    num_imported: int
+    """Imported rationales of the run's questions."""
+    first_prompt: Prompt | None
+    """The teacher's first prompt as rendered; None for imported rationales."""
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder."""
+        return self.context.paths.run_id
+
+    def split(self, name: str) -> pl.DataFrame:
+        """Questions of one split."""
+        return self.questions.filter(pl.col("split") == name)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has its result already."""
+        return self.context.store.exists(self.context.paths.result)
+
+
+def plan_run(config: RunConfig) -> RunPlan:
+    """Find out what a configuration amounts to. Reads only.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ConfigError: If the data set or the teacher breaks a rule.
+        DataError: If questions break a rule, or a stored part is damaged.
+        LaunchError: If vLLM is needed and absent.
+        StoreError: If the store's URL names no store.
+    """
+    spec = load_spec(config.data.dataset)
+    questions = load_questions(spec, config.data)
+    _check_validation(questions, spec)
+    store = Store(config.run.store, config.run.scratch)
+    train = questions.filter(pl.col("split") == "train")
+    model = config.teacher.model
+    if isinstance(model, ImportedModel):
+        identity = fingerprint({"imported": model.generation, **spec.answer.model_dump()})
+        rows = read_imported(
+            store,
+            spec.name,
+            model.generation,
+            questions=train,
+            num_samples=config.teacher.num_samples,
+        )
+        sampling, num_imported, prompt = None, rows.height, None
+    else:
+        sampling = plan_sampling(
+            store,
+            spec.name,
+            generation_identity(config, spec, describe_teacher(model)),
+            questions=train,
+            teacher=config.teacher,
+        )
+        if sampling.shards and config.teacher.endpoints is None:
+            find_vllm_python()
+        identity, num_imported = sampling.fingerprint, 0
+        prompt = render(config, spec, train["question"][0])
+    run_id = config.run_id(content_hash(questions_hash(questions), identity))
+    context = RunContext.open(config, run_id)
+    return RunPlan(context, spec, questions, sampling, num_imported, prompt)
+
+
+def begin_run(plan: RunPlan) -> None:
+    """Make the run's folder, or find it as an earlier start of the same run left it.
+
+    Args:
+        plan: From `plan_run`.
+
+    Raises:
+        StoreError: If the store cannot be written.
+    """
+    context, paths = plan.context, plan.context.paths
+    context.store.check_writable()
+    settings = context.config.model_dump(mode="json")
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    context.store.write_bytes(paths.config, text.encode())
+    if context.store.exists(paths.environment):
+        logger.info("Continue run %s | %s", plan.run_id, context.store)
+        return
+    logger.info("Begin run %s | %s", plan.run_id, context.store)
+    context.store.write_json(paths.dataset, plan.spec.model_dump(mode="json"))
+    context.store.write_table(paths.questions, plan.questions, Questions)
+    # Last: its presence says that the run's inputs are there.
+    context.store.write_json(paths.environment, _environment(plan))
+
+
+def _environment(plan: RunPlan) -> Mapping[str, Any]:
+    sampling = plan.sampling
+    return {
+        "dataset": plan.spec.name,
+        "questions_hash": questions_hash(plan.questions),
+        "generation": None if sampling is None else sampling.fingerprint,
+        "first_prompt": plan.first_prompt,
+        "python": python_version(),
+        "platform": platform(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "commit": _commit(),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the source tree qcrd runs from; None if it is no git clone."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:
+    validation = questions.filter(pl.col("split") == "validation")
+    if validation["gold_answer"].null_count() == validation.height:
+        msg = (
+            "Validation questions must have gold answers, since the best round is chosen by them; "
+            f"got none in {validation.height} questions ({spec.name}). Name columns.gold_answer, "
+            "or give a labelled file as source.validation."
+        )
+        raise DataError(msg)

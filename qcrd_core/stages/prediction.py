@@ -1,0 +1,68 @@
+"""Answers of a published student for a file of questions."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qcrd_core.errors import ConfigError
+from qcrd_core.processes import run_job
+from qcrd_core.progress import Bar
+from qcrd_core.store import Store
+
+_WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".csv": pl.DataFrame.write_csv,
+    ".parquet": pl.DataFrame.write_parquet,
+}
+
+
+def predict_file(
+    student: str, file: Path, target: Path, *, batch_size: int, bar: Bar
+) -> dict[str, Any]:
+    """Let a student answer a file.
+
+    Args:
+        student: Its folder, or the URL of a published one.
+        file: Questions in the data set's columns.
+        target: File to write: question_id, question, text, answer, gold_answer, is_correct.
+        batch_size: Questions answered at once.
+        bar: Shows the progress.
+
+    Returns:
+        `num_questions`, `num_no_answer`, `accuracy` (None without gold answers).
+
+    Raises:
+        ConfigError: If the folder is no student, or the target's ending is unknown.
+        DataError: If the file breaks a rule.
+        StoreError: If the URL names no published student.
+    """
+    write = _WRITERS.get(target.suffix)
+    if write is None:
+        msg = f"The output must end in {', '.join(_WRITERS)}; got {target}. Rename it."
+        raise ConfigError(msg)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="qcrd-") as name:
+        folder, answers = Path(student), Path(name, "answers.parquet")
+        if "://" in student:
+            root, _, rel = student.rstrip("/").rpartition("/")
+            folder = Store(root, Path(name)).fetch_folder(rel)
+        payload = {
+            "student": str(folder),
+            "file": str(file),
+            "target": str(answers),
+            "batch_size": batch_size,
+        }
+
+        def show(event: dict[str, Any]) -> None:
+            if "total" in event:
+                bar.expect(event["total"])
+            else:
+                bar.advance(event["advance"])
+
+        log = Path(name, "predict.log")
+        numbers = run_job("qcrd_core.student.predict:answer_file", payload, log=log, on_event=show)
+        write(pl.read_parquet(answers), target)
+    return numbers

@@ -1,0 +1,135 @@
+"""Vote, and turn votes into what training reads: labels, and candidate rationales of a round."""
+
+from typing import Any
+
+import polars as pl
+
+from data_schemas import Rationales, Votes
+from qcrd_core.context import RunContext
+from qcrd_core.errors import DataError
+from qcrd_core.stages.sampling import read_rationales
+from qcrd_core.stages.timing import timed
+from qcrd_core.vote import polarity, vote, vote_summary
+
+
+def vote_rationales(context: RunContext) -> dict[str, float | None]:
+    """Take the majority vote over the run's rationales and write table `votes`.
+
+    Args:
+        context: The run.
+
+    Returns:
+        What `vote_summary` counts.
+
+    Raises:
+        DataError: If no rationale has a readable answer, or none is positive: there would be
+            nothing to learn from.
+    """
+    rationales, questions = read_rationales(context), context.read_questions("train")
+    with timed(context, "vote"):
+        votes = vote(rationales, questions, context.config.voting.tie)
+        numbers = vote_summary(votes, rationales, questions)
+    _check_answers(context, rationales)
+    positives = polarity(rationales, votes, context.config.voting.positives)
+    if positives.filter(pl.col("polarity") == "positive").is_empty():
+        msg = (
+            f"At least one rationale must be positive; none of {rationales.height} is "
+            f"(voting.positives is {context.config.voting.positives}, {numbers['num_abstained']} "
+            "votes abstained). Raise teacher.num_samples or set voting.tie=first."
+        )
+        raise DataError(msg)
+    context.store.write_table(context.paths.votes, votes, Votes)
+    context.write_metrics("vote", -1, numbers)
+    return numbers
+
+
+def training_labels(context: RunContext) -> pl.DataFrame:
+    """What the student learns as the answer of each training question.
+
+    Args:
+        context: The run, after the vote.
+
+    Returns:
+        question_id, question, label. The gold target or gold answer; with `data.label=majority` the
+        majority answer, questions without one left out.
+    """
+    questions = context.read_questions("train")
+    label = pl.coalesce("gold_target", "gold_answer")
+    if context.config.data.label == "majority":
+        votes = context.store.read_table(context.paths.votes, Votes)
+        answers = votes.select("question_id", "majority_answer")
+        questions = questions.join(answers, on="question_id", how="left")
+        label = pl.col("majority_answer")
+    return questions.select("question_id", "question", label.alias("label")).drop_nulls("label")
+
+
+def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Positive and negative rationales that a round may learn from.
+
+    Args:
+        context: The run, after the vote and with the round's negatives.
+        round_: The round.
+
+    Returns:
+        The columns of `qcrd_core.discriminator.judge.CANDIDATE_COLUMNS`, and counts: positives and
+        negatives by source, and rationales without a text, which are left out.
+    """
+    config, questions = context.config, context.read_questions("train")
+    teacher = read_rationales(context)
+    votes = context.store.read_table(context.paths.votes, Votes)
+    decided = polarity(teacher, votes, config.voting.positives)
+    if not config.negatives.teacher_minority:
+        decided = decided.filter(pl.col("polarity") == "positive")
+    texts = teacher.select("question_id", "sample_idx", "rationale")
+    rows = pl.concat(
+        [
+            decided.join(texts, on=["question_id", "sample_idx"], how="left"),
+            _student_negatives(context, round_, questions, decided),
+        ]
+    )
+    blank = pl.col("rationale").is_null() | (pl.col("rationale").str.strip_chars() == "")
+    kept = rows.filter(~blank).join(
+        questions.select("question_id", "question"), on="question_id", how="inner"
+    )
+    return kept, _counts(kept, rows.height)
+
+
+def _student_negatives(
+    context: RunContext, round_: int, questions: pl.DataFrame, like: pl.DataFrame
+) -> pl.DataFrame:
+    rows = context.store.read_table(context.paths.negatives(round_), Rationales)
+    gold = questions.select("question_id", "gold_answer")
+    correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
+    return (
+        rows.join(gold, on="question_id", how="inner")
+        .with_columns(
+            polarity=pl.lit("negative").cast(like.schema["polarity"]),
+            is_correct=pl.when(pl.col("gold_answer").is_not_null()).then(correct),
+        )
+        .select(*like.columns, "rationale")
+    )
+
+
+def _counts(kept: pl.DataFrame, num_rows: int) -> dict[str, int]:
+    positive, student = pl.col("polarity") == "positive", pl.col("source") == "student"
+    return {
+        "num_teacher_positives": kept.filter(positive).height,
+        "num_teacher_negatives": kept.filter(~positive & ~student).height,
+        "num_student_negatives": kept.filter(student).height,
+        "num_rationales_without_text": num_rows - kept.height,
+    }
+
+
+def _check_answers(context: RunContext, rationales: pl.DataFrame) -> None:
+    if rationales["answer"].null_count() < rationales.height:
+        return
+    failed: Any = rationales["error"].drop_nulls().head(1).to_list()
+    seen = f"; the first error is: {failed[0]}" if failed else ""
+    spec = context.read_spec()
+    marker = f" after {spec.answer.marker!r}" if spec.answer.marker else ""
+    msg = (
+        f"A rationale must end in an answer of kind {spec.answer.kind}{marker}; none of "
+        f"{rationales.height} does ({spec.name}){seen}. Compare the prompt with `answer` in the "
+        "data set's file: `qcrd run --dry-run` shows the prompt."
+    )
+    raise DataError(msg)
