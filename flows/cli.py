@@ -1,0 +1,202 @@
+"""The command `qcrd`.
+
+    qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
+    qcrd import FILE --store STORE --dataset NAME --rationales COLUMN
+    qcrd predict STUDENT FILE
+    qcrd doctor
+
+Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
+last line of output is the next useful command.
+"""
+
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from qcrd_core.config import RunConfig, load_config
+from qcrd_core.errors import ConfigError, QcrdError
+from qcrd_core.progress import progress
+
+app = App(
+    name="qcrd",
+    help="Distil a large teacher into a small student, with every rationale kept.",
+    version_flags=["--version"],
+)
+
+
+@app.command
+def run(
+    *overrides: str,
+    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    dry_run: bool = False,
+) -> None:
+    """Distil: sample the teacher, vote, train in rounds, evaluate, report.
+
+    Started again with the same settings, it continues where it was stopped.
+
+    Args:
+        overrides: Settings on top of the file, for example teacher.num_samples=4.
+        config: YAML file of settings; see configs/.
+        dry_run: Show the plan, the first prompt and the estimated tokens; start nothing.
+    """
+    # Imported when needed: `qcrd --help` should not wait for polars.
+    from qcrd_core.stages.describe import describe_plan, describe_prompt
+    from qcrd_core.stages.plan import plan_run
+
+    settings = load_config(config, overrides)
+    plan = plan_run(settings)
+    command = shlex.join(["qcrd", "run", "--config", str(config), *overrides])
+    print(describe_plan(plan))
+    if dry_run:
+        if plan.first_prompt is not None:
+            print(f"\nThe first prompt:\n\n{describe_prompt(plan.first_prompt)}")
+        print(f"\nNothing was started or written. To run it:\n{command}")
+        return
+    if not plan.is_complete:
+        print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
+        _distill(settings)
+    _show_result(settings, plan.run_id)
+
+
+def _distill(settings: RunConfig) -> None:
+    # Prefect reads these when it is imported.
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    # A first start makes the database, which takes longer than the default of 20 s.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    from flows.distill import distill
+
+    distill(settings)
+
+
+def _show_result(settings: RunConfig, run_id: str) -> None:
+    from qcrd_core.context import RunContext
+    from qcrd_core.report import terminal_summary
+
+    context = RunContext.open(settings, run_id)
+    print(f"\n{terminal_summary(context.store, run_id)}\n")
+    student = f"{str(context.store).rstrip('/')}/{context.paths.best_student}"
+    print("Let the student answer questions of your own, one JSON object a line:")
+    print(f"qcrd predict {shlex.quote(student)} FILE.jsonl")
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    *,
+    store: str,
+    dataset: str,
+    rationales: str,
+    question: str | None = None,
+    question_id: str | None = None,
+    gold_answer: str | None = None,
+    gold_target: str | None = None,
+    choices: str | None = None,
+    split: Literal["train", "validation", "test"] = "train",
+    model: str = "unknown",
+) -> None:
+    """Bring in rationales that a teacher wrote elsewhere, to distil them without sampling.
+
+    Args:
+        file: JSON lines, JSON array, CSV or Parquet.
+        store: Folder or object-store URL of the store.
+        dataset: Shipped data set or path of a YAML data-set file: how answers are read.
+        rationales: Column with a list of completions, or with one a row.
+        question: Column with the question. Without it the data set's own columns are used.
+        question_id: Column with ids. Without it an id is a hash of the question.
+        gold_answer: Column with the right answer.
+        gold_target: Column with the text the student learns instead of the answer.
+        choices: Column with a list of choices.
+        split: Split of the file's questions.
+        model: Who wrote the rationales.
+    """
+    from qcrd_core.datasets.importing import ImportColumns, import_file
+    from qcrd_core.datasets.spec import load_spec
+    from qcrd_core.store import Store
+
+    columns = ImportColumns(
+        rationales=rationales,
+        question=question,
+        question_id=question_id,
+        gold_answer=gold_answer,
+        gold_target=gold_target,
+        choices=choices,
+    )
+    done = import_file(
+        Store(store, Path(".qcrd/scratch")),
+        path=file,
+        spec=load_spec(dataset),
+        split=split,
+        columns=columns,
+        model=model,
+    )
+    share = done.num_unparsable / done.num_samples
+    print(f"  rows of the file  {done.num_rows:,}")
+    print(f"  questions         {done.num_questions:,}")
+    print(
+        f"  rationales        {done.num_samples:,} ({done.min_samples} to {done.max_samples} a "
+        "question)"
+    )
+    print(f"  without answer    {done.num_unparsable:,} ({share:.2%}), {done.num_empty:,} empty")
+    print(f"  stored in         {done.folder}")
+    print("\nTo distil them, set `teacher.model` to this in a configuration:")
+    print(f"teacher.model='{{type: imported, generation: \"{done.generation}\"}}'")
+
+
+@app.command
+def predict(student: str, file: Path, *, output: Path | None = None, batch_size: int = 128) -> None:
+    """Let a student answer the questions of a file.
+
+    Args:
+        student: Folder that a run published, `<store>/runs/<run id>/student`, or its URL.
+        file: JSON lines, JSON array, CSV or Parquet with the data set's columns. A column with the
+            right answer is optional; with it the accuracy is printed.
+        output: Where to write: .jsonl, .csv or .parquet. Default: beside the file,
+            `<name>.predictions.jsonl`.
+        batch_size: Questions answered at once.
+    """
+    from qcrd_core.stages.prediction import predict_file
+
+    target = output or file.with_name(f"{file.stem}.predictions.jsonl")
+    with progress("Answer", total=0, unit="questions") as bar:
+        numbers = predict_file(student, file, target, batch_size=batch_size, bar=bar)
+    print(f"  questions       {numbers['num_questions']:,}")
+    print(f"  without answer  {numbers['num_no_answer']:,}")
+    if numbers["accuracy"] is not None:
+        print(f"  accuracy        {numbers['accuracy']:.1%}")
+    print(f"\nhead -3 {shlex.quote(str(target))}")
+
+
+@app.command
+def doctor(*, store: str = ".qcrd/quickstart") -> None:
+    """Say what is installed here and what will therefore work.
+
+    Args:
+        store: Folder or URL of the store, whose disk is looked at.
+    """
+    from qcrd_core.doctor import examine, format_checks
+
+    print(format_checks(examine(store)))
+
+
+def main() -> None:
+    """Run the command line; see the module's docstring for exit codes."""
+    logging.captureWarnings(capture=True)
+    try:
+        app(exit_on_error=False)
+    except (ConfigError, CycloptsError) as error:
+        if isinstance(error, ConfigError):  # cyclopts has printed its own
+            print(error, file=sys.stderr)
+        sys.exit(2)
+    except QcrdError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept: run the same command again.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,44 @@
+"""The flow `distill`: from questions and a teacher to an evaluated student.
+
+    questions -> sample teacher -> vote -> tokenizers
+    round t:  negatives of student t - j -> scores -> train -> validate
+    best round -> test -> report
+
+Started again with the same configuration, also after a kill, it continues where it stopped.
+Source: arXiv 2405.13014, algorithm and figure 2.
+"""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.logs import show_core_logs
+from qcrd_core.config import RunConfig
+from qcrd_core.locks import run_lock
+from tasks.rounds import finish, sample_negatives, score_rationales, train_round, validate
+from tasks.teacher import check_student, make_tokenizers, prepare_run, sample_teacher, vote
+
+
+@flow(name="distill", flow_run_name="distill {config.run.name}")
+def distill(config: RunConfig) -> dict[str, Any]:
+    """Distil a teacher into a student.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        The run's result: chosen round, validation accuracy, test numbers.
+    """
+    show_core_logs()
+    run_id = prepare_run(config)
+    with run_lock(config, run_id):
+        check_student(config, run_id)
+        sample_teacher(config, run_id)
+        vote(config, run_id)
+        make_tokenizers(config, run_id)
+        for round_ in range(config.training.num_rounds):
+            sample_negatives(config, run_id, round_)
+            score_rationales(config, run_id, round_)
+            train_round(config, run_id, round_)
+            validate(config, run_id, round_)
+        return finish(config, run_id)

@@ -1,0 +1,88 @@
+"""What a person sees of a running task in the Prefect UI: progress bars, a table, the report."""
+
+import contextvars
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+
+from qcrd_core.progress import listen
+
+logger = logging.getLogger(__name__)
+
+_UPDATE_SECONDS = 5.0
+
+
+@contextmanager
+def progress_artifact() -> Iterator[None]:
+    """Draw the progress of the block on the running task, every few seconds.
+
+    From a thread of its own: the work must not wait for the server.
+    """
+    drawing = _Drawing()
+    # The copy carries the task run, without which an artifact would belong to nothing.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(drawing.draw_until_done,), daemon=True)
+    with listen(drawing.note):
+        thread.start()
+        try:
+            yield
+        finally:
+            drawing.done.set()
+            thread.join(_UPDATE_SECONDS)
+
+
+class _Drawing:
+    """The newest progress, and the artifact that shows it."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self._newest: tuple[str, int, int] | None = None
+        self._drawn: tuple[str, int, int] | None = None
+        self._artifact: UUID | None = None
+
+    def note(self, description: str, done: int, total: int) -> None:
+        self._newest = (description, done, total)
+
+    def draw_until_done(self) -> None:
+        try:
+            while not self.done.wait(_UPDATE_SECONDS):
+                self._draw()
+            self._draw()
+        except (httpx.HTTPError, PrefectException) as error:
+            logger.warning("Progress is no longer drawn in the UI: %s", error)
+
+    def _draw(self) -> None:
+        newest = self._newest
+        if newest is None or newest == self._drawn:
+            return
+        description, done, total = newest
+        percent, text = 100 * done / max(total, 1), f"{description}: {done:,} of {total:,}"
+        if self._artifact is None:
+            made = create_progress_artifact(percent, description=text)
+            assert isinstance(made, UUID)  # a coroutine only where an event loop runs
+            self._artifact = made
+        else:
+            update_progress_artifact(self._artifact, percent, description=text)
+        self._drawn = newest
+
+
+def vote_artifact(numbers: Mapping[str, float | None]) -> None:
+    """Show the vote's counts as a table."""
+    rows = [{"what": name, "value": value} for name, value in numbers.items()]
+    create_table_artifact(rows, key="vote", description="Self-consistency over the rationales")
+
+
+def report_artifact(summary: str) -> None:
+    """Show the run's summary."""
+    create_markdown_artifact(f"```\n{summary}\n```", key="report", description="Result of the run")

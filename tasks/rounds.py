@@ -1,0 +1,80 @@
+"""Tasks of the rounds, and of the end.
+
+Each owns a child process, so it is called directly: in a submitted task Prefect would not end the
+child when the flow is cancelled.
+"""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from qcrd_core.config import RunConfig
+from qcrd_core.context import RunContext
+from qcrd_core.report import terminal_summary
+from qcrd_core.stages import rounds
+from tasks.artifacts import progress_artifact, report_artifact
+
+
+@task(
+    name="Sample negatives",
+    task_run_name="Sample negatives of round {round_}",
+    cache_policy=NO_CACHE,
+)
+def sample_negatives(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+    """Let an earlier round's student write this round's negatives.
+
+    Reads: table `questions`, the student of round t - j. Writes: tables `rationales`, `metrics`.
+    """
+    with progress_artifact():
+        return rounds.sample_negatives(RunContext.open(config, run_id), round_)
+
+
+@task(
+    name="Score rationales",
+    task_run_name="Score rationales for round {round_}",
+    cache_policy=NO_CACHE,
+)
+def score_rationales(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+    """Teach the discriminator and let it score every candidate rationale.
+
+    Reads: tables `questions`, `rationales`, `votes`. Writes: tables `scores`, `metrics`.
+    """
+    with progress_artifact():
+        return rounds.score_rationales(RunContext.open(config, run_id), round_)
+
+
+@task(name="Train student", task_run_name="Train round {round_}", cache_policy=NO_CACHE)
+def train_round(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+    """Train the student for one round with DeepSpeed.
+
+    Reads: tables `questions`, `scores`, `votes`. Writes: a checkpoint, table `metrics`.
+    """
+    with progress_artifact():
+        return rounds.train_round(RunContext.open(config, run_id), round_)
+
+
+@task(name="Validate", task_run_name="Validate round {round_}", cache_policy=NO_CACHE)
+def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+    """Measure the round's student on validation, then drop checkpoints nobody needs any more.
+
+    Reads: table `questions`. Writes: tables `predictions`, `metrics`.
+    """
+    context = RunContext.open(config, run_id)
+    with progress_artifact():
+        numbers = rounds.evaluate(context, "validation", round_)
+    rounds.prune(context, round_)
+    return numbers
+
+
+@task(name="Test and report", cache_policy=NO_CACHE)
+def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Test the best student once, publish it and write the report.
+
+    Reads: all of the run. Writes: tables `predictions`, `metrics`, the student, report.html.
+    """
+    context = RunContext.open(config, run_id)
+    with progress_artifact():
+        result = rounds.finish(context)
+    report_artifact(terminal_summary(context.store, run_id))
+    return result

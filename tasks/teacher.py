@@ -1,0 +1,66 @@
+"""Tasks before the first round: prepare the run, sample the teacher, vote.
+
+A task takes the configuration and the run's name and returns small references and counts. What is
+done already is decided by the store, not by Prefect's cache: every task may be started again.
+"""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from qcrd_core.config import RunConfig
+from qcrd_core.context import RunContext
+from qcrd_core.stages import plan, rounds, sampling, voting
+from tasks.artifacts import progress_artifact, vote_artifact
+
+
+@task(name="Prepare run", cache_policy=NO_CACHE)
+def prepare_run(config: RunConfig) -> str:
+    """Check the configuration and open the run's folder; return its name.
+
+    Writes: config.yaml, dataset.json, table `questions`, environment.json.
+    """
+    planned = plan.plan_run(config)
+    if not planned.is_complete:
+        plan.begin_run(planned)
+    return planned.run_id
+
+
+@task(name="Check student", cache_policy=NO_CACHE)
+def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Refuse a student or questions that training would fail on, before the teacher is sampled.
+
+    Reads: table `questions`.
+    """
+    return rounds.check_student(RunContext.open(config, run_id))
+
+
+@task(name="Sample teacher", cache_policy=NO_CACHE)
+def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Sample what the store lacks of K rationales a training question.
+
+    Reads: table `questions`. Writes: parts of table `rationales`.
+    """
+    with progress_artifact():
+        return sampling.sample_teacher(RunContext.open(config, run_id))
+
+
+@task(name="Vote", cache_policy=NO_CACHE)
+def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
+    """Take the majority answer of each question.
+
+    Reads: tables `questions`, `rationales`. Writes: tables `votes`, `metrics`.
+    """
+    numbers = voting.vote_rationales(RunContext.open(config, run_id))
+    vote_artifact(numbers)
+    return numbers
+
+
+@task(name="Make tokenizers", cache_policy=NO_CACHE)
+def make_tokenizers(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Publish the tokenizers of the student and of the discriminator.
+
+    Reads: tables `questions`, `rationales`, `votes`.
+    """
+    return rounds.make_tokenizers(RunContext.open(config, run_id))
