@@ -12,6 +12,7 @@ last line of output is the next useful command.
 import logging
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,7 +51,7 @@ def run(
 
     settings = load_config(config, overrides)
     plan = plan_run(settings)
-    command = shlex.join(["qcrd", "run", "--config", str(config), *overrides])
+    command = shlex.join([_program(), "run", "--config", str(config), *overrides])
     print(describe_plan(plan))
     if dry_run:
         if plan.first_prompt is not None:
@@ -83,7 +84,13 @@ def _show_result(settings: RunConfig, run_id: str) -> None:
     print(f"\n{terminal_summary(context.store, run_id)}\n")
     student = f"{str(context.store).rstrip('/')}/{context.paths.best_student}"
     print("Let the student answer questions of your own, one JSON object a line:")
-    print(f"qcrd predict {shlex.quote(student)} FILE.jsonl")
+    print(f"{_program()} predict {shlex.quote(student)} FILE.jsonl")
+
+
+def _program() -> str:
+    """How this program is called here: its name if that is found, else its path as given."""
+    path = sys.argv[0]
+    return "qcrd" if shutil.which("qcrd") in (path, os.path.realpath(path)) else path
 
 
 @app.command(name="import")
@@ -189,7 +196,7 @@ def main() -> None:
     """Run the command line; see the module's docstring for exit codes."""
     logging.captureWarnings(capture=True)
     try:
-        app(exit_on_error=False)
+        app(sys.argv[1:], exit_on_error=False)
     except (ConfigError, CycloptsError) as error:
         if isinstance(error, ConfigError):  # cyclopts has printed its own
             print(error, file=sys.stderr)

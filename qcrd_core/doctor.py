@@ -240,7 +240,7 @@ def _compiler() -> Check:
 
 def _disk(store: str) -> Check:
     if "://" in store and not store.startswith("file://"):
-        return Check("disk", "ok", f"{store} is an object store; its space is not measured")
+        return Check("disk", "ok", "the store is an object store; its space is not measured")
     place = Path(store.removeprefix("file://")).expanduser().absolute()
     while not place.exists():
         place = place.parent

@@ -10,16 +10,16 @@ Layout below the root:
 Rules that make it crash-safe without a database:
 
 1. A file is whole or absent: written under a temporary name, fsynced, renamed. An object store's
-   put has that property by itself.
+   put has that property by itself, so its content is made before the put begins.
 2. Parts are immutable and named after the keys they hold, so a repeated shard overwrites itself.
 3. Readers never see a temporary (names that start with `_tmp`).
-4. A folder (a checkpoint) is whole when its `DONE` file is there: `publish_folder` writes it last.
+4. A folder (a checkpoint) is whole when its `DONE` file is there: written last, with the hash of
+   every file, and deleted first.
 """
 
 import contextlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -32,6 +32,16 @@ from pyarrow import fs
 
 from data_schemas.table import SchemaMismatchError, Table, read_part, write_part
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.filesystem import (
+    alone,
+    describe,
+    download,
+    fsync_path,
+    fsync_tree,
+    open_file_system,
+    upload,
+    without_secrets,
+)
 from qcrd_core.ids import content_hash, file_hash
 
 logger = logging.getLogger(__name__)
@@ -50,29 +60,22 @@ class Store:
         """Open a store; nothing is created until something is written.
 
         Args:
-            url: Local path, `file://` URL or object-store URL such as `s3://bucket/prefix`.
+            url: Local path, `file://` URL or object-store URL such as `s3://bucket/prefix`, with
+                pyarrow's options behind a `?`.
             scratch: Local folder that mirrors checkpoints of an object store.
 
         Raises:
-            StoreError: If the URL names no known kind of store.
+            StoreError: If the URL names no known kind of store, or holds credentials.
         """
-        self.url = url
-        if "://" not in url:
-            url = Path(url).expanduser().absolute().as_uri()
-        try:
-            self._fs, self._root = fs.FileSystem.from_uri(url)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            msg = (
-                f"run.store must be a folder or an object-store URL; got {self.url!r} ({error}). "
-                "For example /data/qcrd or s3://bucket/qcrd."
-            )
-            raise StoreError(msg) from error
+        self._fs, self._root = open_file_system(url)
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
-        self._mirror = scratch.absolute() / "mirror" / content_hash(self.url)
+        self._url = without_secrets(url).rstrip("/")
+        self._mirror = scratch.absolute() / "mirror" / content_hash(url)
+        self._has_root = False
 
     def __str__(self) -> str:
-        """The URL as the user gave it."""
-        return self.url
+        """The URL without its options."""
+        return self._url
 
     def local(self, rel: str) -> Path:
         """Name the local place of a path: the place itself, or an object store's mirror."""
@@ -84,13 +87,20 @@ class Store:
         Raises:
             StoreError: If either fails.
         """
+        # Asking comes first: a store that does not answer is given up sooner than a write to it.
+        self.exists("")
         probe = f"{_TEMPORARY}-probe-{uuid.uuid4().hex}"
         self.write_bytes(probe, b"qcrd")
         self.delete(probe)
 
     def exists(self, rel: str) -> bool:
-        """Whether a file or folder is there."""
-        return bool(self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound)
+        """Whether a file or folder is there.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        with self._explained(rel, "readable"):
+            return bool(self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
         """Names directly below a folder, temporaries left out, sorted.
@@ -101,18 +111,30 @@ class Store:
 
         Returns:
             Names without the folder.
+
+        Raises:
+            StoreError: If the store does not answer.
         """
         selector = fs.FileSelector(self._path(rel), allow_not_found=True)
-        names = (info.base_name for info in self._fs.get_file_info(selector))
+        with self._explained(rel, "readable"):
+            names = [info.base_name for info in self._fs.get_file_info(selector)]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
 
     def delete(self, rel: str) -> None:
-        """Delete a file or a folder with all it holds; absent ones are no error."""
-        info = self._fs.get_file_info(self._path(rel))
-        if info.type == fs.FileType.Directory:
-            self._fs.delete_dir(info.path)
-        elif info.type == fs.FileType.File:
-            self._fs.delete_file(info.path)
+        """Delete a file or a folder with all it holds; absent ones are no error.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        with self._explained(rel, "deletable"):
+            info = self._fs.get_file_info(self._path(rel))
+            if info.type == fs.FileType.Directory:
+                # First, so that a deletion cut short leaves no folder that looks whole.
+                if self.is_published(rel):
+                    self._fs.delete_file(f"{info.path}/{DONE}")
+                self._fs.delete_dir(info.path)
+            elif info.type == fs.FileType.File:
+                self._fs.delete_file(info.path)
         if not self.is_local:
             shutil.rmtree(self.local(rel), ignore_errors=True)
 
@@ -126,7 +148,7 @@ class Store:
         Raises:
             StoreError: If the store refuses, for example a full disk.
         """
-        self._write(rel, lambda sink: sink.write(content))
+        self._write(rel, content)
 
     def read_bytes(self, rel: str) -> bytes:
         """Read a whole file.
@@ -134,15 +156,18 @@ class Store:
         Raises:
             StoreError: If it is absent or unreadable.
         """
-        try:
-            with self._fs.open_input_stream(self._path(rel)) as stream:
-                return bytes(stream.read())
-        except OSError as error:
-            msg = f"{self._shown(rel)} must be readable; got {_reason(error)}."
-            raise StoreError(msg) from error
+        with (
+            self._explained(rel, "readable"),
+            self._fs.open_input_stream(self._path(rel)) as stream,
+        ):
+            return bytes(stream.read())
 
     def write_json(self, rel: str, content: Any) -> None:
-        """Write JSON, indented, keys as given."""
+        """Write JSON, indented, keys as given.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
         self.write_bytes(rel, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
     def read_json(self, rel: str) -> Any:
@@ -169,10 +194,12 @@ class Store:
             DataError: If the rows break the schema. Nothing is written.
             StoreError: If the store refuses.
         """
+        sink = pa.BufferOutputStream()
         try:
-            self._write(rel, lambda sink: write_part(frame, table, sink))
+            write_part(frame, table, sink)
         except SchemaMismatchError as error:
             raise DataError(str(error)) from error
+        self._write(rel, sink.getvalue())
 
     def read_table(self, rel: str, table: type[Table]) -> pl.DataFrame:
         """Read a part, or all parts of a folder, as one frame.
@@ -187,6 +214,7 @@ class Store:
 
         Raises:
             DataError: If a part is damaged, foreign, or newer than this qcrd.
+            StoreError: If the store does not answer.
         """
         parts = [rel] if rel.endswith(".parquet") else list(self._parts(rel))
         frames = [self._read_part(part, table) for part in parts]
@@ -209,7 +237,7 @@ class Store:
         """Make a finished local folder visible, whole, under `rel`.
 
         Args:
-            source: Local folder; it is gone afterwards when the store is local.
+            source: Local folder beside `local(rel)`; it is gone afterwards.
             rel: Where it appears. A folder that is there already is replaced.
 
         Raises:
@@ -220,33 +248,26 @@ class Store:
             for path in sorted(source.rglob("*"))
             if path.is_file() and path.name != DONE
         }
-        done = json.dumps(hashes, indent=2).encode()
-        try:
-            if self.is_local:
-                _fsync_tree(source)
-                target = self.local(rel)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                (source / DONE).write_bytes(done)
-                _fsync_tree(source)
-                shutil.rmtree(target, ignore_errors=True)
-                source.rename(target)
-                _fsync_path(target.parent)
-                return
-            for name in hashes:
-                with (source / name).open("rb") as stream:
-                    self._write(f"{rel}/{name}", lambda sink, s=stream: shutil.copyfileobj(s, sink))
-            self.write_bytes(f"{rel}/{DONE}", done)
-            mirror = self.local(rel)
-            shutil.rmtree(mirror, ignore_errors=True)
-            mirror.parent.mkdir(parents=True, exist_ok=True)
-            (source / DONE).write_bytes(done)
-            shutil.move(source, mirror)
-        except OSError as error:
-            msg = f"{self._shown(rel)} must be writable; got {_reason(error)}."
-            raise StoreError(msg) from error
+        target = self.local(rel)
+        with self._explained(rel, "writable"):
+            _write_done(source, hashes)
+            fsync_tree(source)
+            self.delete(rel)
+            if not self.is_local:
+                self._make_folder(self._path(rel))
+                for name in hashes:
+                    upload(source / name, self._fs, self._path(f"{rel}/{name}"))
+                self.write_bytes(f"{rel}/{DONE}", (source / DONE).read_bytes())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            fsync_path(target.parent)
 
     def is_published(self, rel: str) -> bool:
-        """Whether `publish_folder` finished for this folder."""
+        """Whether `publish_folder` finished for this folder.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
         return self.exists(f"{rel}/{DONE}")
 
     def fetch_folder(self, rel: str) -> Path:
@@ -259,64 +280,99 @@ class Store:
             A local path: the folder itself, or its mirror.
 
         Raises:
-            StoreError: If it was never published, or a download fails.
+            StoreError: If it was never published, a download fails, or a file is not what was
+                published.
         """
         if not self.is_published(rel):
             msg = f"{self._shown(rel)} must be a finished folder; its {DONE} file is absent."
             raise StoreError(msg)
         target = self.local(rel)
-        if self.is_local or (target / DONE).exists():
+        if self.is_local:
             return target
-        for name in json.loads(self.read_bytes(f"{rel}/{DONE}")):
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.read_bytes(f"{rel}/{name}"))
-        (target / DONE).write_bytes(self.read_bytes(f"{rel}/{DONE}"))
+        hashes = self.read_json(f"{rel}/{DONE}")
+        # All ranks of a training job fetch the same folder.
+        with self._explained(rel, f"copied to {target}"), alone(target):
+            if not _has_done(target, hashes):
+                self._fill(target, rel, hashes)
         return target
 
     def _parts(self, rel: str) -> Iterator[str]:
         selector = fs.FileSelector(self._path(rel), allow_not_found=True, recursive=True)
-        for info in sorted(self._fs.get_file_info(selector), key=lambda item: item.path):
+        with self._explained(rel, "readable"):
+            found = self._fs.get_file_info(selector)
+        for info in sorted(found, key=lambda item: item.path):
             name = info.base_name
             if info.is_file and name.endswith(".parquet") and not name.startswith(_TEMPORARY):
                 yield info.path[len(self._root) :].lstrip("/")
 
     def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        # All of it first: a network that fails must not read as a damaged part.
+        content = self.read_bytes(rel)
         try:
-            with self._fs.open_input_file(self._path(rel)) as source:
-                return read_part(source, table, self._shown(rel))
+            return read_part(pa.BufferReader(content), table, self._shown(rel))
         except SchemaMismatchError as error:
             raise DataError(str(error)) from error
-        except OSError as error:
-            msg = f"{self._shown(rel)} must be readable; got {_reason(error)}."
-            raise StoreError(msg) from error
 
-    def _write(self, rel: str, write: Any) -> None:
+    def _write(self, rel: str, content: bytes | pa.Buffer) -> None:
         path = self._path(rel)
         folder, _, name = path.rpartition("/")
         target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
         try:
-            self._fs.create_dir(folder, recursive=True)
-            with self._fs.open_output_stream(target) as sink:
-                write(sink)
-            if self.is_local:
-                _fsync_path(Path(target))
-                Path(target).replace(path)
-                _fsync_path(Path(folder))
-        except OSError as error:
-            msg = f"{self._shown(rel)} must be writable; got {_reason(error)}."
-            raise StoreError(msg) from error
+            with self._explained(rel, "writable"):
+                self._make_folder(folder)
+                with self._fs.open_output_stream(target) as sink:
+                    sink.write(content)
+                if self.is_local:
+                    fsync_path(Path(target))
+                    Path(target).replace(path)
+                    fsync_path(Path(folder))
         finally:
             # After a rename the temporary is gone; after any failure it must go too.
             if self.is_local:
                 with contextlib.suppress(OSError):
                     Path(target).unlink()
 
+    def _make_folder(self, folder: str) -> None:
+        """Make a local folder; of an object store the bucket at most, once.
+
+        Objects need no folders, and pyarrow would put an empty object for each one, every time.
+        """
+        if self.is_local:
+            self._fs.create_dir(folder, recursive=True)
+        elif not self._has_root:
+            self._fs.create_dir(self._root, recursive=True)
+            self._has_root = True
+
+    def _fill(self, target: Path, rel: str, hashes: dict[str, str]) -> None:
+        temporary = target.with_name(f"{_TEMPORARY}-fetch-{target.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, digest in hashes.items():
+            download(self._fs, self._path(f"{rel}/{name}"), temporary / name)
+            if file_hash(temporary / name) != digest:
+                msg = (
+                    f"{self._shown(rel)}/{name} must hold what its {DONE} file names; got other "
+                    "bytes. Delete the folder and run again."
+                )
+                raise StoreError(msg)
+        _write_done(temporary, hashes)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+
+    @contextlib.contextmanager
+    def _explained(self, rel: str, rule: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            remedy = "" if self.is_local else " Check its address, bucket and credentials."
+            msg = f"{self._shown(rel)} must be {rule}; got {describe(error)}.{remedy}"
+            raise StoreError(msg) from error
+
     def _path(self, rel: str) -> str:
         return f"{self._root}/{rel}" if rel else self._root
 
     def _shown(self, rel: str) -> str:
-        return f"{self.url.rstrip('/')}/{rel}"
+        return f"{self._url}/{rel}"
 
 
 def part_name(keys: pl.DataFrame) -> str:
@@ -332,19 +388,10 @@ def part_name(keys: pl.DataFrame) -> str:
     return f"part-{content_hash(*(str(value) for row in rows for value in row))}.parquet"
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _write_done(folder: Path, hashes: dict[str, str]) -> None:
+    (folder / DONE).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 
 
-def _fsync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _fsync_tree(root: Path) -> None:
-    for path in root.rglob("*"):
-        _fsync_path(path)
-    _fsync_path(root)
+def _has_done(folder: Path, hashes: dict[str, str]) -> bool:
+    done = folder / DONE
+    return done.exists() and json.loads(done.read_text(encoding="utf-8")) == hashes

@@ -135,10 +135,9 @@ def _example(data: RunData, scores: pl.DataFrame, question_id: str) -> Example:
 
 def next_commands(data: RunData) -> list[tuple[str, str]]:
     """What one would do next with this run: (what for, command)."""
-    chosen = summary.chosen_round(data)
-    if chosen is None:
+    if summary.chosen_round(data) is None:
         return []
-    student = f"{data.store_url.rstrip('/')}/{RunPaths(data.run_id).student(chosen)}"
+    student = f"{data.store_url.rstrip('/')}/{RunPaths(data.run_id).best_student}"
     return [("Answer questions of a file with the student", f"qcrd predict {student} FILE")]
 
 

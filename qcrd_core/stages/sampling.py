@@ -1,6 +1,7 @@
 """Sample what the plan says is missing, several shards at a time on one resident engine."""
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from typing import Any
 
 import polars as pl
@@ -108,7 +109,11 @@ def _sample_missing(
 def _sample_shards(job: SamplingJob, pool: TeacherPool) -> list[ShardResult]:
     executor = ThreadPoolExecutor(job.config.teacher.shards_in_flight, "shard")
     with progress("Sample teacher", job.plan.num_missing, "samples") as bar:
-        shards = [executor.submit(sample_shard, job, shard, bar) for shard in job.plan.shards]
+        # With the caller's context, so that an orchestrator knows whose log lines these are.
+        shards = [
+            executor.submit(copy_context().run, sample_shard, job, shard, bar)
+            for shard in job.plan.shards
+        ]
         try:
             return [shard.result() for shard in as_completed(shards)]
         except BaseException:

@@ -17,6 +17,9 @@ Fault = Callable[[dict[str, Any], int], "int | str | None"]
 """(request body, how often this very request came before) -> an HTTP status to answer with,
 "drop" to close the connection without an answer, or None to answer properly."""
 
+Writer = Callable[[str, int], str]
+"""(prompt, seed) -> completion."""
+
 
 class StubEngine(ThreadingHTTPServer):
     """The server; `url` is its base URL."""
@@ -32,8 +35,10 @@ class StubEngine(ThreadingHTTPServer):
         delay_seconds: float = 0.0,
         max_model_len: int | None = 2048,
         port: int = 0,
+        writer: Writer | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        self.writer = writer or _guess
         self.model, self.fault, self.delay_seconds = model, fault, delay_seconds
         self.max_model_len = max_model_len
         self.headers_sent: dict[str, str] = {}
@@ -97,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, int):
             self._answer(fault, {"error": {"message": f"stub says\n{fault}"}})
         else:
-            self._answer(200, _completion(body, is_chat="chat" in self.path))
+            text = engine.writer(_prompt(body), body["seed"])
+            self._answer(200, _completion(text, is_chat="chat" in self.path))
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         data = json.dumps(content).encode()
@@ -127,10 +133,13 @@ def _prompt(body: dict[str, Any]) -> str:
     return body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
 
 
-def _completion(body: dict[str, Any], *, is_chat: bool) -> dict[str, Any]:
-    key = json.dumps([_prompt(body), body["seed"], body["temperature"]])
+def _guess(prompt: str, seed: int) -> str:
+    key = json.dumps([prompt, seed])
     number = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 1000
-    text = f"I think of {number}. The answer is {number}."
+    return f"I think of {number}. The answer is {number}."
+
+
+def _completion(text: str, *, is_chat: bool) -> dict[str, Any]:
     if is_chat:
         content = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.0}]
         choice: dict[str, Any] = {

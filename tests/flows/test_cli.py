@@ -1,0 +1,236 @@
+"""The command line up to the point where a run would start: plans, and what it refuses."""
+
+import json
+import re
+import sys
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.cli import main
+from qcrd_core.store import Store
+from tests.support.distillation import settings_for, write_settings
+from tests.support.sampling import Sampling
+from tests.support.stub_engine import stub_engine
+from tests.support.tiny_llama import make_tiny_llama
+
+SPEC = {
+    "name": "sums",
+    "source": {"type": "files", "train": "sums.jsonl"},
+    "columns": {"question_id": "id", "question": "text", "gold_answer": "result"},
+    "answer": {"kind": "number", "marker": "The answer is"},
+    "prompt": {"instruction": "Add the numbers."},
+}
+
+
+class _NoEngine:
+    url = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture
+def qcrd(monkeypatch, capsys):
+    """Run the command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["qcrd", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def _settings(folder, **sections):
+    content = settings_for(folder, _NoEngine(), **sections)
+    return write_settings(folder, content)
+
+
+def _own_data(folder, rows=None, spec=SPEC):
+    """A user's data set: its YAML file."""
+    rows = [_row(i) for i in range(20)] if rows is None else rows
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "sums.jsonl").write_text(lines, encoding="utf-8")
+    path = folder / "sums.yaml"
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return path
+
+
+def _row(number):
+    return {"id": f"s{number}", "text": f"What is {number} + 2?", "result": number + 2}
+
+
+def test_dry_run_shows_plan_and_prompt_and_writes_nothing(tmp_path, qcrd):
+    path = _settings(tmp_path)
+
+    code, out, _ = qcrd("run", "--config", path, "--dry-run", "teacher.num_samples=3")
+
+    assert code == 0
+    assert re.search(r"samples +72 wanted = 0 stored \+ 0 reused \+ 72 to sample", out)
+    assert "Question: " in out
+    assert out.splitlines()[-1] == f"qcrd run --config {path} teacher.num_samples=3"
+    assert not (tmp_path / "store").exists()
+
+
+def test_dry_run_of_own_file_shows_its_instruction(tmp_path, qcrd):
+    spec = _own_data(tmp_path)
+    path = _settings(tmp_path, data={"dataset": str(spec)})
+
+    code, out, _ = qcrd("run", "--config", path, "--dry-run")
+
+    assert code == 0
+    assert "Add the numbers.\n\nQuestion: What is" in out
+    counts = re.search(r"sums: (\d+) train, (\d+) validation, (\d+) test questions", out)
+    assert sum(map(int, counts.groups())) == 20
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("teacher.num_smaples=3", "teacher.num_smaples is no known setting"),
+        ("teacher.num_samples=many", "teacher.num_samples must be valid integer.*'many'"),
+        ("teacher.num_samples=1", "teacher.num_samples must be at least 2 for a majority vote"),
+        ("teacher.num_samples", "An override must have the form section.key=value"),
+        ("data.dataset=sums", "data.dataset must be a shipped data set"),
+    ],
+)
+def test_run_with_wrong_setting_exits_with_2(tmp_path, qcrd, override, sentence):
+    code, _, err = qcrd("run", "--config", _settings(tmp_path), override)
+
+    assert code == 2
+    assert re.search(sentence, err)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "must hold at least one row; got none"),
+        ([{"id": "a", "question": "1 + 1?"}], "must have the column text; it has id, question"),
+        ([_row(1), _row(2), _row(1)], "Question ids must be distinct.*got 1 more than once: s1"),
+        ([{**_row(1), "result": "none"}], "A gold answer must be a number"),
+        ([{"id": f"s{i}", "text": "1 + 1?"} for i in range(9)], "must have the column result"),
+    ],
+    ids=["empty", "column", "duplicate", "answer", "no gold"],
+)
+def test_run_with_wrong_questions_exits_with_1(tmp_path, qcrd, rows, sentence):
+    spec = _own_data(tmp_path, rows)
+
+    code, _, err = qcrd("run", "--config", _settings(tmp_path, data={"dataset": str(spec)}))
+
+    assert code == 1
+    assert re.search(sentence, err)
+    assert not (tmp_path / "store").exists()
+
+
+def test_run_without_validation_labels_is_refused_before_sampling(tmp_path, qcrd):
+    spec = {**SPEC, "columns": {"question_id": "id", "question": "text"}}
+    data = {"dataset": str(_own_data(tmp_path, spec=spec)), "label": "majority"}
+
+    code, _, err = qcrd("run", "--config", _settings(tmp_path, data=data))
+
+    assert code == 1
+    assert "Validation questions must have gold answers" in err
+
+
+def test_run_with_teacher_folder_without_tokenizer_exits_with_2(tmp_path, qcrd):
+    folder = make_tiny_llama(tmp_path / "llama")
+    (folder / "tokenizer.json").unlink()
+    teacher = {"model": {"type": "folder", "path": str(folder)}, "endpoints": None}
+
+    code, _, err = qcrd("run", "--config", _settings(tmp_path, teacher=teacher))
+
+    assert code == 2
+    assert re.search("must be a model folder with a tokenizer", err)
+
+
+def _truncate(part):
+    part.write_bytes(part.read_bytes()[:-40])
+
+
+def _date_forward(part):
+    table = pq.read_table(part)
+    metadata = json.loads(table.schema.metadata[b"qcrd"])
+    later = {b"qcrd": json.dumps({**metadata, "version": 99}).encode()}
+    pq.write_table(table.replace_schema_metadata(later), part)
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (_truncate, "must be a whole Parquet file"),
+        (_date_forward, "must have schema version 1 or older; got 99"),
+    ],
+)
+def test_run_on_damaged_part_exits_with_1_and_leaves_it(tmp_path, qcrd, harm, sentence):
+    with stub_engine() as engine:
+        spec = _own_data(tmp_path)
+        content = settings_for(tmp_path, engine, data={"dataset": str(spec)})
+        part = _sample(content)
+    harm(part)
+    before = part.read_bytes()
+
+    code, _, err = qcrd("run", "--config", write_settings(tmp_path, content))
+
+    assert code == 1
+    assert re.search(sentence, err)
+    assert str(part) in err
+    assert part.read_bytes() == before
+
+
+def _sample(content):
+    """Sample all questions into one part."""
+    from qcrd_core.config import validate_config
+    from qcrd_core.datasets.load import load_questions
+    from qcrd_core.datasets.spec import load_spec
+    from qcrd_core.teacher.prepare import prepare_teacher
+
+    content["teacher"]["questions_per_shard"] = 100
+    config = validate_config(content, "test")
+    spec = load_spec(config.data.dataset)
+    train = load_questions(spec, config.data).filter(pl.col("split") == "train")
+    prepared = prepare_teacher(config.teacher.model, config.run.scratch)
+    sampling = Sampling(config, train, spec, prepared)
+    sampling.run()
+    folder = Store(config.run.store, config.run.scratch).local(sampling.plan().folder)
+    (part,) = folder.glob("part-*.parquet")
+    return part
+
+
+def test_import_prints_what_the_configuration_needs(tmp_path, qcrd):
+    rows = [{"q": f"What is {i} + 2?", "gold": i + 2, "said": ["It is 4.", "No"]} for i in range(3)]
+    path = tmp_path / "said.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec = _own_data(tmp_path)
+
+    code, out, _ = qcrd(
+        "import", path, "--store", tmp_path / "store", "--dataset", spec,
+        "--rationales", "said", "--question", "q", "--gold-answer", "gold",
+    )  # fmt: skip
+
+    assert code == 0
+    assert re.search(r"without answer +3 \(50.00%\)", out)
+    assert re.fullmatch(
+        r"teacher.model='\{type: imported, generation: \"[0-9a-f]{12}\"\}'", out.splitlines()[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run",), "--config"),
+        (("predict", "nowhere", "q.jsonl"), "A student must be a folder that a run made"),
+        (("predict", "nowhere", "q.jsonl", "--output", "a.txt"), "The output must end in"),
+        (("run", "--config", "absent.yaml"), "absent.yaml must be a readable YAML file"),
+    ],
+)
+def test_command_with_wrong_arguments_exits_with_2(qcrd, arguments, sentence):
+    code, out, err = qcrd(*arguments)
+
+    assert code == 2
+    assert sentence in out + err

@@ -1,0 +1,331 @@
+"""The whole of `qcrd run`, as a user starts it: real Prefect server, real DeepSpeed jobs.
+
+The teacher is a stub of the engine's protocol, so that the runs are short; the real engine is in
+test_vllm.py.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+from data_schemas import Metrics, Rationales, Scores
+from qcrd_core.teacher.launch import free_port
+from tests.support.distillation import (
+    NUM_TRAIN,
+    open_run,
+    qcrd,
+    rationales,
+    settings_for,
+    start_qcrd,
+    taught_teacher,
+    write_settings,
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+NUM_SAMPLES = 5 * NUM_TRAIN
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory):
+    """A Prefect server for all runs but the first: an embedded one costs each run ten seconds."""
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("PREFECT_API_URL", url)
+        try:
+            _wait(lambda: _is_healthy(url), 120)
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody disturbed, with an embedded Prefect server."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch, taught_teacher() as engine:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        content = settings_for(folder, engine)
+        done = qcrd("run", "--config", write_settings(folder, content))
+    assert done.returncode == 0, done.stderr
+    return content, open_run(content), done
+
+
+def test_run_ends_with_student_report_and_next_command(whole):
+    _, context, done = whole
+    folder = context.store.local(context.paths.best_student)
+    model = T5ForConditionalGeneration.from_pretrained(folder, use_safetensors=True)
+    prompt = AutoTokenizer.from_pretrained(folder)("predict: How many?", return_tensors="pt")
+
+    assert model.generate(**prompt, max_new_tokens=2).shape[1] > 1
+    assert context.store.exists(context.paths.report)
+    assert done.stdout.splitlines()[-1].endswith(f" predict {folder} FILE.jsonl")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_run_keeps_every_rationale_negative_and_score(whole):
+    _, context, _ = whole
+    negatives = context.store.read_table(context.paths.negatives(2), Rationales)
+    scores = context.store.read_table(context.paths.scores(2), Scores)
+
+    assert rationales(context).height == NUM_SAMPLES
+    assert negatives["model"].unique().to_list() == ["checkpoints/round=001/student"]
+    assert negatives.height == NUM_TRAIN
+    assert scores["source"].unique().sort().to_list() == ["teacher", "student"]
+
+
+def test_run_measures_each_stage_and_drops_its_checkpoints(whole):
+    _, context, _ = whole
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+
+    assert metrics["stage"].unique().sort().to_list() == [
+        "data", "discriminator", "negatives", "test", "timing", "train", "validation", "vote",
+    ]  # fmt: skip
+    assert metrics.filter(pl.col("stage") == "test")["round"].n_unique() == 1
+    assert not context.store.exists(f"{context.paths.root}/checkpoints")
+
+
+def test_run_again_says_that_it_is_complete_and_asks_nothing(whole):
+    content, _, done = whole
+    path = Path(content["run"]["store"]).parent / "settings.yaml"
+
+    again = qcrd("run", "--config", path)  # the engine is gone: any request would fail
+
+    assert again.returncode == 0
+    assert "(complete)" in again.stdout
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+
+
+def test_predict_answers_a_file_and_measures_it(whole, tmp_path):
+    _, context, _ = whole
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "Tom had 3 apples and got 4. How many?"}\n' * 2)
+
+    done = qcrd("predict", context.store.local(context.paths.best_student), path)
+
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "mine.predictions.jsonl").read_text().splitlines()
+    assert json.loads(lines[1])["question"] == "Tom had 3 apples and got 4. How many?"
+    assert done.stdout.splitlines()[-1].endswith("mine.predictions.jsonl")
+
+
+def _sampled_one_part(context):
+    folder = Path(context["run"]["store"], "datasets")
+    return any(folder.rglob("part-*.parquet"))
+
+
+def _trained_two_steps(context):
+    folder = Path(context["run"]["store"], "runs")
+    return any(folder.rglob("checkpoints/round=001/engine/step=*/DONE"))
+
+
+def _validated_round_zero(context):
+    folder = Path(context["run"]["store"], "runs")
+    return any(folder.rglob("metrics/validation-round=000.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "delay"),
+    [(_sampled_one_part, 0), (_trained_two_steps, 0), (_validated_round_zero, 0.6)],
+    ids=["sampling", "training", "negatives"],
+)
+def test_run_killed_and_started_again_ends_as_the_undisturbed_one(
+    whole, tmp_path, prefect_server, moment, delay
+):
+    undisturbed = whole[1]
+    # A step takes a few milliseconds: a checkpoint after each lets the kill fall between two.
+    training = {"checkpoint_seconds": 0.001}
+    with taught_teacher(delay_seconds=0.05) as engine:
+        content = settings_for(
+            tmp_path, engine, training=training, teacher={"concurrency": 4, "shards_in_flight": 1}
+        )
+        path = write_settings(tmp_path, content)
+        first = start_qcrd("run", "--config", path, log=tmp_path / "log")
+        _wait(lambda: moment(content), 120)
+        time.sleep(delay)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        stored = sum(pl.read_parquet(p).height for p in tmp_path.rglob("generation=*/*.parquet"))
+        num_asked = engine.num_asked
+        again = qcrd("run", "--config", path)
+
+        assert again.returncode == 0, again.stderr
+        assert engine.num_asked - num_asked == NUM_SAMPLES - stored
+    context = open_run(content)
+    assert context.paths.run_id == undisturbed.paths.run_id
+    assert_frame_equal(rationales(context), rationales(undisturbed))
+    assert _student(context).keys() == _student(undisturbed).keys()
+    assert all((_student(context)[k] == v).all() for k, v in _student(undisturbed).items())
+
+
+def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path, prefect_server):
+    with taught_teacher(delay_seconds=0.2) as engine:
+        path = write_settings(tmp_path, settings_for(tmp_path, engine))
+        run = start_qcrd("run", "--config", path, log=tmp_path / "log")
+        _wait(lambda: engine.num_asked > 0, 120)
+        run.send_signal(signal.SIGINT)
+        code = run.wait(60)
+
+    said = (tmp_path / "log").read_text()
+    assert code == 130
+    assert said.splitlines()[-1].startswith("Stopped. What is finished is kept")
+    assert not _processes_of(run.pid)
+
+
+def test_second_process_on_a_run_is_refused(tmp_path, prefect_server):
+    with taught_teacher(delay_seconds=1.0) as engine:
+        path = write_settings(tmp_path, settings_for(tmp_path, engine))
+        first = start_qcrd("run", "--config", path, log=tmp_path / "log")
+        _wait(lambda: engine.num_asked > 0, 120)
+        second = qcrd("run", "--config", path)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+
+    assert second.returncode == 1
+    assert re.search(
+        rf"A run can be worked on by one process only; .*process {first.pid}\b", second.stderr
+    )
+
+
+def _student_without_tokenizer(folder, content, engine):
+    model = folder / "student"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "t5"}')
+    content["student"]["model"] = {"type": "folder", "path": str(model)}
+
+
+def _short_student(folder, content, engine):
+    content["student"]["max_input_tokens"] = 8
+
+
+def _short_teacher(folder, content, engine):
+    engine.max_model_len = 260
+
+
+def _store_below_a_file(folder, content, engine):
+    (folder / "file").write_text("")
+    content["run"]["store"] = str(folder / "file" / "store")
+
+
+def _silent_endpoint(folder, content, engine):
+    content["teacher"]["endpoints"] = [f"http://127.0.0.1:{free_port()}/v1"]
+
+
+def _no_answers(folder, content, engine):
+    engine.writer = lambda prompt, seed: " I would rather not say."
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "sentence"),
+    [
+        (_student_without_tokenizer, 2, "A model must come with a tokenizer; got none from"),
+        (_short_student, 1, "A question must fit into student.max_input_tokens = 8; 38 do not"),
+        (_short_teacher, 1, "A prompt and its completion must fit into the teacher's context"),
+        (_store_below_a_file, 1, "must be writable"),
+        (_silent_endpoint, 1, "must answer as an OpenAI-compatible server does"),
+        (_no_answers, 1, "A rationale must end in an answer of kind number .* none of 120 does"),
+    ],
+)
+def test_run_that_cannot_work_ends_with_one_sentence(
+    tmp_path, prefect_server, harm, code, sentence
+):
+    with taught_teacher() as engine:
+        content = settings_for(tmp_path, engine)
+        harm(tmp_path, content, engine)
+        done = qcrd("run", "--config", write_settings(tmp_path, content))
+
+    assert done.returncode == code, done.stderr
+    assert re.search(sentence, done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_run_over_imported_rationales_starts_no_teacher(tmp_path, prefect_server):
+    rows = [
+        {
+            "q": f"What is {i} + 2?",
+            "gold": i + 2,
+            "said": [f"{i} + 2 = {i + 2}."] * 3 + ["It is 0."],
+        }
+        for i in range(30)
+    ]
+    path = tmp_path / "said.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {
+        "name": "sums",
+        "source": {"type": "files", "train": "said.jsonl"},
+        "columns": {"question": "q", "gold_answer": "gold"},
+        "answer": {"kind": "number"},
+    }
+    (tmp_path / "sums.yaml").write_text(yaml.safe_dump(spec))
+    with taught_teacher() as engine:
+        content = settings_for(tmp_path, engine)
+    store, dataset = content["run"]["store"], str(tmp_path / "sums.yaml")
+    brought = qcrd(
+        "import", path, "--store", store, "--dataset", dataset, "--rationales", "said",
+        "--question", "q", "--gold-answer", "gold",
+    )  # fmt: skip
+    content["data"] = {"dataset": dataset}
+    setting = brought.stdout.splitlines()[-1].removeprefix("teacher.model='").removesuffix("'")
+    content["teacher"] = {"model": yaml.safe_load(setting), "num_samples": 4}
+    content["training"]["num_rounds"] = 1
+
+    done = qcrd("run", "--config", write_settings(tmp_path, content))
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"teacher, majority, training questions +100.0%", done.stdout)
+
+
+def _student(context):
+    return load_file(context.store.local(context.paths.best_student) / "model.safetensors")
+
+
+def _wait(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _is_healthy(url):
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _processes_of(session):
+    """Processes that still run in a session."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == session and (entry / "cmdline").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

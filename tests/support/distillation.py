@@ -1,0 +1,139 @@
+"""A whole run at tiny size: word problems, a teacher that is mostly right, real DeepSpeed jobs.
+
+`qcrd` runs as a child process, as a user starts it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from qcrd_core.config import validate_config
+from qcrd_core.context import RunContext
+from qcrd_core.datasets.word_problems import generate
+from tests.support.stub_engine import StubEngine, stub_engine
+
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 24, 6, 8
+_TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+
+
+@contextmanager
+def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
+    """An engine that knows the word problems: four of five samples are right."""
+    questions = generate(0, num_train=1000, num_validation=200, num_test=400)
+    gold = {
+        f"Question: {text}\nAnswer:": (target, answer)
+        for text, target, answer in questions.select(
+            "question", "gold_target", "gold_answer"
+        ).iter_rows()
+    }
+
+    def write(prompt: str, seed: int) -> str:
+        target, answer = gold[prompt]
+        number = int(answer) + (seed % 5 == 0) * (1 + seed % 7)
+        return f" {target} = {number}. The answer is {number}."
+
+    with stub_engine(writer=write, **settings) as engine:
+        yield engine
+
+
+def settings_for(folder: Path, engine: StubEngine, **sections: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run of three rounds with negatives from the round before."""
+    content: dict[str, Any] = {
+        "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
+        "data": {
+            "dataset": "word_problems",
+            "max_train": NUM_TRAIN,
+            "max_validation": NUM_VALIDATION,
+            "max_test": NUM_TEST,
+        },
+        "teacher": {
+            "model": {"type": "hub", "name": "stub"},
+            "endpoints": [engine.url],
+            "api": "completions",
+            "questions_per_shard": 4,
+        },
+        "negatives": {"lag": 1, "max_new_tokens": 12},
+        "discriminator": {
+            "model": _TINY,
+            "pretrain_steps": 5,
+            "update_steps": 2,
+            "batch_size": 8,
+            "max_tokens": 128,
+        },
+        "student": {"model": {**_TINY, "vocab_size": 256}, "max_input_tokens": 128},
+        "training": {
+            "num_rounds": 3,
+            "steps_per_round": 4,
+            "global_batch_size": 4,
+            "micro_batch_size": 4,
+        },
+        "evaluation": {"max_new_tokens": 8},
+    }
+    for name, section in sections.items():
+        content[name] = {**content.get(name, {}), **section}
+    return content
+
+
+def write_settings(folder: Path, content: dict[str, Any]) -> Path:
+    """Write settings where `--config` finds them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """`qcrd` with arguments, by this interpreter."""
+    start = "from flows.cli import main; main()"
+    return [sys.executable, "-c", start, *map(str, arguments)]
+
+
+def qcrd(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `qcrd` to its end."""
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env=_environment(),
+    )
+
+
+def start_qcrd(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start `qcrd` as the leader of a process group of its own."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command(*arguments),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_environment(),
+        )
+
+
+def open_run(content: dict[str, Any]) -> RunContext:
+    """Open the one run of a store."""
+    config = validate_config(content, "test")
+    (run_id,) = os.listdir(Path(config.run.store, "runs"))
+    return RunContext.open(config, run_id)
+
+
+def rationales(context: RunContext) -> pl.DataFrame:
+    """What the teacher wrote, without what a second run may change."""
+    from qcrd_core.stages.sampling import read_rationales
+
+    return read_rationales(context).drop("created_at", "run_id")
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": root, "COLUMNS": "100"}
