@@ -150,14 +150,13 @@ def _validated_round_zero(context):
     return any(folder.rglob("metrics/validation-round=000.parquet"))
 
 
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     ("moment", "delay"),
     [(_sampled_one_part, 0), (_trained_two_steps, 0), (_validated_round_zero, 0.6)],
     ids=["sampling", "training", "negatives"],
 )
-def test_run_killed_and_started_again_ends_as_the_undisturbed_one(
-    whole, tmp_path, prefect_server, moment, delay
-):
+def test_run_killed_and_started_again_ends_as_the_undisturbed_one(whole, tmp_path, moment, delay):
     undisturbed = whole[1]
     # A step takes a few milliseconds: a checkpoint after each lets the kill fall between two.
     training = {"checkpoint_seconds": 0.001}
@@ -184,7 +183,8 @@ def test_run_killed_and_started_again_ends_as_the_undisturbed_one(
     assert all((_student(context)[k] == v).all() for k, v in _student(undisturbed).items())
 
 
-def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path, prefect_server):
+@pytest.mark.usefixtures("prefect_server")
+def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path):
     with taught_teacher(delay_seconds=0.2) as engine:
         path = write_settings(tmp_path, settings_for(tmp_path, engine))
         run = start_qcrd("run", "--config", path, log=tmp_path / "log")
@@ -198,7 +198,8 @@ def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path, prefe
     assert not _processes_of(run.pid)
 
 
-def test_second_process_on_a_run_is_refused(tmp_path, prefect_server):
+@pytest.mark.usefixtures("prefect_server")
+def test_second_process_on_a_run_is_refused(tmp_path):
     with taught_teacher(delay_seconds=1.0) as engine:
         path = write_settings(tmp_path, settings_for(tmp_path, engine))
         first = start_qcrd("run", "--config", path, log=tmp_path / "log")
@@ -213,34 +214,35 @@ def test_second_process_on_a_run_is_refused(tmp_path, prefect_server):
     )
 
 
-def _student_without_tokenizer(folder, content, engine):
+def _student_without_tokenizer(*, folder, content, **_):
     model = folder / "student"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "t5"}')
     content["student"]["model"] = {"type": "folder", "path": str(model)}
 
 
-def _short_student(folder, content, engine):
+def _short_student(*, content, **_):
     content["student"]["max_input_tokens"] = 8
 
 
-def _short_teacher(folder, content, engine):
+def _short_teacher(*, engine, **_):
     engine.max_model_len = 260
 
 
-def _store_below_a_file(folder, content, engine):
+def _store_below_a_file(*, folder, content, **_):
     (folder / "file").write_text("")
     content["run"]["store"] = str(folder / "file" / "store")
 
 
-def _silent_endpoint(folder, content, engine):
+def _silent_endpoint(*, content, **_):
     content["teacher"]["endpoints"] = [f"http://127.0.0.1:{free_port()}/v1"]
 
 
-def _no_answers(folder, content, engine):
-    engine.writer = lambda prompt, seed: " I would rather not say."
+def _no_answers(*, engine, **_):
+    engine.writer = lambda *_: " I would rather not say."
 
 
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     ("harm", "code", "sentence"),
     [
@@ -252,12 +254,10 @@ def _no_answers(folder, content, engine):
         (_no_answers, 1, "A rationale must end in an answer of kind number .* none of 120 does"),
     ],
 )
-def test_run_that_cannot_work_ends_with_one_sentence(
-    tmp_path, prefect_server, harm, code, sentence
-):
+def test_run_that_cannot_work_ends_with_one_sentence(tmp_path, harm, code, sentence):
     with taught_teacher() as engine:
         content = settings_for(tmp_path, engine)
-        harm(tmp_path, content, engine)
+        harm(folder=tmp_path, content=content, engine=engine)
         done = qcrd("run", "--config", write_settings(tmp_path, content))
 
     assert done.returncode == code, done.stderr
@@ -265,7 +265,8 @@ def test_run_that_cannot_work_ends_with_one_sentence(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_run_over_imported_rationales_starts_no_teacher(tmp_path, prefect_server):
+@pytest.mark.usefixtures("prefect_server")
+def test_run_over_imported_rationales_starts_no_teacher(tmp_path):
     rows = [
         {
             "q": f"What is {i} + 2?",

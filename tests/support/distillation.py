@@ -123,8 +123,8 @@ def start_qcrd(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
 def open_run(content: dict[str, Any]) -> RunContext:
     """Open the one run of a store."""
     config = validate_config(content, "test")
-    (run_id,) = os.listdir(Path(config.run.store, "runs"))
-    return RunContext.open(config, run_id)
+    (folder,) = Path(config.run.store, "runs").iterdir()
+    return RunContext.open(config, folder.name)
 
 
 def rationales(context: RunContext) -> pl.DataFrame:

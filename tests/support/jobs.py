@@ -1,0 +1,82 @@
+"""Functions for `run_job` to run in a child process, each with one way to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qcrd_core.errors import TrainingError
+from qcrd_core.processes import Emit
+
+_STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def succeed(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Report two events, then return the payload and what the caller can only learn here."""
+    emit({"step": 1})
+    emit({"step": 2})
+    print("written by the job")  # noqa: T201  (to the log)
+    return {**payload, "pid": os.getpid(), "variable": os.environ.get("QCRD_TEST_VARIABLE")}
+
+
+def lose(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Raise an error of our own."""
+    msg = "The loss must stay finite; got nan."
+    raise TrainingError(msg)
+
+
+def crash(payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Raise a foreign error."""
+    return {"value": payload["absent"]}
+
+
+def unsendable(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Return what no pipe carries."""
+    return {"value": lambda: None}
+
+
+def leave(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """End the process as `sys.exit` in some library would."""
+    print("leaving early", flush=True)  # noqa: T201
+    sys.exit(3)
+
+
+def die(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Be killed as the kernel does when memory runs out."""
+    print("last words", flush=True)  # noqa: T201
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def abandon(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Return while a process of one's own, deaf to SIGTERM, goes on."""
+    return {"pids": [os.getpid(), _start_stubborn().pid]}
+
+
+def stay(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Report one's processes and work on; on SIGTERM write the file `payload` names."""
+
+    def stop(_number: int, _frame: object) -> None:
+        Path(payload["stopped"]).write_text("cleanly", encoding="utf-8")
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    emit({"pids": [os.getpid(), _start_stubborn().pid]})
+    time.sleep(600)
+    return {}
+
+
+def ignore(_payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Report one's process and stay, whatever is asked."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    emit({"pids": [os.getpid()]})
+    time.sleep(600)
+    return {}
+
+
+def _start_stubborn() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", _STUBBORN])
