@@ -65,7 +65,9 @@ def write_part(frame: pl.DataFrame, table: type[Table], sink: pa.NativeFile) -> 
     metadata = {"table": table.table_name, "version": table.version, "num_rows": valid.height}
     arrow = valid.to_arrow(compat_level=pl.CompatLevel.oldest())
     merged = {**(arrow.schema.metadata or {}), METADATA_KEY: json.dumps(metadata).encode()}
-    pq.write_table(arrow.replace_schema_metadata(merged), sink, compression="zstd")
+    # Neither Parquet nor Arrow's zstd notices a changed byte by itself.
+    arrow = arrow.replace_schema_metadata(merged)
+    pq.write_table(arrow, sink, compression="zstd", write_page_checksum=True)
 
 
 def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataFrame:
@@ -84,23 +86,23 @@ def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataF
             table, was written by a newer version, or breaks a rule of the schema.
     """
     try:
-        arrow = pq.read_table(source)
-    except (pa.ArrowInvalid, OSError) as error:
+        arrow = pq.read_table(source, page_checksum_verification=True)
+        stored = _stored_metadata(arrow, where)
+        frame = _to_polars(arrow)
+    except (pa.ArrowException, OSError, UnicodeError, pl.exceptions.PanicException) as error:
         msg = (
             f"{where} must be a whole Parquet file; got {error}. Delete the file and run again: "
             "rows that are stored elsewhere are kept, its own are made again."
         )
         raise SchemaMismatchError(msg) from error
-    frame = _to_polars(arrow)
-    stored = _stored_metadata(arrow, where)
-    if stored.get("table") != table.table_name:
+    if stored["table"] != table.table_name:
         msg = (
             f"{where} must be a qcrd {table.table_name} table; its metadata says "
-            f"{stored.get('table')!r}. Move the file out of the store or bring it in with "
+            f"{stored['table']!r}. Move the file out of the store or bring it in with "
             "`qcrd import`."
         )
         raise SchemaMismatchError(msg)
-    version = int(stored["version"])
+    version = stored["version"]
     if version > table.version:
         msg = (
             f"{where} must have schema version {table.version} or older; got {version}. It was "
@@ -109,9 +111,9 @@ def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataF
         raise SchemaMismatchError(msg)
     if version < table.version:
         frame = table.migrate(frame, version)
-    if stored.get("num_rows") != frame.height:
+    if stored["num_rows"] != frame.height:
         msg = (
-            f"{where} must have the {stored.get('num_rows')} rows its metadata names; got "
+            f"{where} must have the {stored['num_rows']} rows its metadata names; got "
             f"{frame.height}. Delete the file and run again."
         )
         raise SchemaMismatchError(msg)
@@ -134,8 +136,16 @@ def _stored_metadata(arrow: pa.Table, where: str) -> dict[str, Any]:
             "with `qcrd import`."
         )
         raise SchemaMismatchError(msg)
-    stored: dict[str, Any] = json.loads(raw)
-    return stored
+    try:
+        stored = json.loads(raw)
+        return {
+            "table": str(stored["table"]),
+            "version": int(stored["version"]),
+            "num_rows": int(stored["num_rows"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{where} must have whole qcrd metadata; got {raw!r}. Delete the file and run again."
+        raise SchemaMismatchError(msg) from error
 
 
 def _validated(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFrame:

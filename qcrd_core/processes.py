@@ -72,7 +72,9 @@ def run_job(
     log.parent.mkdir(parents=True, exist_ok=True)
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(target, dict(payload), str(log), sender))
+    # The fork server's environment is that of its first job; each job gets today's.
+    arguments = (target, dict(payload), str(log), sender, dict(os.environ))
+    process = context.Process(target=_child, args=arguments)
     process.start()
     sender.close()
     try:
@@ -174,9 +176,13 @@ def _context() -> Any:
     return context
 
 
-def _child(target: str, payload: dict[str, Any], log: str, sender: Connection) -> None:
+def _child(
+    target: str, payload: dict[str, Any], log: str, sender: Connection, environment: dict[str, str]
+) -> None:
     os.setsid()
     die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -211,7 +217,8 @@ def _receive(receiver: Connection, on_event: Emit | None) -> tuple[str, Any] | N
 
 def _end_job(process: Any, grace_seconds: float) -> None:
     if process.is_alive():
-        _signal_group(process.pid, signal.SIGTERM)
+        if not _signal_group(process.pid, signal.SIGTERM):
+            process.terminate()  # so young that it leads no group yet
         process.join(grace_seconds)
     # Ranks of a training job share its session; none may outlive it.
     _signal_group(process.pid, signal.SIGKILL)
@@ -220,7 +227,8 @@ def _end_job(process: Any, grace_seconds: float) -> None:
         process.join(1.0)
 
 
-def _signal_group(pid: int | None, number: int) -> None:
+def _signal_group(pid: int, number: int) -> bool:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if pid is not None:
-            os.killpg(pid, number)
+        os.killpg(pid, number)
+        return True
+    return False

@@ -1,5 +1,7 @@
 """A plan in words, for `--dry-run` and for the head of a run."""
 
+import textwrap
+
 import polars as pl
 
 from qcrd_core.report.summary import teacher_name
@@ -7,6 +9,8 @@ from qcrd_core.report.text import visible
 from qcrd_core.stages.plan import RunPlan
 from qcrd_core.teacher.client import Prompt
 from qcrd_core.teacher.rendering import estimate_tokens
+
+_NAME_WIDTH, _WIDTH = 16, 98
 
 
 def describe_plan(plan: RunPlan) -> str:
@@ -41,7 +45,7 @@ def describe_plan(plan: RunPlan) -> str:
         ("student", _model_name(config.student.model)),
         ("discriminator", _model_name(config.discriminator.model)),
     ]
-    return "\n".join(f"  {name:<16}{visible(value)}" for name, value in rows)
+    return "\n".join(_row(name, visible(value)) for name, value in rows)
 
 
 def describe_prompt(prompt: Prompt) -> str:
@@ -49,6 +53,15 @@ def describe_prompt(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return visible(prompt)
     return "\n".join(f"[{message['role']}]\n{visible(message['content'])}" for message in prompt)
+
+
+def _row(name: str, value: str) -> str:
+    # A path is kept whole: a cut one could not be opened.
+    lines = textwrap.wrap(
+        value, _WIDTH - _NAME_WIDTH, break_long_words=False, break_on_hyphens=False
+    )
+    indent = "\n" + " " * (_NAME_WIDTH + 2)
+    return f"  {name:<{_NAME_WIDTH}}{indent.join(lines)}"
 
 
 def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:

@@ -1,8 +1,12 @@
 """The store's promises: whole or absent, refused with a sentence, nothing harmed."""
 
+import contextlib
 import json
 import logging
 import resource
+import signal
+import subprocess
+import sys
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -14,6 +18,16 @@ from qcrd_core.errors import DataError, StoreError
 from qcrd_core.store import DONE, Store, part_name
 
 PART = "runs/a/part-1.parquet"
+
+_KILLED_MIDWAY = """
+import resource, signal, sys
+from pathlib import Path
+from qcrd_core.store import Store
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+Store(sys.argv[1], Path(sys.argv[1])).write_bytes("runs/a/part-1.parquet", bytes(1_000_000))
+"""
 
 
 @pytest.fixture
@@ -45,6 +59,25 @@ def _change_metadata(store, **change):
     content = json.loads(table.schema.metadata[METADATA_KEY]) | change
     metadata = {**table.schema.metadata, METADATA_KEY: json.dumps(content).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def _publish(store, content):
+    source = store.local("runs/_tmp-student")
+    source.mkdir(parents=True)
+    (source / "weights").write_text(content, encoding="utf-8")
+    store.publish_folder(source, "runs/student")
+    assert not source.exists()
+
+
+@contextlib.contextmanager
+def _largest_file(num_bytes):
+    """A disk that fills up, for one process: a write beyond the limit fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_table_written_is_read_back_sorted_by_key(store):
@@ -122,12 +155,8 @@ def test_part_name_depends_on_the_set_of_keys_alone():
 
 
 def test_published_folder_appears_whole_and_replaces_the_old_one(store):
-    for content in ("old", "new"):
-        source = store.local("runs/_tmp-student")
-        source.mkdir(parents=True)
-        (source / "weights").write_text(content, encoding="utf-8")
-        store.publish_folder(source, "runs/student")
-        assert not source.exists()
+    _publish(store, "old")
+    _publish(store, "new")
     folder = store.fetch_folder("runs/student")
     assert (folder / "weights").read_text(encoding="utf-8") == "new"
     assert list(json.loads((folder / DONE).read_text(encoding="utf-8"))) == ["weights"]
@@ -152,12 +181,63 @@ def test_store_with_unknown_scheme_is_refused(tmp_path):
 
 def test_write_that_the_disk_refuses_half_way_leaves_nothing_and_keeps_the_rest(store):
     store.write_bytes("runs/kept", b"kept")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(StoreError, match=r"runs/big must be writable; got .*File too large"):
-            store.write_bytes("runs/big", b"x" * 1_000_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        _largest_file(100_000),
+        pytest.raises(StoreError, match=r"runs/big must be writable; got .*File too large"),
+    ):
+        store.write_bytes("runs/big", b"x" * 1_000_000)
     assert [path.name for path in store.local("runs").iterdir()] == ["kept"]
     assert store.read_bytes("runs/kept") == b"kept"
+
+
+def test_write_by_a_process_killed_half_way_leaves_no_part(store):
+    command = [sys.executable, "-c", _KILLED_MIDWAY, str(store)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGXFSZ
+    assert [path.stat().st_size for path in store.local("runs/a").iterdir()] == [100_000]
+    assert store.list("runs/a") == []
+    assert store.read_table("runs/a", Predictions).is_empty()
+
+
+def test_publish_folder_that_the_disk_refuses_keeps_the_old_one(store):
+    _publish(store, "old")
+    source = store.local("runs/_tmp-student")
+    source.mkdir()
+    (source / "weights").write_text("new", encoding="utf-8")
+    with (
+        _largest_file(10),
+        pytest.raises(StoreError, match=r"runs/student must be writable; got File too large"),
+    ):
+        store.publish_folder(source, "runs/student")
+    assert (store.fetch_folder("runs/student") / "weights").read_text(encoding="utf-8") == "old"
+
+
+def test_delete_of_file_folder_and_nothing_leaves_the_rest(store):
+    for name in ("a/b/c", "a/d", "e"):
+        store.write_bytes(f"runs/{name}", b"1")
+    for name in ("runs/a/d", "runs/a/b", "runs/a/b"):
+        store.delete(name)
+    assert store.list("runs") == ["a", "e"]
+    assert store.list("runs/a") == []
+
+
+def test_list_with_suffix_leaves_out_other_names_and_temporaries(store):
+    for name in ("b.json", "a.json", "c.txt", "_tmp-d.json"):
+        store.write_json(f"runs/{name}", {})
+    assert store.list("runs", suffix=".json") == ["a.json", "b.json"]
+    assert store.list("none") == []
+
+
+def test_read_json_that_is_none_is_refused(store):
+    store.write_bytes("runs/config.json", b'{"half": ')
+    with pytest.raises(StoreError, match=r"runs/config\.json must be valid JSON; got Expecting"):
+        store.read_json("runs/config.json")
+
+
+def test_read_bytes_of_absent_file_is_refused(store):
+    with pytest.raises(StoreError, match=r"runs/none must be readable; got .*No such file"):
+        store.read_bytes("runs/none")
+
+
+def test_check_writable_leaves_nothing(store):
+    store.check_writable()
+    assert list(store.local("").iterdir()) == []
