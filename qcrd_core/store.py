@@ -243,13 +243,13 @@ class Store:
         Raises:
             StoreError: If the store refuses.
         """
-        hashes = {
-            path.relative_to(source).as_posix(): file_hash(path)
-            for path in sorted(source.rglob("*"))
-            if path.is_file() and path.name != DONE
-        }
         target = self.local(rel)
         with self._explained(rel, "writable"):
+            hashes = {
+                path.relative_to(source).as_posix(): file_hash(path)
+                for path in sorted(source.rglob("*"))
+                if path.is_file() and path.name != DONE
+            }
             _write_done(source, hashes)
             fsync_tree(source)
             self.delete(rel)

@@ -1,0 +1,234 @@
+"""The store on an S3 server: a real one that speaks the protocol, in this process."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from data_schemas import Predictions
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.store import DONE, Store
+
+ROOT = Path(__file__).parents[2]
+STUDENT = "runs/a/checkpoints/student"
+_PUBLISH = """
+import sys
+from pathlib import Path
+from qcrd_core.store import Store
+
+url, scratch, source, rel = sys.argv[1:]
+Store(url, Path(scratch)).publish_folder(Path(source), rel)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "some-secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def url(server):
+    host, port = server.get_host_and_port()
+    return f"{_url(f'{host}:{port}')}&allow_bucket_creation=true"
+
+
+@pytest.fixture
+def store(url, tmp_path):
+    return Store(url, tmp_path / "one")
+
+
+@pytest.fixture
+def elsewhere(url, tmp_path):
+    """The same store on another machine: its mirror is empty."""
+    return Store(url, tmp_path / "other")
+
+
+def _url(endpoint):
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    return f"s3://{bucket}/some/prefix?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+
+
+def _rows(*names):
+    rows = [{"question_id": name, "round": 0, "split": "test", "text": "4"} for name in names]
+    nothing = pl.lit(None)
+    return pl.DataFrame(rows).with_columns(
+        answer=pl.col("text"), gold_answer=nothing, is_correct=nothing
+    )
+
+
+def _publish(store, rel=STUDENT, **files):
+    source = store.local(rel).with_name("_tmp-student")
+    shutil.rmtree(source, ignore_errors=True)
+    for name, content in files.items():
+        path = source / "deep" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    store.publish_folder(source, rel)
+    assert not source.exists()
+
+
+def _content(folder):
+    return {path.name: path.read_bytes() for path in (folder / "deep").iterdir()}
+
+
+def test_tables_written_are_read_back_as_one(store, elsewhere):
+    store.write_table("runs/a/part-2.parquet", _rows("b", "c"), Predictions)
+    store.write_table("runs/a/part-1.parquet", _rows("a"), Predictions)
+    assert elsewhere.read_table("runs/a", Predictions)["question_id"].to_list() == ["a", "b", "c"]
+    assert elsewhere.read_table("runs/none", Predictions).is_empty()
+
+
+def test_write_table_with_duplicate_key_puts_no_object(store):
+    with pytest.raises(DataError, match="primary_key"):
+        store.write_table("runs/a/part-1.parquet", _rows("a", "a"), Predictions)
+    assert not store.exists("runs/a")
+
+
+def test_list_names_files_and_folders_but_no_temporary(store):
+    for name in ("b.json", "a.json", "c.txt", "folder/d.json", "_tmp-e.json"):
+        store.write_json(f"runs/{name}", {"name": name})
+    assert store.list("runs") == ["a.json", "b.json", "c.txt", "folder"]
+    assert store.list("runs", suffix=".json") == ["a.json", "b.json"]
+    assert store.list("none") == []
+
+
+def test_file_larger_than_one_request_is_read_back(store, elsewhere):
+    content = bytes(range(256)) * 48_000  # 12 MB: pyarrow puts it in parts of 10 MB
+    store.write_bytes("runs/large", content)
+    assert elsewhere.read_bytes("runs/large") == content
+
+
+def test_delete_removes_file_folder_and_mirror(store):
+    store.write_json("runs/a/config.json", {})
+    _publish(store, weights=b"1")
+    store.delete("runs/a/config.json")
+    assert store.list("runs/a") == ["checkpoints"]
+    store.delete("runs/a")
+    store.delete("runs/a")
+    assert not store.exists("runs/a")
+    assert not store.local("runs/a").exists()
+
+
+def test_published_folder_is_fetched_whole_by_another_machine(store, elsewhere):
+    files = {"weights": bytes(11_000_000), "config": b"{}"}
+    _publish(store, **files)
+    assert _content(elsewhere.fetch_folder(STUDENT)) == files
+    assert _content(store.fetch_folder(STUDENT)) == files
+    assert elsewhere.local(STUDENT) != store.local(STUDENT)
+
+
+def test_fetch_folder_by_all_ranks_at_once_gives_each_the_whole(store, elsewhere):
+    files = {"weights": bytes(1_000_000), "config": b"{}"}
+    _publish(store, **files)
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(elsewhere.fetch_folder, [STUDENT] * 4))
+    assert len(set(folders)) == 1
+    assert _content(folders[0]) == files
+
+
+def test_fetch_folder_published_anew_elsewhere_is_not_the_mirrored_one(store, elsewhere):
+    _publish(store, weights=b"old", extra=b"old")
+    elsewhere.fetch_folder(STUDENT)
+    _publish(store, weights=b"new")
+    assert _content(elsewhere.fetch_folder(STUDENT)) == {"weights": b"new"}
+    assert store.list(f"{STUDENT}/deep") == ["weights"]
+
+
+def test_fetch_folder_whose_mirror_was_lost_or_cut_short_downloads_again(store, elsewhere):
+    _publish(store, weights=b"1")
+    shutil.rmtree(store.local(STUDENT))
+    half = elsewhere.local(STUDENT) / "deep"
+    half.mkdir(parents=True)
+    (half / "left-over").write_bytes(b"half")
+    assert _content(elsewhere.fetch_folder(STUDENT)) == {"weights": b"1"}
+    assert _content(store.fetch_folder(STUDENT)) == {"weights": b"1"}
+
+
+def test_fetch_folder_without_done_is_refused(store, elsewhere):
+    store.write_bytes(f"{STUDENT}/weights", b"half")
+    assert not elsewhere.is_published(STUDENT)
+    with pytest.raises(StoreError, match=r"student must be a finished folder; its DONE file is"):
+        elsewhere.fetch_folder(STUDENT)
+
+
+def test_fetch_folder_with_an_exchanged_file_is_refused(store, elsewhere):
+    _publish(store, weights=b"right")
+    store.write_bytes(f"{STUDENT}/deep/weights", b"wrong")
+    with pytest.raises(StoreError, match=r"deep/weights must hold what its DONE file names"):
+        elsewhere.fetch_folder(STUDENT)
+    assert not (elsewhere.local(STUDENT) / DONE).exists()
+
+
+def test_publish_folder_killed_half_way_leaves_no_mixture_and_can_be_repeated(
+    url, store, elsewhere, tmp_path
+):
+    _publish(store, weights=b"old")
+    source = store.local("runs/a/_tmp-student")
+    source.mkdir(parents=True)
+    (source / "first").write_bytes(b"new")
+    with (source / "second").open("wb") as file:
+        file.truncate(64_000_000)
+    command = [sys.executable, "-c", _PUBLISH, url, str(tmp_path / "one"), str(source), STUDENT]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        while not elsewhere.exists(f"{STUDENT}/first"):
+            time.sleep(0.01)
+        process.kill()
+    assert not elsewhere.is_published(STUDENT)
+    _publish(store, weights=b"new")
+    assert _content(elsewhere.fetch_folder(STUDENT)) == {"weights": b"new"}
+
+
+def test_check_writable_makes_an_allowed_bucket_and_leaves_nothing(store):
+    store.check_writable()
+    assert store.list("") == []
+
+
+def test_check_writable_in_absent_bucket_is_refused(url, tmp_path):
+    store = Store(url.replace("&allow_bucket_creation=true", ""), tmp_path)
+    with pytest.raises(StoreError, match=r"must be writable; got Bucket 'bucket-\w+' not found"):
+        store.check_writable()
+
+
+def test_store_that_does_not_answer_is_given_up_within_a_minute(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        ports = [silent.getsockname()[1], closed.getsockname()[1]]
+        stores = [Store(_url(f"127.0.0.1:{port}"), tmp_path) for port in ports]
+        start = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            errors = list(pool.map(_refusal, stores))
+    assert time.monotonic() - start < 60
+    assert "Timeout was reached" in errors[0]
+    assert "Could not connect to server" in errors[1]
+
+
+def _refusal(store):
+    with pytest.raises(StoreError, match=r"must be readable; got .*Check its address") as caught:
+        store.check_writable()
+    return str(caught.value)
+
+
+def test_messages_show_neither_options_nor_credentials(store):
+    with pytest.raises(StoreError, match=r"^s3://bucket-\w+/some/prefix/none must be") as caught:
+        store.read_bytes("none")
+    shown = json.dumps([str(caught.value), str(store)])
+    assert not [word for word in ("endpoint_override", "some-key", "some-secret") if word in shown]
