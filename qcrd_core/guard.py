@@ -13,9 +13,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+_LEFTOVER_SECONDS = 2.0
 
 
 def main(parent: int, command: list[str]) -> int:
@@ -42,6 +44,10 @@ def main(parent: int, command: list[str]) -> int:
     # Whatever the command left behind in this group goes with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
+    if os.getppid() != parent:
+        # `Server.stop`, which kills what does not listen, will not be called any more.
+        time.sleep(_LEFTOVER_SECONDS)
+        os.killpg(0, signal.SIGKILL)
     return child.returncode
 
 

@@ -41,6 +41,7 @@ Emit = Callable[[dict[str, Any]], None]
 _TAIL_LINES = 25
 _ACCELERATOR_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel")
 _PR_SET_PDEATHSIG = 1
+_PRELOAD = ["qcrd_core.preload"]
 _context_lock = threading.Lock()
 
 
@@ -172,7 +173,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     with _context_lock:
-        context.set_forkserver_preload(["qcrd_core.preload"])
+        context.set_forkserver_preload(_PRELOAD)
     return context
 
 
@@ -180,7 +181,7 @@ def _child(
     target: str, payload: dict[str, Any], log: str, sender: Connection, environment: dict[str, str]
 ) -> None:
     os.setsid()
-    die_with_parent()
+    threading.Thread(target=_die_with_caller, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     with Path(log).open("ab") as output:
@@ -201,6 +202,18 @@ def _child(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _die_with_caller() -> None:
+    """Kill this job's group when the process that called `run_job` is gone.
+
+    The kernel's signal does not do: a forked job's parent is the fork server, which lives as long
+    as any of its jobs.
+    """
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os.killpg(0, signal.SIGKILL)
 
 
 def _receive(receiver: Connection, on_event: Emit | None) -> tuple[str, Any] | None:
