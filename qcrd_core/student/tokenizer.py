@@ -56,15 +56,20 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        msg = (
-            f"A model must come with a tokenizer; got none from {source} ({reason}). Put "
-            "tokenizer.json and tokenizer_config.json beside its weights."
-        )
-        raise ConfigError(msg) from error
+        raise ConfigError(_no_tokenizer(source, str(error).splitlines()[0])) from error
+    # Without its files, a T5 or Qwen2 tokenizer comes with special tokens alone.
+    if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
+        raise ConfigError(_no_tokenizer(source, "its vocabulary is empty"))
     if tokenizer.eos_token_id is None:
         msg = f"A tokenizer must have an end token; got none from {source}. Set eos_token in it."
         raise ConfigError(msg)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _no_tokenizer(source: str | Path, reason: str) -> str:
+    return (
+        f"A model must come with a tokenizer; got none from {source} ({reason}). Put "
+        "tokenizer.json and tokenizer_config.json beside its weights."
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -54,7 +55,8 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
         The model in float32.
 
     Raises:
-        ConfigError: If there is no such model, or weights are missing from it.
+        ConfigError: If there is no such model, or weights are missing, damaged or of other sizes
+            than its config.json says.
     """
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
@@ -64,15 +66,24 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
             revision=revision,
             dtype=torch.float32,
             use_safetensors=True,
+            # Refused below, with their names.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         msg = f"A student must be a model folder or a hub name; got {source} ({reason})."
         raise ConfigError(msg) from error
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         msg = f"A model must hold all its weights; {source} lacks {names}. Export it again."
+        raise ConfigError(msg)
+    if info["mismatched_keys"]:
+        name, stored, wanted = sorted(info["mismatched_keys"])[0]
+        msg = (
+            f"A model's weights must have the sizes of its config.json; {name} of {source} has "
+            f"{tuple(stored)} instead of {tuple(wanted)}. Export it again."
+        )
         raise ConfigError(msg)
     return model
 
