@@ -1,0 +1,26 @@
+"""What the quickstart ships must fit what it runs: a changed prompt would sample all anew."""
+
+from pathlib import Path
+
+from qcrd_core.config import load_config
+from qcrd_core.stages.plan import plan_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_quickstart_reuses_its_samples_and_samples_the_rest_live(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # its paths start at the repository's root
+    config = load_config(ROOT / "configs" / "quickstart.yaml", (f"run.store={tmp_path}",))
+
+    plan = plan_run(config)
+
+    assert plan.sampling.reused.height == 5 * 940
+    assert plan.sampling.num_missing == 5 * 60
+
+
+def test_quickstart_ships_little():
+    sizes = [path.stat().st_size for path in (ROOT / "quickstart" / "samples").iterdir()]
+    adapter = ROOT / "quickstart" / "teacher" / "adapter_model.safetensors"
+
+    assert sum(sizes) < 2e6
+    assert adapter.stat().st_size < 8e6
