@@ -55,17 +55,19 @@ class Bar:
         self.done = 0
         self._start = self._last_line = self._last_listen = time.monotonic()
         self._task: TaskID | None = None
+        self._note = ""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units as done.
 
         Args:
             count: Units.
-            note: Text behind the bar, for example a loss.
+            note: Text behind the bar, for example a loss; the last one stays when it ends.
         """
         with _lock:
             self.done += count
-            self._show(note)
+            self._note = note
+            self._show()
 
     def expect(self, total: int) -> None:
         """Set the number of units in all, where it is known only after the start."""
@@ -74,10 +76,10 @@ class Bar:
             if _display is not None and self._task is not None:
                 _display.update(self._task, total=total)
 
-    def _show(self, note: str, *, last: bool = False) -> None:
+    def _show(self, *, last: bool = False) -> None:
         now = time.monotonic()
         rate = self.done / max(now - self._start, 1e-9)
-        text = f"{rate:.1f} {self.unit}/s {note}".strip()
+        text = f"{rate:.1f} {self.unit}/s {self._note}".strip()
         if _display is not None and self._task is not None:
             _display.update(self._task, completed=self.done, note=text)
         elif last or now - self._last_line > _LINE_SECONDS:
@@ -112,7 +114,7 @@ def progress(description: str, total: int, unit: str = "it") -> Iterator[Bar]:
         yield bar
     finally:
         with _lock:
-            bar._show("", last=True)
+            bar._show(last=True)
             if display is not None and bar._task is not None:
                 display.stop_task(bar._task)
                 if all(task.stop_time is not None for task in display.tasks):
