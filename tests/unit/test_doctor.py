@@ -131,3 +131,58 @@ def test_format_checks_without_torch_promises_nothing_local():
     checks = all_ok(torch=Check("torch", "missing", "exit code 1"))
     assert works(checks) == ["no", "no", "no", "yes"]
     assert "(missing: torch)" in format_checks(checks)
+
+
+def script(folder, name, body):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_examine_on_a_gpu_machine_names_builds_and_device(tmp_path, monkeypatch):
+    answer = '{"version": "1.2", "cuda": "13.0", "gpus": ["H100"], "usable": [], "device": "cuda"}'
+    python = script(tmp_path, "python", f"echo noise\necho '{answer}'")
+    script(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    checks = {c.name: c for c in examine(str(tmp_path), python=python, vllm_python=python)}
+    assert checks["torch"].detail == "1.2, CUDA 13.0 build, sees H100"
+    assert checks["vLLM"].detail == f"1.2, build for cuda, at {python}"
+    assert checks["GPU"] == Check("GPU", "ok", "NVIDIA H100, 81559 MiB")
+
+
+def test_examine_with_a_broken_driver_shows_what_it_says(tmp_path, monkeypatch):
+    script(tmp_path, "nvidia-smi", "echo 'Driver/library version mismatch' >&2\nexit 18")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    checks = {c.name: c for c in examine(str(tmp_path), python=ABSENT, vllm_python=ABSENT)}
+    assert checks["GPU"].status == "missing"
+    assert checks["GPU"].detail == "nvidia-smi: Driver/library version mismatch"
+
+
+def test_examine_without_programs_on_the_path_says_how_to_install_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    checks = {c.name: c for c in examine(str(tmp_path), python=ABSENT, vllm_python=ABSENT)}
+    assert (checks["g++"].status, checks["GPU"].status) == ("missing", "missing")
+    assert "apt-get install g++" in checks["g++"].remedy
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "detail"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9 does not answer: [Errno"),
+        ("ftp://hub", "ftp://hub does not answer: no http address"),
+    ],
+    ids=["refused", "no-http"],
+)
+def test_examine_with_an_unreachable_hub_warns(tmp_path, monkeypatch, endpoint, detail):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    checks = {c.name: c for c in examine(str(tmp_path), python=ABSENT, vllm_python=ABSENT)}
+    assert checks["model hub"].status == "warn"
+    assert checks["model hub"].detail.startswith(detail)
+
+
+def test_examine_of_object_store_shows_no_part_of_its_address():
+    store = "s3://key:secret@bucket/q"
+    checks = {c.name: c for c in examine(store, python=ABSENT, vllm_python=ABSENT)}
+    assert checks["disk"].detail == "the store is an object store; its space is not measured"

@@ -19,9 +19,10 @@ ON_LOOPBACK = "endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
         (f"s3://bucket/q?secret_key={SECRET}", r"got s3://bucket/q \(Unexpected query parameter"),
         (f"s3://buck et/q?secret_key={SECRET}", r"got s3://buck et/q \(Cannot parse URI: 's3:"),
         (f"ftpx://host/q?key={SECRET}", "must be a folder or an object-store URL; got ftpx://host"),
+        (f"hdfs://127.0.0.1:9/q?x={SECRET}", r"hdfs://127\.0\.0\.1:9/q must be reachable; got"),
         ("s3://?region=us-east-1", "must name a bucket; got s3://"),
     ],
-    ids=["password", "escaped", "unknown-option", "not-a-url", "unknown-scheme", "no-bucket"],
+    ids=["password", "escaped", "unknown-option", "not-a-url", "scheme", "absent", "no-bucket"],
 )
 def test_open_file_system_by_wrong_url_is_refused_without_its_secret(url, message):
     with pytest.raises(StoreError, match=message) as caught:

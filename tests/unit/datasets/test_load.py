@@ -366,6 +366,14 @@ def test_load_questions_from_a_bad_local_copy_is_refused(
         load_questions(make_spec({**HUB, **changes}), data)
 
 
+def test_load_questions_from_a_saved_copy_that_lacks_a_file_is_refused(tmp_path: Path) -> None:
+    write_copy(tmp_path, "saved")
+    next((tmp_path / "train").glob("*.arrow")).unlink()
+    data = DataSection(dataset="mine.yaml", path=tmp_path)
+    with pytest.raises(DataError, match=r"must be a whole folder of `save_to_disk`; got .*\.arrow"):
+        load_questions(make_spec(HUB), data)
+
+
 def test_load_questions_from_an_absent_local_copy_is_refused(tmp_path: Path) -> None:
     data = DataSection(dataset="mine.yaml", path=tmp_path / "absent")
     with pytest.raises(DataError, match=r"data\.path must be a folder with a copy of some/set"):

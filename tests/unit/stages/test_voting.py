@@ -1,0 +1,112 @@
+"""From stored samples to labels and candidates, and the sentences for when there are none."""
+
+import polars as pl
+import pytest
+
+from data_schemas import Questions, Rationales, Votes
+from qcrd_core.config import RunConfig
+from qcrd_core.context import RunContext
+from qcrd_core.datasets.spec import load_spec
+from qcrd_core.errors import DataError
+from qcrd_core.stages.voting import candidates, training_labels, vote_rationales
+from qcrd_core.teacher.plan import prompt_hashes
+from tests.support.tables import make_questions, make_rationales
+
+SAMPLES = "datasets/word_problems/rationales/generation=abc/part-1.parquet"
+# Question a: 3 of 4 say 7, which is right. Question b: all say 9, which is wrong.
+ANSWERS = {"a": ["7", "7", "7", "8"], "b": ["9", "9", "9", "9"]}
+
+
+def _context(folder, answers=ANSWERS, **sections):
+    tiny = {"type": "scratch"}
+    content = {
+        "run": {"name": "a", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
+        "data": {"dataset": "word_problems"},
+        "teacher": {"model": {"type": "hub", "name": "none"}, "num_samples": 4},
+        "discriminator": {"model": tiny},
+        "student": {"model": tiny},
+    }
+    for name, section in sections.items():
+        content[name] = {**content.get(name, {}), **section}
+    context = RunContext.open(RunConfig.model_validate(content), "run-1")
+    gold = {"a": "7", "b": "8"}
+    questions = make_questions([{"question_id": q, "gold_answer": gold[q]} for q in answers])
+    hashes = dict(zip(questions["question_id"], prompt_hashes(questions), strict=True))
+    store, paths = context.store, context.paths
+    store.write_table(paths.questions, questions, Questions)
+    store.write_json(paths.environment, {"dataset": "word_problems", "generation": "abc"})
+    store.write_json(paths.dataset, load_spec("word_problems").model_dump(mode="json"))
+    rows = [
+        {"question_id": q, "sample_idx": k, "prompt_hash": hashes[q], **_sample(answer)}
+        for q, given in answers.items()
+        for k, answer in enumerate(given)
+    ]
+    store.write_table(SAMPLES, make_rationales(rows), Rationales)
+    return context
+
+
+def _sample(answer):
+    return {"failed": True} if answer == "failed" else {"answer": answer}
+
+
+def test_vote_rationales_writes_the_votes(tmp_path):
+    context = _context(tmp_path)
+    vote_rationales(context)
+    votes = context.store.read_table(context.paths.votes, Votes)
+    assert votes["majority_answer"].to_list() == ["7", "9"]
+    assert votes["is_majority_correct"].to_list() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [("gold", ["7", "8"]), ("majority", ["7", "9"])],
+)
+def test_training_labels_are_the_configured_ones(tmp_path, label, labels):
+    context = _context(tmp_path, data={"dataset": "word_problems", "label": label})
+    vote_rationales(context)
+    assert training_labels(context)["label"].to_list() == labels
+
+
+def test_training_labels_by_majority_leave_out_questions_without_one(tmp_path):
+    answers = {"a": ["7", "7", "7", "8"], "b": ["8", "8", "9", "9"]}
+    context = _context(tmp_path, answers, data={"label": "majority"}, voting={"tie": "abstain"})
+    vote_rationales(context)
+    assert training_labels(context)["question_id"].to_list() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("minority", "num_negatives"), [(True, 1), (False, 0)], ids=["kept", "dropped"]
+)
+def test_candidates_hold_the_minority_where_it_is_asked_for(tmp_path, minority, num_negatives):
+    context = _context(tmp_path, negatives={"teacher_minority": minority})
+    vote_rationales(context)
+    rows, counts = candidates(context, 0)
+    assert counts["num_teacher_negatives"] == num_negatives
+    assert counts["num_teacher_positives"] + num_negatives == rows.height
+    assert rows["rationale"].null_count() == 0
+
+
+def test_candidates_count_rationales_without_a_text(tmp_path):
+    context = _context(tmp_path)
+    vote_rationales(context)
+    first = (pl.col("question_id") == "a") & (pl.col("sample_idx") == 0)
+    blank = pl.when(first).then(pl.lit(" ")).otherwise("rationale").alias("rationale")
+    rows = context.store.read_table(SAMPLES, Rationales)
+    context.store.write_table(SAMPLES, rows.with_columns(blank), Rationales)
+    kept, counts = candidates(context, 0)
+    assert counts["num_rationales_without_text"] == 1
+    assert kept.filter(question_id="a", polarity="positive").height == 2
+
+
+def test_vote_rationales_without_any_answer_shows_the_first_error(tmp_path):
+    context = _context(tmp_path, {"a": ["failed", "failed", None, None]})
+    message = r"none of 4 does \(word_problems\); the first error is: HTTP 500\. Compare the prompt"
+    with pytest.raises(DataError, match=message):
+        vote_rationales(context)
+    assert not context.store.exists(context.paths.votes)
+
+
+def test_vote_rationales_without_any_positive_names_the_settings(tmp_path):
+    context = _context(tmp_path, {"a": ["7", "7", "8", "8"]}, voting={"tie": "abstain"})
+    with pytest.raises(DataError, match=r"none of 4 is \(voting\.positives is .*1 votes abstained"):
+        vote_rationales(context)
