@@ -45,12 +45,9 @@ def predict_file(
         raise ConfigError(msg)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="qcrd-") as name:
-        folder, answers = Path(student), Path(name, "answers.parquet")
-        if "://" in student:
-            root, _, rel = student.rstrip("/").rpartition("/")
-            folder = Store(root, Path(name)).fetch_folder(rel)
+        answers = Path(name, "answers.parquet")
         payload = {
-            "student": str(folder),
+            "student": str(fetch_student(student, Path(name))),
             "file": str(file),
             "target": str(answers),
             "batch_size": batch_size,
@@ -66,3 +63,23 @@ def predict_file(
         numbers = run_job("qcrd_core.student.predict:answer_file", payload, log=log, on_event=show)
         write(pl.read_parquet(answers), target)
     return numbers
+
+
+def fetch_student(student: str, scratch: Path) -> Path:
+    """Bring a published student to this machine.
+
+    Args:
+        student: Its folder, or its URL in an object store, with the store's options behind a `?`.
+        scratch: Folder for the copy.
+
+    Returns:
+        A local folder.
+
+    Raises:
+        StoreError: If the URL names no published student.
+    """
+    if "://" not in student:
+        return Path(student)
+    address, mark, options = student.partition("?")
+    root, _, rel = address.rstrip("/").rpartition("/")
+    return Store(f"{root}{mark}{options}", scratch).fetch_folder(rel)

@@ -16,6 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from data_schemas import Predictions
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.store import DONE, Store
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +162,13 @@ def test_fetch_folder_whose_mirror_was_lost_or_cut_short_downloads_again(store, 
     (half / "left-over").write_bytes(b"half")
     assert _content(elsewhere.fetch_folder(STUDENT)) == {"weights": b"1"}
     assert _content(store.fetch_folder(STUDENT)) == {"weights": b"1"}
+
+
+def test_fetch_student_by_url_with_options_finds_the_published_folder(url, store, tmp_path):
+    _publish(store, weights=b"1")
+    address, _, options = url.partition("?")
+    folder = fetch_student(f"{address}/{STUDENT}?{options}", tmp_path / "other")
+    assert _content(folder) == {"weights": b"1"}
 
 
 def test_fetch_folder_without_done_is_refused(store, elsewhere):
