@@ -27,6 +27,7 @@ app = App(
     name="qcrd",
     help="Distil a large teacher into a small student, with every rationale kept.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -205,5 +206,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        # Threads whose last request is under way end later; they must not write below this line.
+        logging.disable()
         print("Stopped. What is finished is kept: run the same command again.", file=sys.stderr)
         sys.exit(130)
