@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from uuid import UUID
 
 import httpx
@@ -16,6 +17,7 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from qcrd_core.datasets.importing import ImportSummary
 from qcrd_core.progress import listen
 
 logger = logging.getLogger(__name__)
@@ -86,3 +88,10 @@ def vote_artifact(numbers: Mapping[str, float | None]) -> None:
 def report_artifact(summary: str) -> None:
     """Show the run's summary."""
     create_markdown_artifact(f"```\n{summary}\n```", key="report", description="Result of the run")
+
+
+def import_artifact(done: ImportSummary) -> None:
+    """Show what an import brought in, and the setting that distils it."""
+    rows = [{"what": name, "value": value} for name, value in asdict(done).items()]
+    setting = f'`teacher.model = {{type: imported, generation: "{done.generation}"}}`'
+    create_table_artifact(rows, key="import", description=f"To distil these rationales: {setting}")

@@ -1,0 +1,41 @@
+"""Task of the flow `import-rationales`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from qcrd_core.datasets import importing
+from qcrd_core.datasets.spec import load_spec
+from qcrd_core.store import Store
+from tasks.artifacts import import_artifact
+
+_SCRATCH = Path(".qcrd/scratch")
+
+
+@task(name="Import file", cache_policy=NO_CACHE)
+def import_file(
+    file: str,
+    *,
+    store: str,
+    dataset: str,
+    columns: importing.ImportColumns,
+    split: Literal["train", "validation", "test"],
+    model: str,
+) -> dict[str, Any]:
+    """Read a foreign file.
+
+    Writes: tables `questions` and `rationales`, a generation of their own.
+    """
+    done = importing.import_file(
+        Store(store, _SCRATCH),
+        path=Path(file),
+        spec=load_spec(dataset),
+        split=split,
+        columns=columns,
+        model=model,
+    )
+    import_artifact(done)
+    return asdict(done)

@@ -1,0 +1,80 @@
+"""prefect.yaml: what is deployed, and that presets are the files of configs/."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from flows.presets import read_preset
+from qcrd_core.config import RunConfig, load_config
+from qcrd_core.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+TRAINING = [item for item in DEPLOYMENTS if item["entrypoint"].startswith("flows/distill.py")]
+
+
+def _preset_of(deployment):
+    (step,) = deployment["build"]
+    return step["flows.presets.read_preset"]["path"]
+
+
+def test_every_recipe_is_a_deployment_of_its_name():
+    presets = {
+        item["name"]: _preset_of(item) for item in TRAINING if item["name"].startswith("distill-")
+    }
+
+    assert presets == {
+        f"distill-{path.stem}": f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_preset_is_the_whole_file(path):
+    parameters = read_preset(str(path))
+
+    assert TypeAdapter(RunConfig).validate_python(parameters["config"]) == load_config(path)
+
+
+def test_preset_with_wrong_setting_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("run: {name: mine, stoer: here}")
+
+    with pytest.raises(ConfigError, match=r"run\.stoer is no known setting"):
+        read_preset(str(path))
+
+
+def test_training_deployments_let_a_second_run_wait():
+    limits = [(item["concurrency_limit"], item["work_pool"]) for item in TRAINING]
+
+    assert limits == [
+        (
+            {"limit": 1, "collision_strategy": "ENQUEUE"},
+            {"name": "qcrd", "work_queue_name": "training"},
+        )
+    ] * len(TRAINING)
+
+
+def test_schedules_have_a_time_zone_and_a_name_to_update_them_by():
+    schedules = [one for item in DEPLOYMENTS for one in item.get("schedules", [])]
+
+    assert len(schedules) == 1
+    assert all({"slug", "cron", "timezone"} <= one.keys() for one in schedules)
+
+
+def test_nightly_trains_with_a_file_of_settings():
+    (nightly,) = [item for item in DEPLOYMENTS if item["name"] == "redistill-nightly"]
+
+    assert (ROOT / _preset_of(nightly)).exists()
+    assert nightly["parameters"] == {"config": "{{ preset.config }}"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda item: item["name"])
+def test_entrypoint_is_a_flow_and_the_form_says_what_it_is_for(deployment):
+    path, _, function = deployment["entrypoint"].partition(":")
+    module = import_module(path.removesuffix(".py").replace("/", "."))
+
+    assert getattr(module, function).name in deployment["entrypoint"].replace("_", "-")
+    assert deployment["description"].strip().endswith(".")
