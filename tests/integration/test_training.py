@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from data_schemas import Metrics, Scores
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
+from qcrd_core.datasets.spec import load_spec
 from qcrd_core.processes import run_job
 from qcrd_core.student.tokenizer import make_tokenizer
 
@@ -62,6 +63,8 @@ def _prepare(context):
     texts = [text for row in labels for text in row[1:]] + frame["rationale"].to_list()
     folder = context.config.run.scratch / "tokenizer"
     make_tokenizer(texts, 200).save_pretrained(folder)
+    spec = load_spec("word_problems").model_dump(mode="json")
+    context.store.write_json(context.paths.dataset, spec)
     path = context.config.run.scratch / "labels.parquet"
     schema = ["question_id", "question", "label"]
     pl.DataFrame(labels, schema=schema, orient="row").write_parquet(path)

@@ -23,9 +23,10 @@ def _change(folder, name, change):
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_make_tokenizer_keeps_digits_apart_and_special_tokens_first():
+def test_make_tokenizer_keeps_seen_numbers_whole_and_special_tokens_first():
     tokenizer = make_tokenizer(TEXTS, 100)
-    assert [t for t in tokenizer.tokenize("47 12") if t.isdigit()] == ["4", "7", "1", "2"]
+    assert [t for t in tokenizer.tokenize("47 12") if t.isdigit()] == ["47", "12"]
+    assert [t for t in tokenizer.tokenize("74 21") if t.isdigit()] == ["7", "4", "2", "1"]
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
     assert (*ids, tokenizer.mask_token_id) == (0, 1, 2, 3)
 
