@@ -1,14 +1,11 @@
 """Child processes: results, errors and events come back, and nothing is left running."""
 
 import json
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from qcrd_core import processes
@@ -141,18 +138,6 @@ def _interrupt(pids):
         raise KeyboardInterrupt(msg)
 
     return on_event
-
-
-def test_run_job_interrupted_while_the_job_starts_does_not_wait_for_it(log, monkeypatch, tmp_path):
-    monkeypatch.setattr(processes, "_ACCELERATOR_DEVICES", ("/dev/null",))
-    start = time.monotonic()
-    main = threading.main_thread().ident
-    threading.Timer(0.03, signal.pthread_kill, (main, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt, match=r"^$"):
-        run_job(f"{JOBS}:stay", {"stopped": str(tmp_path / "stopped")}, log=log)
-    assert time.monotonic() - start < 10
-    children = psutil.Process().children()
-    assert all_gone([c.pid for c in children if "spawn_main" in " ".join(c.cmdline())], seconds=2)
 
 
 @pytest.mark.parametrize("start", ["forked", "spawned"])
