@@ -3,6 +3,7 @@
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
     qcrd import FILE --store STORE --dataset NAME --rationales COLUMN
     qcrd predict STUDENT FILE
+    qcrd up, qcrd status, qcrd down
     qcrd doctor
 
 Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
@@ -19,6 +20,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from flows.serving import down, status, up
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
@@ -29,6 +31,9 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
+app.command(up)
+app.command(status)
+app.command(down)
 
 
 @app.command

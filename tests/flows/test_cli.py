@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sys
 
 import polars as pl
@@ -234,3 +235,24 @@ def test_command_with_wrong_arguments_exits_with_2(qcrd, arguments, sentence):
 
     assert code == 2
     assert sentence in out + err
+
+
+def test_status_and_down_without_server_say_how_to_start_one(tmp_path, qcrd, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+
+    _, status, _ = qcrd("status")
+    code, down, _ = qcrd("down")
+
+    assert code == 0
+    assert re.search(r"server +not running", status)
+    assert down.startswith("Nothing was running.")
+    assert status.splitlines()[-1] == down.splitlines()[-1] == "qcrd up"
+
+
+def test_up_on_used_port_exits_with_2(tmp_path, qcrd, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = qcrd("up", "--port", taken.getsockname()[1])
+
+    assert code == 2
+    assert "--port must be a free port of 127.0.0.1" in err

@@ -1,0 +1,134 @@
+"""The few requests to a Prefect server that `qcrd up`, `down` and `status` make.
+
+Importing Prefect's own client takes seconds on a small machine; these are plain REST.
+"""
+
+import os
+from typing import Any
+
+import httpx
+
+from qcrd_core.errors import LaunchError
+
+Json = dict[str, Any]
+
+_AUTOMATION = "Crash runs that gave no sign of life"
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+
+
+class PrefectApi:
+    """A server, by its address."""
+
+    def __init__(self, url: str) -> None:
+        """Name it; asks nothing.
+
+        Args:
+            url: Address of its API.
+        """
+        user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        # A proxy of the environment has no business between two programs of this machine.
+        self._client = httpx.Client(
+            base_url=url, timeout=30, trust_env=False, auth=(user, password) if user else None
+        )
+
+    def is_healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            return self._client.get("/health", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def create_pool(self, name: str, description: str) -> None:
+        """Create a work pool of processes, unless it is there."""
+        if self._exists(f"/work_pools/{name}"):
+            return
+        pool = {"name": name, "type": "process", "description": description}
+        self._ask("POST", "/work_pools/", pool)
+
+    def create_queue(self, pool: str, name: str, *, limit: int) -> None:
+        """Create a queue that runs so many at once, unless it is there: its limit is the user's."""
+        if self._exists(f"/work_pools/{pool}/queues/{name}"):
+            return
+        queue = {"name": name, "concurrency_limit": limit}
+        self._ask("POST", f"/work_pools/{pool}/queues", queue)
+
+    def create_zombie_automation(self, seconds: int) -> None:
+        """Let the server crash runs whose process vanished, unless the automation is there.
+
+        Args:
+            seconds: How long a run may be silent.
+        """
+        named = {"automations": {"name": {"any_": [_AUTOMATION]}}}
+        if self._ask("POST", "/automations/filter", named):
+            return
+        ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled")]
+        trigger = {
+            "type": "event",
+            "posture": "Proactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "for_each": ["prefect.resource.id"],
+            "after": [_HEARTBEAT],
+            "expect": [_HEARTBEAT, *ends, "prefect.flow-run.Crashed"],
+            "threshold": 1,
+            "within": seconds,
+        }
+        action = {
+            "type": "change-flow-run-state",
+            "state": "CRASHED",
+            "message": f"No sign of life for {seconds} s. Start it again: it continues.",
+        }
+        automation = {
+            "name": _AUTOMATION,
+            "description": "A killed worker cannot say that its run ended. Made by `qcrd up`.",
+            "trigger": trigger,
+            "actions": [action],
+        }
+        self._ask("POST", "/automations/", automation)
+
+    def deployments(self) -> list[Json]:
+        """All deployments, by name."""
+        found: list[Json] = self._ask("POST", "/deployments/filter", {"sort": "NAME_ASC"})
+        return found
+
+    def runs(self, pool: str, states: list[str], *, limit: int = 200) -> list[Json]:
+        """Runs of a pool in any of the states, the next first.
+
+        Args:
+            pool: The work pool.
+            states: State types, for example RUNNING.
+            limit: Most runs, at most 200.
+
+        Returns:
+            Runs as the API describes them.
+        """
+        wanted = {
+            "flow_runs": {"state": {"type": {"any_": states}}},
+            "work_pools": {"name": {"any_": [pool]}},
+            "sort": "NEXT_SCHEDULED_START_TIME_ASC",
+            "limit": limit,
+        }
+        found: list[Json] = self._ask("POST", "/flow_runs/filter", wanted)
+        return found
+
+    def crash(self, run_id: str, message: str) -> None:
+        """Mark a run as Crashed, whatever its state."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": message}
+        self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+    def _exists(self, path: str) -> bool:
+        return self._client.get(path).status_code == httpx.codes.OK
+
+    def _ask(self, method: str, path: str, content: Json) -> Any:
+        try:
+            answer = self._client.request(method, path, json=content)
+            answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            said = error.response.text[:300]
+            msg = (
+                f"{error.request.url} must take what qcrd asks; got {said}. Do the versions agree?"
+            )
+            raise LaunchError(msg) from error
+        except httpx.HTTPError as error:
+            msg = f"The Prefect server must answer; got {error!r}. Look at `qcrd status`."
+            raise LaunchError(msg) from error
+        return answer.json()
