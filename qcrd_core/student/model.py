@@ -3,15 +3,15 @@
     context = student.read(prompt_ids, prompt_mask)
     nll = student.nll(context, question, target_ids, target_mask)
 
-`read` takes each question once; `nll` then scores any number of target sequences against it. A T5
-encodes in `read` and expands the encoder's states. A causal model keeps its prompt's keys and
-values for sequences scored without gradient, and reads prompt and target together where a gradient
-must flow.
+`read` takes each question once, with its gradient; `nll` then scores any number of target sequences
+against it, with or without. A T5 keeps the encoder's states, a causal model its prompt's keys and
+values; both are repeated for the targets.
 
 Shape letters: Q prompts, S target sequences, T tokens, H hidden size, V vocabulary.
 """
 
 from abc import abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,10 @@ class Context:
     """[Q, T]."""
     prompt_mask: Tensor
     """[Q, T], 1 on real tokens."""
-    states: Tensor | None
-    """T5: encoder output, [Q, T, H], with gradient. Causal: None."""
+    states: Tensor
+    """T5: encoder output, [Q, T, H]. Causal: output at the prompt's last token, [Q, 1, H]."""
+    cache: DynamicCache | None = None
+    """Causal: the prompts' keys and values. T5: None."""
 
 
 class Student(nn.Module):
@@ -102,9 +104,6 @@ class Seq2SeqStudent(Student):
         return Context(prompt_ids, prompt_mask, states)
 
     def _nll(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        if context.states is None:
-            msg = "A Seq2SeqStudent scores contexts that it has read itself."
-            raise TypeError(msg)
         width = int(context.prompt_mask[question].sum(dim=1).max())
         hidden = self.model.decoder(
             input_ids=self._shift_right(ids),
@@ -137,56 +136,46 @@ class CausalStudent(Student):
     """Llama, Qwen, SmolLM and other decoder-only models."""
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Context:
-        """Keep the prompts; see `Student.read`."""
-        return Context(prompt_ids, prompt_mask, None)
+        """Compute the prompts' keys and values; see `Student.read`."""
+        cache = DynamicCache()
+        hidden = self._hidden(prompt_ids, prompt_mask, cache)
+        last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
+        return Context(prompt_ids, prompt_mask, hidden.gather(1, last), cache)
 
     def _nll(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return self._nll_joined(context, question, ids, mask)
-        return self._nll_cached(context, question, ids, mask)
+        if context.cache is None:
+            msg = "A CausalStudent scores contexts that it has read itself."
+            raise TypeError(msg)
+        # The token before predicts: the prompt's last one the first target token, and so on. At
+        # least one token is fed even if none is needed: ZeRO-3's ranks must make equal passes.
+        fed, used = max(1, ids.shape[1] - 1), ids.shape[1] - 1
+        # Prompt padding sits between prompt and target: masked out, and not counted as positions.
+        joined_mask = torch.cat([context.prompt_mask[question], mask[:, :fed]], dim=1)
+        hidden = self._hidden(ids[:, :fed], joined_mask, _select(context.cache, question))
+        hidden = torch.cat([context.states[question], hidden[:, :used]], dim=1)
+        real = mask.bool()
+        logits = self.model.lm_head(hidden[real])
+        return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
 
-    def _nll_joined(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        # Prompt padding sits between prompt and target, so positions are counted over real tokens.
-        prompt_mask = context.prompt_mask[question]
-        joined_mask = torch.cat([prompt_mask, mask], dim=1)
-        hidden = self._hidden(
-            torch.cat([context.prompt_ids[question], ids], dim=1), joined_mask, None
-        )
-        # The token before target position t: the prompt's last real token for t = 0.
-        first = prompt_mask.sum(dim=1, keepdim=True) - 1
-        rest = prompt_mask.shape[1] + torch.arange(ids.shape[1] - 1, device=ids.device)
-        before = torch.cat([first, rest.expand(ids.shape[0], -1)], dim=1)
-        picked = hidden.gather(1, before[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self._score(picked, ids, mask)
-
-    def _nll_cached(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        cache = DynamicCache()
-        prompt_hidden = self._hidden(context.prompt_ids, context.prompt_mask, cache)
-        last = (context.prompt_mask.sum(dim=1) - 1)[:, None, None]
-        first = prompt_hidden.gather(1, last.expand(-1, -1, prompt_hidden.shape[-1]))[question]
-        if ids.shape[1] == 1:
-            return self._score(first, ids, mask)
-        cache.batch_select_indices(question)
-        full_mask = torch.cat([context.prompt_mask[question], mask[:, :-1]], dim=1)
-        rest = self._hidden(ids[:, :-1], full_mask, cache)
-        return self._score(torch.cat([first, rest], dim=1), ids, mask)
-
-    def _hidden(self, ids: Tensor, mask: Tensor, cache: DynamicCache | None) -> Tensor:
+    def _hidden(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=cache is not None,
+            use_cache=True,
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def _score(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        real = mask.bool()
-        logits = self.model.lm_head(hidden[real])
-        return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
+
+def _select(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Repeat prompts in a cache of their own; a model appends the target's keys to what it gets."""
+    selected = copy(cache)
+    selected.layers = [copy(layer) for layer in cache.layers]
+    selected.batch_select_indices(rows)
+    return selected
 
 
 def wrap(model: Any) -> Student:
