@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from qcrd_core.config_method import (
+    EvaluationSection,
+    LossSection,
+    NegativesSection,
+    Section,
+    VotingSection,
+)
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import fingerprint
 
 
-class _Section(BaseModel):
-    """Frozen, no unknown keys, field docstrings become descriptions."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
-    )
-
-
-class RunSection(_Section):
+class RunSection(Section):
     """Name, place and seed of the run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -40,7 +39,7 @@ class RunSection(_Section):
     """Seed of everything random: samples, student initialisation, data order."""
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """Which questions, and what counts as their label."""
 
     dataset: str
@@ -58,7 +57,7 @@ class DataSection(_Section):
     """Likewise for test."""
 
 
-class HubModel(_Section):
+class HubModel(Section):
     """A model of the Hugging Face hub, or whatever name a remote endpoint serves."""
 
     type: Literal["hub"] = "hub"
@@ -68,7 +67,7 @@ class HubModel(_Section):
     """Commit or tag. Null takes the newest, which makes re-runs depend on the day."""
 
 
-class FolderModel(_Section):
+class FolderModel(Section):
     """A model folder on this machine: safetensors, config.json and a tokenizer."""
 
     type: Literal["folder"] = "folder"
@@ -76,7 +75,7 @@ class FolderModel(_Section):
     """The folder."""
 
 
-class GgufPackageModel(_Section):
+class GgufPackageModel(Section):
     """A GGUF file that an installed Python package carries, with an optional LoRA adapter."""
 
     type: Literal["gguf_package"] = "gguf_package"
@@ -86,7 +85,7 @@ class GgufPackageModel(_Section):
     """Folder of a peft LoRA adapter in safetensors, merged into the model."""
 
 
-class ImportedModel(_Section):
+class ImportedModel(Section):
     """No model: rationales that `qcrd import` brought in. Nothing is served and nothing sampled."""
 
     type: Literal["imported"] = "imported"
@@ -100,7 +99,7 @@ TeacherModel = Annotated[
 ]
 
 
-class VllmServer(_Section):
+class VllmServer(Section):
     """How the managed local vLLM server is started. Not used with `endpoints`."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -125,7 +124,7 @@ class VllmServer(_Section):
     """Further arguments for vLLM's server, as on its command line."""
 
 
-class TeacherSection(_Section):
+class TeacherSection(Section):
     """The large model and how it is sampled."""
 
     model: TeacherModel
@@ -159,34 +158,7 @@ class TeacherSection(_Section):
     """Folders of earlier samples; taken over only where their fingerprint is this run's."""
 
 
-class VotingSection(_Section):
-    """Self-consistency: which rationales are positive."""
-
-    tie: Literal["abstain", "first", "logprob"] = "abstain"
-    """Equal most votes: no majority; the answer seen first; the answer with the likeliest
-    sample."""
-    positives: Literal["majority", "gold", "majority_and_gold"] = "majority"
-    """A rationale is positive when its answer equals the majority, the gold answer, or both."""
-
-
-class NegativesSection(_Section):
-    """Where negative rationales come from."""
-
-    teacher_minority: bool = True
-    """Use the teacher's outvoted rationales."""
-    student: bool = True
-    """Sample one rationale a question from an earlier round's student."""
-    lag: int = Field(default=5, ge=1)
-    """j: round t uses the checkpoint of round t - j."""
-    lag_warmup: Literal["none", "nearest"] = "none"
-    """Rounds before j: no student negatives, or those of the oldest checkpoint there is."""
-    sampling_temperature: float = Field(default=1.5, gt=0)
-    """Temperature of the student's samples."""
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Longest student rationale, tokens."""
-
-
-class HubWeights(_Section):
+class HubWeights(Section):
     """A pretrained model of the hub."""
 
     type: Literal["hub"] = "hub"
@@ -196,7 +168,7 @@ class HubWeights(_Section):
     """Commit or tag."""
 
 
-class FolderWeights(_Section):
+class FolderWeights(Section):
     """A pretrained model folder."""
 
     type: Literal["folder"] = "folder"
@@ -204,7 +176,7 @@ class FolderWeights(_Section):
     """The folder: safetensors, config.json and a tokenizer."""
 
 
-class ScratchWeights(_Section):
+class ScratchWeights(Section):
     """A small model trained from nothing, with a tokenizer made from the run's own texts."""
 
     type: Literal["scratch"] = "scratch"
@@ -237,7 +209,7 @@ class ScratchWeights(_Section):
 Weights = Annotated[HubWeights | FolderWeights | ScratchWeights, Field(discriminator="type")]
 
 
-class DiscriminatorSection(_Section):
+class DiscriminatorSection(Section):
     """The quality judge D."""
 
     model: Weights
@@ -260,7 +232,7 @@ class DiscriminatorSection(_Section):
     """Longest `question, rationale` text, tokens; longer ones are counted and cut."""
 
 
-class StudentSection(_Section):
+class StudentSection(Section):
     """The small model."""
 
     model: Weights
@@ -275,22 +247,7 @@ class StudentSection(_Section):
     """Before the question when the rationale is asked for."""
 
 
-class LossSection(_Section):
-    """Weights of L = a1 L_pred + a2 L_cl + a3 L_D (equations 3, 6, 7, 8 of the paper)."""
-
-    alpha_label: float = Field(default=0.5, ge=0)
-    """a1, weight of the label's cross entropy."""
-    alpha_contrastive: float = Field(default=0.5, ge=0)
-    """a2, weight of the contrastive rationale loss."""
-    alpha_discriminator_decay: float = Field(default=0.9, gt=0, le=1)
-    """a3 <- 0.9 a3 every round, as a factor on the discriminator's learning rate."""
-    beta: float = Field(default=0.2, ge=0)
-    """Weight of the negative term."""
-    delta: float = Field(default=3.0, gt=0)
-    """Margin: a negative whose cross entropy exceeds it is left alone, nats."""
-
-
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """Rounds, optimiser and DeepSpeed."""
 
     num_rounds: int = Field(default=40, ge=1)
@@ -340,18 +297,7 @@ class TrainingSection(_Section):
         return self.steps_per_round or min(epoch, 250)
 
 
-class EvaluationSection(_Section):
-    """How the student answers on validation and test."""
-
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Longest answer, tokens; greedy."""
-    batch_size: int = Field(default=128, ge=1)
-    """Questions answered at once."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Level of the intervals in the report."""
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything one distillation run depends on."""
 
     run: RunSection

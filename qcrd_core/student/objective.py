@@ -13,7 +13,7 @@ minimum and maximum pass their gradient to the chosen one alone.
 import torch
 from torch import Tensor, nn
 
-from qcrd_core.config import LossSection
+from qcrd_core.config_method import LossSection
 from qcrd_core.losses import (
     choose_negative,
     choose_positive,

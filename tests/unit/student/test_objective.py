@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from qcrd_core.config import LossSection
+from qcrd_core.config_method import LossSection
 from qcrd_core.student.batches import Example, Rationale, batch_rows, collate
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective

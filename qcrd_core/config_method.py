@@ -1,0 +1,70 @@
+"""The sections of the configuration that say what is learnt from what, and how it is measured.
+
+Vote, negatives, loss and evaluation: the method's options, the paper's reading of each the default.
+`qcrd_core.config` puts them together with models, data and places.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, field docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class VotingSection(Section):
+    """Self-consistency: which rationales are positive."""
+
+    tie: Literal["abstain", "first", "logprob"] = "abstain"
+    """Equal most votes: no majority; the answer seen first; the answer with the likeliest
+    sample."""
+    positives: Literal["majority", "gold", "majority_and_gold"] = "majority"
+    """A rationale is positive when its answer equals the majority, the gold answer, or both."""
+
+
+class NegativesSection(Section):
+    """Where negative rationales come from."""
+
+    teacher_minority: bool = True
+    """Use the teacher's outvoted rationales."""
+    student: bool = True
+    """Sample one rationale a question from an earlier round's student."""
+    lag: int = Field(default=5, ge=1)
+    """j: round t uses the checkpoint of round t - j."""
+    lag_warmup: Literal["none", "nearest"] = "none"
+    """Rounds before j: no student negatives, or those of the oldest checkpoint there is."""
+    sampling_temperature: float = Field(default=1.5, gt=0)
+    """Temperature of the student's samples."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest student rationale, tokens."""
+
+
+class LossSection(Section):
+    """Weights of L = a1 L_pred + a2 L_cl + a3 L_D (equations 3, 6, 7, 8 of the paper)."""
+
+    alpha_label: float = Field(default=0.5, ge=0)
+    """a1, weight of the label's cross entropy."""
+    alpha_contrastive: float = Field(default=0.5, ge=0)
+    """a2, weight of the contrastive rationale loss."""
+    alpha_discriminator_decay: float = Field(default=0.9, gt=0, le=1)
+    """a3 <- 0.9 a3 every round, as a factor on the discriminator's learning rate."""
+    beta: float = Field(default=0.2, ge=0)
+    """Weight of the negative term."""
+    delta: float = Field(default=3.0, gt=0)
+    """Margin: a negative whose cross entropy exceeds it is left alone, nats."""
+
+
+class EvaluationSection(Section):
+    """How the student answers on validation and test."""
+
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest answer, tokens; greedy."""
+    batch_size: int = Field(default=128, ge=1)
+    """Questions answered at once."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals in the report."""
