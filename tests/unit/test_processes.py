@@ -68,13 +68,21 @@ def log(tmp_path):
 
 
 @pytest.mark.usefixtures("_either_start")
-def test_run_job_returns_the_result_and_forwards_events(log, monkeypatch):
-    monkeypatch.setenv("QCRD_TEST_VARIABLE", "set late")
+def test_run_job_returns_the_result_and_forwards_events(log):
     events = []
     result = run_job(f"{JOBS}:succeed", {"round": 3}, log=log, on_event=events.append)
-    assert (result["round"], result["variable"]) == (3, "set late")
+    assert result["round"] == 3
     assert events == [{"step": 1}, {"step": 2}]
     assert "written by the job" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_either_start")
+def test_run_job_gives_each_job_the_environment_of_its_caller(log, monkeypatch):
+    seen = []
+    for value in ("first", "second"):
+        monkeypatch.setenv("QCRD_TEST_VARIABLE", value)
+        seen.append(run_job(f"{JOBS}:succeed", {}, log=log)["variable"])
+    assert seen == ["first", "second"]
 
 
 def test_run_job_appends_to_the_log(log):
