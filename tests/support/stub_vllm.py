@@ -1,7 +1,7 @@
 """The stub engine as a program that takes the arguments of vLLM's server.
 
-QCRD_STUB says how it behaves: `fine`, `silent` (never answers), or `die-after:N` (exits at its
-N-th request and each later one).
+QCRD_STUB says how it behaves: `fine`, `silent` (never answers), `slow`, or `die-after:N` (exits
+at its N-th request and each later one).
 """
 
 import os
@@ -30,7 +30,8 @@ def main(arguments: list[str], behaviour: str) -> None:
 
     port = int(arguments[arguments.index("--port") + 1])
     model = arguments[arguments.index("--served-model-name") + 1]
-    StubEngine(port=port, model=model, fault=fault).serve_forever()
+    delay = 0.2 if kind == "slow" else 0.0
+    StubEngine(port=port, model=model, fault=fault, delay_seconds=delay).serve_forever()
 
 
 if __name__ == "__main__":

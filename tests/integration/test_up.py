@@ -1,0 +1,243 @@
+"""`qcrd up` on a real server and worker, driven over REST as the UI drives it."""
+
+import json
+import sqlite3
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from qcrd_core.teacher.launch import free_port
+from tests.support.distillation import qcrd, settings_for, taught_teacher
+from tests.support.processes import all_gone
+from tests.support.tiny_llama import make_tiny_llama
+
+pytestmark = pytest.mark.timeout(400)
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+STUB = Path(__file__).parents[1] / "support" / "stub_vllm.py"
+
+
+class _NoEngine:
+    url = ""
+
+
+class Up:
+    """A started `qcrd up`."""
+
+    def __init__(self, home, said, llama):
+        self.home, self.said, self.llama = home, said, llama
+        self.api = httpx.Client(
+            base_url=f"{(home / 'url').read_text().strip()}/api", timeout=30, trust_env=False
+        )
+
+    def pid(self, name):
+        return json.loads((self.home / f"{name}.json").read_text())["pid"]
+
+    def deployment(self, name):
+        return self.api.get(f"/deployments/name/{name}").json()
+
+    def trigger(self, name, parameters, **more):
+        path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
+        return self.api.post(path, json={"parameters": parameters, **more})
+
+    def state(self, run_id):
+        return self.api.get(f"/flow_runs/{run_id}").json()["state"]
+
+    def wait(self, run_id, states):
+        _wait(lambda: self.state(run_id)["type"] in states, 90)
+        return self.state(run_id)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory):
+    """Server, worker and deployments; the worker's local teacher is a stub of vLLM."""
+    home = tmp_path_factory.mktemp("home")
+    launcher = home / "vllm-python"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
+    launcher.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("QCRD_VLLM_PYTHON", str(launcher))
+        patch.setenv("QCRD_STUB", "slow")
+        patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+        with ThreadPoolExecutor(1) as meanwhile:
+            llama = meanwhile.submit(make_tiny_llama, home / "llama", max_length=1024)
+            done = qcrd("up", "--port", free_port())
+        try:
+            assert done.returncode == 0, done.stderr
+            started = Up(home, done.stdout, llama.result())
+            with started.api:
+                yield started
+        finally:
+            qcrd("down")
+
+
+def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
+    found = {item["name"] for item in up.api.post("/deployments/filter", json={}).json()}
+
+    assert f"The UI: {(up.home / 'url').read_text().strip()}/deployments" in up.said
+    assert {"distill", "distill-quickstart", "redistill-nightly", "import-rationales"} <= found
+    assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
+
+
+def test_up_again_keeps_its_processes_and_doubles_nothing(up):
+    before = up.pid("server"), up.pid("worker")
+
+    again = qcrd("up")
+
+    assert again.returncode == 0, again.stderr
+    assert (up.pid("server"), up.pid("worker")) == before
+    assert len(up.api.post("/automations/filter", json={}).json()) == 1
+    assert len(up.deployment("distill/redistill-nightly")["schedules"]) == 1
+
+
+def test_form_carries_descriptions_bounds_and_the_preset(up):
+    deployment = up.deployment("distill/distill-quickstart")
+    field = deployment["parameter_openapi_schema"]["definitions"]["TeacherSection"]["properties"][
+        "num_samples"
+    ]
+
+    assert (field["description"], field["minimum"]) == ("K, rationales a question.", 1)
+    assert deployment["parameters"]["config"]["data"]["dataset"] == "word_problems"
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "value", "sentence"),
+    [
+        ("teacher", "num_samples", 0, "'config.teacher.num_samples'. Failure reason: 0 is less"),
+        ("teacher", "num_smaples", 4, "'num_smaples' was unexpected"),
+        ("voting", "tie", "coin", "'coin' is not one of ['abstain', 'first', 'logprob']"),
+    ],
+    ids=["bound", "name", "choice"],
+)
+def test_wrong_value_is_refused_before_a_run_exists(up, section, setting, value, sentence):
+    config = up.deployment("distill/distill-quickstart")["parameters"]["config"]
+    changed = {**config, section: {**config.get(section, {}), setting: value}}
+
+    answer = up.trigger("distill/distill-quickstart", {"config": changed})
+
+    assert answer.status_code == 409
+    assert sentence in answer.json()["detail"]
+    assert up.api.post("/flow_runs/filter", json=_of("distill-quickstart")).json() == []
+
+
+def test_import_brings_rationales_in_and_shows_what_to_set(up, tmp_path):
+    path = tmp_path / "said.jsonl"
+    rows = [{"question": f"What is {i} + 2?", "said": [f"It is {i + 2}."]} for i in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parameters = {
+        "file": str(path),
+        "store": str(tmp_path / "store"),
+        "dataset": "word_problems",
+        "columns": {"question": "question", "rationales": "said"},
+    }
+
+    run = up.trigger("import-rationales/import-rationales", parameters).json()
+
+    state = up.wait(run["id"], FINAL)
+    assert state["type"] == "COMPLETED", state["message"]
+    assert len(list((tmp_path / "store").rglob("part-*.parquet"))) > 0
+    (artifact,) = up.api.post("/artifacts/filter", json={}).json()
+    assert "teacher.model = {type: imported" in artifact["description"]
+
+
+def test_two_triggers_with_one_key_are_one_run_which_completes(up, tmp_path):
+    with taught_teacher() as engine:
+        config = settings_for(tmp_path, engine, training={"num_rounds": 1})
+        runs = [
+            up.trigger("distill/distill", {"config": config}, idempotency_key="night").json()
+            for _ in range(2)
+        ]
+        state = up.wait(runs[0]["id"], FINAL)
+
+    assert runs[0]["id"] == runs[1]["id"]
+    assert state["type"] == "COMPLETED", state["message"]
+    assert len(list((tmp_path / "store").glob("runs/*/report.html"))) == 1
+    assert up.api.get(f"/flow_runs/{runs[0]['id']}").json()["name"] == "distill tiny"
+
+
+def test_schedule_gets_runs(up):
+    """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes one."""
+    _wait(lambda: up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json(), 90)
+
+    run = up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json()[0]
+    assert run["state_name"] == "Scheduled"
+    assert run["expected_start_time"][11:16] == "02:30"
+
+
+def test_cancel_in_sampling_leaves_no_child(up, tmp_path):
+    run_id, teacher = _start_sampling(up, tmp_path)
+    children = psutil.Process(up.pid("worker")).children(recursive=True)
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+
+    up.api.post(f"/flow_runs/{run_id}/set_state", json={"state": state})
+
+    assert all_gone([teacher, *(child.pid for child in children)], 30)
+    assert up.wait(run_id, FINAL)["type"] == "CANCELLED"
+
+
+def test_down_ends_every_process_and_marks_the_run(up, tmp_path):
+    config = settings_for(tmp_path, _NoEngine())
+    run_id = up.trigger("distill/distill", {"config": config}).json()["id"]
+    up.wait(run_id, {"RUNNING"})
+    family = [up.pid("server"), up.pid("worker")]
+    for name in ("server", "worker"):
+        family += [child.pid for child in psutil.Process(up.pid(name)).children(recursive=True)]
+
+    done = qcrd("down")
+
+    assert done.returncode == 0, done.stderr
+    assert all_gone(family, 0)
+    with sqlite3.connect(up.home / "prefect.db") as database:
+        query = "select state_type from flow_run where id = ?"
+        (state,) = database.execute(query, (run_id,)).fetchone()
+    database.close()
+    assert state == "CRASHED"
+
+
+def _start_sampling(up, folder):
+    """A run whose own teacher, a child process, is at work: (run, process of the teacher)."""
+    teacher = {
+        "model": {
+            "type": "folder",
+            "path": str(make_tiny_llama(folder / "llama", max_length=1024)),
+        },
+        "endpoints": None,
+        "concurrency": 1,
+    }
+    config = settings_for(folder, _NoEngine(), teacher=teacher)
+    run = up.trigger("distill/distill", {"config": config}).json()
+    _wait(lambda: _stubs(up) or up.state(run["id"])["type"] in FINAL, 90)
+    _wait(lambda: any(folder.rglob("generation=*/part-*.parquet")), 30)
+    (stub,) = _stubs(up)
+    return run["id"], stub
+
+
+def _stubs(up):
+    children = psutil.Process(up.pid("worker")).children(recursive=True)
+    return [
+        child.pid for child in children if _command(child).startswith(f"{sys.executable} {STUB}")
+    ]
+
+
+def _command(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _of(name):
+    return {"deployments": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_ASC"}
+
+
+def _wait(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
