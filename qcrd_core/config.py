@@ -321,6 +321,19 @@ class RunConfig(Section):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _options_of_negatives_have_some(self) -> Self:
+        changed = self.loss.changed("neg_select")
+        sources = self.negatives.teacher_minority or self.negatives.student
+        if changed and not (sources and self.loss.beta):
+            reason = "loss.beta is 0" if sources else "negatives.* names no source"
+            msg = (
+                f"loss.{changed[0]} must be left alone where no negative is learnt from; got "
+                f"{getattr(self.loss, changed[0])} while {reason}"
+            )
+            raise ValueError(msg)
+        return self
+
     def run_id(self, data_hash: str) -> str:
         """Name, and a hash of the data and of every setting that changes the result.
 

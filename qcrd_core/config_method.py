@@ -4,9 +4,9 @@ Vote, negatives, loss and evaluation: the method's options, the paper's reading 
 `qcrd_core.config` puts them together with models, data and places.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -15,6 +15,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+    def changed(self, *names: str) -> list[str]:
+        """Which of these settings are not at their default."""
+        fields = type(self).model_fields
+        return [name for name in names if getattr(self, name) != fields[name].default]
 
 
 class VotingSection(Section):
@@ -57,6 +62,23 @@ class LossSection(Section):
     """Weight of the negative term."""
     delta: float = Field(default=3.0, gt=0)
     """Margin: a negative whose cross entropy exceeds it is left alone, nats."""
+    pos_select: Literal["min", "max", "mean", "weighted", "sample", "softmin"] = "min"
+    """Which positives count: the one with the smallest or largest cross entropy or a random one;
+    or all, equally, by quality score, or by softmax(-CE / softmin_temperature)."""
+    neg_select: Literal["max", "min", "mean", "weighted", "sample"] = "max"
+    """Which negatives count, likewise; weighted is by 1 - quality score."""
+    softmin_temperature: float = Field(default=1.0, gt=0)
+    """Nats; near 0 softmin is the minimum, large it is the mean."""
+
+    @model_validator(mode="after")
+    def _softmin_alone_has_a_temperature(self) -> Self:
+        if self.changed("softmin_temperature") and self.pos_select != "softmin":
+            msg = (
+                "loss.softmin_temperature must be left alone unless loss.pos_select is softmin; "
+                f"got {self.softmin_temperature:g} with {self.pos_select}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class EvaluationSection(Section):

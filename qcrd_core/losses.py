@@ -1,8 +1,13 @@
 """The losses of QCRD (Wang et al., EMNLP 2025, arXiv 2405.13014), one small function each.
 
-Shape letters: B questions in the micro-batch, P positives and N negatives a question.
+Shape letters: B questions in the micro-batch, P positives and N negatives a question (functions for
+both polarities say P).
 CE(r | x) is always the token mean over one sequence, in nats: the margin of 3 nats and the choice
 of one rationale a question have no meaning for sums.
+
+Which rationales count: `choose_*` take one a question, which alone is back-propagated, `*_weights`
+take all. Either way l_pos = sum_j w_j s_j CE_j and l_neg = sum_j w_j (1 - s_j) min(CE_j - delta, 0)
+with constant w_j that sum to 1; for one rationale these are equations 6 and 7.
 
 Doubt: equation 7 as printed has no margin; the margin delta, its value and beta come from the
 authors' answers in the public review of the paper.
@@ -23,59 +28,132 @@ def token_mean_nll(logits: Tensor, targets: Tensor, sequence: Tensor, num_sequen
         num_sequences: S.
 
     Returns:
-        Mean cross entropy of each sequence, [S], float32, nats; 0 for one without tokens.
+        Mean cross entropy of each sequence, [S], at least float32, nats; 0 for one without tokens.
 
     Source:
         CE of equations 6 and 7; token mean instead of sum is this project's reading.
     """
-    nll = functional.cross_entropy(logits.float(), targets, reduction="none")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nll = functional.cross_entropy(logits, targets, reduction="none")
     total = nll.new_zeros(num_sequences).index_add(0, sequence, nll)
     count = torch.bincount(sequence, minlength=num_sequences)
     return total / count.clamp(min=1)
 
 
-def choose_positive(positive_nll: Tensor, positive_mask: Tensor) -> Tensor:
-    """Choose the easiest positive, r = argmin CE(r | x).
+def choose_min(nll: Tensor, mask: Tensor) -> Tensor:
+    """Choose the rationale with the smallest CE: the easiest positive, the hardest negative.
 
     Args:
-        positive_nll: [B, P], nats.
-        positive_mask: True where a positive exists, [B, P].
+        nll: CE of each rationale of one polarity, [B, P], nats.
+        mask: True where a rationale exists, [B, P].
 
     Returns:
-        Index into P, [B]; arbitrary where a question has no positive.
+        Index into P, [B]; arbitrary where a question has none.
 
     Source:
-        Equation 6, the minimum over S_pos.
+        Equation 6, the minimum over S_pos; table 5 for S_neg.
     """
-    return positive_nll.masked_fill(~positive_mask, torch.inf).argmin(dim=1)
+    return nll.masked_fill(~mask, torch.inf).argmin(dim=1)
 
 
-def choose_negative(negative_nll: Tensor, negative_mask: Tensor) -> Tensor:
-    """Choose the negative with the largest min(CE - delta, 0), which is the largest CE.
+def choose_max(nll: Tensor, mask: Tensor) -> Tensor:
+    """Choose the rationale with the largest CE: the easiest negative, the hardest positive.
 
     Args:
-        negative_nll: [B, N], nats.
-        negative_mask: True where a negative exists, [B, N].
+        nll: CE of each rationale of one polarity, [B, N], nats.
+        mask: True where a rationale exists, [B, N].
 
     Returns:
-        Index into N, [B]; arbitrary where a question has no negative.
+        Index into N, [B]; arbitrary where a question has none.
 
     Source:
-        Equation 7, the maximum over S_neg. It is the *easiest* negative: the hinge is 0 as soon
-        as one negative is past the margin.
+        Equation 7: the maximum of min(CE - delta, 0) over S_neg is that of CE. It is the *easiest*
+        negative: the hinge is 0 as soon as one negative is past the margin. Table 5 for S_pos.
     """
-    return negative_nll.masked_fill(~negative_mask, -torch.inf).argmax(dim=1)
+    return nll.masked_fill(~mask, -torch.inf).argmax(dim=1)
+
+
+def choose_sample(mask: Tensor, draw: Tensor) -> Tensor:
+    """Choose one rationale, each with equal chance.
+
+    Args:
+        mask: True where a rationale exists, [B, P].
+        draw: Random numbers in [0, 1), [B].
+
+    Returns:
+        Index into P, [B]; arbitrary where a question has none.
+
+    Source:
+        Table 5, "sampling". Doubt: whether quality weighs the chance; here it does not.
+    """
+    rank = (draw * mask.sum(dim=1)).long()
+    return (mask.cumsum(dim=1) > rank[:, None]).int().argmax(dim=1)
+
+
+def mean_weights(mask: Tensor) -> Tensor:
+    """Weigh all rationales of a question equally.
+
+    Args:
+        mask: True where a rationale exists, [B, P].
+
+    Returns:
+        Weights, [B, P], float32; a row sums to 1, or to 0 where a question has none.
+
+    Source:
+        Table 5, "mean": l_pos is the mean of s_j CE_j, l_neg likewise.
+    """
+    return mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def quality_weights(quality: Tensor, mask: Tensor) -> Tensor:
+    """Weigh the rationales of a question by their quality as what they are.
+
+    Args:
+        quality: s of a positive, 1 - s of a negative, [B, P], in [0, 1]; detached here.
+        mask: True where a rationale exists, [B, P].
+
+    Returns:
+        Weights, [B, P]; a row sums to 1, or to 0 where all quality is 0 or a question has none.
+
+    Source:
+        Table 5, "weighted mean". Doubt: the paper names no weights. s stays in l_pos too, so a
+        question whose rationales are all poor counts less, as in equation 6.
+    """
+    kept = quality.detach() * mask
+    total = kept.sum(dim=1, keepdim=True)
+    return kept / total.clamp(min=torch.finfo(kept.dtype).tiny)
+
+
+def softmin_weights(nll: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Weigh the rationales of a question by softmax(-CE / temperature).
+
+    Constants to the gradient, so that the pull is that of the smooth minimum
+    -temperature log mean_j exp(-CE_j / temperature): no rationale is ever pushed away.
+
+    Args:
+        nll: CE of each rationale, [B, P], nats; detached here.
+        mask: True where a rationale exists, [B, P].
+        temperature: > 0, nats; near 0 it is the minimum, large it is the mean.
+
+    Returns:
+        Weights, [B, P]; a row sums to 1, or to 0 where a question has none.
+
+    Source:
+        Ours: equation 6 without its winner taking all.
+    """
+    scaled = (-nll.detach() / temperature).masked_fill(~mask, torch.finfo(nll.dtype).min)
+    return scaled.softmax(dim=1) * mask
 
 
 def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
-    """Pull the student to the chosen positive, l_pos = s CE(r | x).
+    """Pull the student to a chosen positive, l_pos = s CE(r | x).
 
     Args:
-        nll: CE of the chosen positive, [B], nats.
-        quality_score: s = D(x, r) of the chosen positive, [B], in [0, 1].
+        nll: CE of the chosen positives, any shape, nats.
+        quality_score: s = D(x, r) of each, in [0, 1].
 
     Returns:
-        l_pos of each question, [B].
+        l_pos of each, same shape.
 
     Source:
         Equation 6. s is detached: with a gradient the loss is minimised by s = 0.
@@ -84,15 +162,15 @@ def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
 
 
 def negative_loss(nll: Tensor, quality_score: Tensor, delta: float) -> Tensor:
-    """Push the student off the chosen negative, l_neg = (1 - s) min(CE(r | x) - delta, 0).
+    """Push the student off a chosen negative, l_neg = (1 - s) min(CE(r | x) - delta, 0).
 
     Args:
-        nll: CE of the chosen negative, [B], nats.
-        quality_score: s = D(x, r) of the chosen negative, [B], in [0, 1].
+        nll: CE of the chosen negatives, any shape, nats.
+        quality_score: s = D(x, r) of each, in [0, 1].
         delta: Margin above which a negative is left alone, > 0, nats.
 
     Returns:
-        l_neg of each question, [B], never positive; exactly 0 beyond the margin.
+        l_neg of each, same shape, never positive; exactly 0 beyond the margin.
 
     Source:
         Equation 7. s is detached.

@@ -60,6 +60,8 @@ class Batch:
     """Likewise, [B, N]."""
     score: Tensor
     """Quality score of each rationale, [R]."""
+    draw: Tensor
+    """Random numbers in [0, 1) for sampling a positive and a negative, [B, 2]."""
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the tensors to a device."""
@@ -156,13 +158,35 @@ def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list
     return rows
 
 
-def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
+def batch_draws(batch_size: int, step: int, seed: int) -> list[list[float]]:
+    """Random numbers that choose among the rationales of an optimiser step's questions.
+
+    Args:
+        batch_size: Questions a step, over all devices.
+        step: Global step, from 0.
+        seed: Run seed.
+
+    Returns:
+        Numbers in [0, 1), [batch_size, 2], in the order of `batch_rows`.
+    """
+    source = np.random.default_rng(derive_seed(seed, "selection", step))
+    draws: list[list[float]] = source.random((batch_size, 2)).tolist()
+    return draws
+
+
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    end_id: int,
+    draws: Sequence[Sequence[float]] | None = None,
+) -> Batch:
     """Pad examples into one micro-batch.
 
     Args:
         examples: B examples.
         pad_id: Padding token.
         end_id: End token.
+        draws: From `batch_draws`, [B, 2]; None, where nothing is sampled, is zeros.
 
     Returns:
         The batch, on the CPU.
@@ -191,6 +215,7 @@ def collate(examples: Sequence[Example], pad_id: int, end_id: int) -> Batch:
         positive=pad_rows(slots[True], -1)[0],
         negative=pad_rows(slots[False], -1)[0],
         score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
+        draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),
     )
 
 

@@ -7,20 +7,27 @@ DeepSpeed wants all passes of a step inside one `forward` with one backward. Ins
 3. score only the chosen ones, and the label, with gradient.
 
 Step 3 has the same gradient as differentiating through the choice among all of them, because
-minimum and maximum pass their gradient to the chosen one alone.
+minimum and maximum pass their gradient to the chosen one alone. A random choice needs no step 2,
+and neither do the options that weigh all rationales: they take all of them to step 3.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qcrd_core.config_method import LossSection
 from qcrd_core.losses import (
-    choose_negative,
-    choose_positive,
+    choose_max,
+    choose_min,
+    choose_sample,
     contrastive_loss,
     distillation_loss,
+    mean_weights,
     negative_loss,
     positive_loss,
+    quality_weights,
+    softmin_weights,
 )
 from qcrd_core.student.batches import Batch
 from qcrd_core.student.model import Context, Student
@@ -65,8 +72,12 @@ class QcrdObjective(nn.Module):
         context = self.student.read(batch.prompt_ids, batch.prompt_mask)
         predict = torch.arange(num_questions, device=batch.label_ids.device)
         label = self.student.nll(context, predict, batch.label_ids, batch.label_mask).mean()
-        positive, negative = self._choose(context, batch)
-        rows = torch.cat([positive, negative])
+        positive, negative = self._keep(context, batch)
+        # Kept ones, and one stand-in for a question that has none, so that all ranks score some.
+        wanted = [slots >= 0 for slots in (positive, negative)]
+        for mask in wanted:
+            mask[:, 0] = True
+        rows = torch.cat([positive[wanted[0]], negative[wanted[1]]]).clamp(min=0)
         nll = self.student.nll(
             context,
             num_questions + batch.question[rows],
@@ -74,40 +85,75 @@ class QcrdObjective(nn.Module):
             batch.rationale_mask[rows],
             num_buckets=self.num_buckets,
         )
-        has_positive = (batch.positive >= 0).any(dim=1)
-        has_negative = (batch.negative >= 0).any(dim=1)
-        score = batch.score[rows]
-        pull = positive_loss(nll[:num_questions], score[:num_questions]) * has_positive
-        push = (
-            negative_loss(nll[num_questions:], score[num_questions:], self.loss.delta)
-            * has_negative
+        split = [int(mask.sum()) for mask in wanted]
+        positive_nll, negative_nll = (
+            values.new_zeros(mask.shape).masked_scatter(mask, values)
+            for values, mask in zip(nll.split(split), wanted, strict=True)
         )
+        pull = self._pull(positive_nll, positive, batch)
+        push, active = self._push(negative_nll, negative, batch)
         total = distillation_loss(
             label,
             contrastive_loss(pull, push, self.loss.beta),
             alpha_label=self.loss.alpha_label,
             alpha_contrastive=self.loss.alpha_contrastive,
         )
-        active = (has_negative & (nll[num_questions:] < self.loss.delta)).float().mean()
-        parts = torch.stack([total, label, pull.mean(), push.mean(), active]).detach()
+        parts = torch.stack([total, label, pull.mean(), push.mean(), active.mean()]).detach()
         return total, parts
 
+    def _pull(self, nll: Tensor, slots: Tensor, batch: Batch) -> Tensor:
+        """l_pos of each question, [B], from the kept positives, [B, P]."""
+        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
+        if self.loss.pos_select == "weighted":
+            weights = quality_weights(score, mask)
+        elif self.loss.pos_select == "softmin":
+            weights = softmin_weights(nll, mask, self.loss.softmin_temperature)
+        else:
+            weights = mean_weights(mask)
+        return (weights * positive_loss(nll, score)).sum(dim=1)
+
+    def _push(self, nll: Tensor, slots: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """l_neg of each question and its share of active hinges, [B] each."""
+        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
+        weights = mean_weights(mask)
+        if self.loss.neg_select == "weighted":
+            weights = quality_weights(1 - score, mask)
+        push = negative_loss(nll, score, self.loss.delta)
+        active = nll < self.loss.delta
+        return (weights * push).sum(dim=1), (weights * active).sum(dim=1)
+
     @torch.no_grad()
-    def _choose(self, context: Context, batch: Batch) -> tuple[Tensor, Tensor]:
-        if max(batch.positive.shape[1], batch.negative.shape[1]) == 1 and self.num_buckets > 1:
-            return batch.positive[:, 0].clamp(min=0), batch.negative[:, 0].clamp(min=0)
-        nll = self.student.nll(
-            context,
-            batch.label_ids.shape[0] + batch.question,
-            batch.rationale_ids,
-            batch.rationale_mask,
-            num_buckets=self.num_buckets,
+    def _keep(self, context: Context, batch: Batch) -> list[Tensor]:
+        """Rationale indices that are scored with gradient, [B, 1] where one is chosen."""
+        sides = (
+            (batch.positive, self.loss.pos_select, batch.draw[:, 0]),
+            (batch.negative, self.loss.neg_select, batch.draw[:, 1]),
         )
-        chosen = []
-        for slots, choose in (
-            (batch.positive, choose_positive),
-            (batch.negative, choose_negative),
-        ):
-            index = choose(nll[slots.clamp(min=0)], slots >= 0)
-            chosen.append(slots.gather(1, index[:, None])[:, 0].clamp(min=0))
-        return chosen[0], chosen[1]
+        by_nll = [slots for slots, select, _ in sides if select in {"min", "max"}]
+        nll = None
+        if by_nll and (self.num_buckets == 1 or max(slots.shape[1] for slots in by_nll) > 1):
+            nll = self.student.nll(
+                context,
+                batch.label_ids.shape[0] + batch.question,
+                batch.rationale_ids,
+                batch.rationale_mask,
+                num_buckets=self.num_buckets,
+            )
+        return [_kept(slots, select, nll, draw) for slots, select, draw in sides]
+
+
+def _kept(
+    slots: Tensor,
+    select: Literal["min", "max", "mean", "weighted", "sample", "softmin"],
+    nll: Tensor | None,
+    draw: Tensor,
+) -> Tensor:
+    mask = slots >= 0
+    if select == "sample":
+        index = choose_sample(mask, draw)
+    elif select in {"min", "max"} and nll is not None:
+        choose = choose_min if select == "min" else choose_max
+        index = choose(nll[slots.clamp(min=0)], mask)
+    else:
+        return slots
+    return slots.gather(1, index[:, None])

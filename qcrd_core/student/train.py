@@ -26,7 +26,13 @@ from qcrd_core.context import RunContext
 from qcrd_core.errors import TrainingError
 from qcrd_core.ids import derive_seed
 from qcrd_core.processes import Emit, die_with_parent, has_accelerator
-from qcrd_core.student.batches import Example, batch_rows, collate, make_examples
+from qcrd_core.student.batches import (
+    Example,
+    batch_draws,
+    batch_rows,
+    collate,
+    make_examples,
+)
 from qcrd_core.student.engine import (
     export_student,
     learning_rate,
@@ -157,23 +163,19 @@ class _Round:
         start, step = time.monotonic(), self.state["global_step"]
         rank = distributed.get_rank()
         set_learning_rate(self.engine, learning_rate(step, self.num_steps, self.training))
-        rows = batch_rows(
-            len(self.examples),
-            self.training.global_batch_size,
-            step,
-            self.context.config.run.seed,
-        )
+        questions, seed = self.training.global_batch_size, self.context.config.run.seed
+        rows = batch_rows(len(self.examples), questions, step, seed)
+        draws = batch_draws(questions, step, seed)
         size, total = self.training.micro_batch_size, torch.zeros(len(PARTS))
         for micro in range(self.training.gradient_accumulation_steps):
             first = (micro * distributed.get_world_size() + rank) * size
             # Dropout is a function of the step, so a resumed run needs no generator state.
-            torch.manual_seed(
-                derive_seed(self.context.config.run.seed, "dropout", step, micro, rank)
-            )
+            torch.manual_seed(derive_seed(seed, "dropout", step, micro, rank))
             batch = collate(
                 [self.examples[row] for row in rows[first : first + size]],
                 self.tokenizer.pad_token_id,
                 self.tokenizer.eos_token_id,
+                draws[first : first + size],
             )
             loss, parts = self.engine(batch.to(self.engine.device))
             self.engine.backward(loss)

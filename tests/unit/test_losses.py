@@ -13,14 +13,34 @@ def test_token_mean_nll_averages_per_sequence_not_per_batch():
     assert mean.tolist() == pytest.approx([0.6931472, 0.0, 0.0])
 
 
-def test_choose_positive_takes_smallest_among_existing():
-    nll = torch.tensor([[3.0, 1.0, 0.1]])
-    assert losses.choose_positive(nll, torch.tensor([[True, True, False]])).tolist() == [1]
+MASK = torch.tensor([[True, True, False], [False, False, False]])
 
 
-def test_choose_negative_takes_largest_among_existing():
-    nll = torch.tensor([[3.0, 1.0, 9.0]])
-    assert losses.choose_negative(nll, torch.tensor([[True, True, False]])).tolist() == [0]
+def test_choose_min_and_max_look_at_existing_rationales_only():
+    nll = torch.tensor([[3.0, 1.0, 0.1], [0.0, 0.0, 0.0]])
+    assert losses.choose_min(nll, MASK)[0].item() == 1
+    assert losses.choose_max(-nll, MASK)[0].item() == 1
+
+
+@pytest.mark.parametrize(("draw", "index"), [(0.0, 0), (0.49, 0), (0.5, 2), (0.99, 2)])
+def test_choose_sample_divides_the_draw_among_existing_rationales(draw, index):
+    mask = torch.tensor([[True, False, True]])
+    assert losses.choose_sample(mask, torch.tensor([draw])).tolist() == [index]
+
+
+def test_weights_of_existing_rationales_sum_to_one():
+    third = torch.tensor([[0.3, 0.1, 0.9], [0.5, 0.5, 0.5]])
+    assert losses.mean_weights(MASK).tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    weighted = losses.quality_weights(third, MASK)
+    torch.testing.assert_close(weighted, torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 0.0]]))
+    # exp(-1) : exp(-2) = 0.7310586 : 0.2689414.
+    softmin = losses.softmin_weights(torch.tensor([[2.0, 4.0, 0.0]] * 2), MASK, temperature=2.0)
+    torch.testing.assert_close(softmin, torch.tensor([[0.7310586, 0.2689414, 0.0], [0.0] * 3]))
+
+
+def test_quality_weights_of_worthless_rationales_are_zero():
+    weights = losses.quality_weights(torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    assert weights.tolist() == [[0.0, 0.0]]
 
 
 def test_negative_loss_beyond_margin_is_exactly_zero_with_zero_gradient():

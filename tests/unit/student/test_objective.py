@@ -1,6 +1,6 @@
 """The training step against the plain way: every rationale with its own copy of the question."""
 
-import random
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +10,14 @@ from qcrd_core.config_method import LossSection
 from qcrd_core.student.batches import Example, Rationale, batch_rows, collate
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective
+from tests.support.slow_objective import make_draws, make_examples, slow_loss
 
 LOSS = LossSection(delta=20.0)  # above a random model's cross entropy: the hinge is active
+OPTIONS = [
+    {"pos_select": "min", "neg_select": "max"},
+    {"pos_select": "softmin", "neg_select": "mean"},
+    {"pos_select": "sample", "neg_select": "min"},
+]
 
 
 def _t5():
@@ -43,18 +49,6 @@ def _llama():
     return LlamaForCausalLM(config)
 
 
-def _examples():
-    source = random.Random(0)
-
-    def tokens(most):
-        return [source.randint(3, 199) for _ in range(source.randint(1, most))]
-
-    def rationales(count):
-        return tuple(Rationale(tokens(12), k % 3 != 2, source.random()) for k in range(count))
-
-    return [Example(str(i), tokens(9), tokens(9), tokens(3), rationales(i)) for i in range(7)]
-
-
 def _nll(model, prompt, target):
     if model.config.is_encoder_decoder:
         return model(input_ids=torch.tensor([prompt]), labels=torch.tensor([target])).loss
@@ -62,34 +56,18 @@ def _nll(model, prompt, target):
     return model(input_ids=torch.tensor([prompt + target]), labels=labels).loss
 
 
-def _slow_loss(model, examples):
-    """Equations 3, 6, 7 and 8, one sequence at a time."""
-    label = contrastive = torch.tensor(0.0)
-    for e in examples:
-        label = label + _nll(model, e.predict_ids, e.label_ids)
-        scored = [(_nll(model, e.explain_ids, r.ids), r) for r in e.rationales]
-        positives = [(nll, r) for nll, r in scored if r.is_positive]
-        negatives = [(nll, r) for nll, r in scored if not r.is_positive]
-        if positives:
-            nll, r = min(positives, key=lambda item: item[0].item())
-            contrastive = contrastive + r.quality_score * nll
-        if negatives:
-            nll, r = max(negatives, key=lambda item: item[0].item())
-            hinge = torch.minimum(nll - LOSS.delta, torch.tensor(0.0))
-            contrastive = contrastive - LOSS.beta * (1 - r.quality_score) * hinge
-    count = len(examples)
-    return LOSS.alpha_label * label / count + LOSS.alpha_contrastive * contrastive / count
-
-
 @pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
 @pytest.mark.parametrize("num_buckets", [1, 2])
-def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets):
-    model, examples = make(), _examples()
-    loss, parts = QcrdObjective(wrap(model), LOSS, num_buckets=num_buckets)(collate(examples, 0, 1))
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
+def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets, options):
+    model, examples, settings = make(), make_examples(), LossSection(delta=20.0, **options)
+    draws = make_draws(len(examples))
+    objective = QcrdObjective(wrap(model), settings, num_buckets=num_buckets)
+    loss, parts = objective(collate(examples, 0, 1, draws))
     loss.backward()
     fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    slow = _slow_loss(model, examples)
+    slow = slow_loss(partial(_nll, model), examples, settings, draws)
     slow.backward()
     assert loss.item() == pytest.approx(slow.item(), abs=1e-5)
     assert parts[0].item() == pytest.approx(loss.item())
@@ -108,7 +86,7 @@ def test_objective_without_any_rationale_is_label_loss(make):
 
 
 def test_objective_ignores_order_of_rationales_and_padding():
-    examples = _examples()
+    examples = make_examples()
     turned = [
         Example(e.question_id, e.predict_ids, e.explain_ids, e.label_ids, e.rationales[::-1])
         for e in examples
@@ -121,7 +99,7 @@ def test_objective_ignores_order_of_rationales_and_padding():
         padded = objective(collate(longer, 0, 1))[0]
         alone = objective(collate(longer[-1:], 0, 1))[0]
     assert second.item() == pytest.approx(first.item(), abs=1e-6)
-    assert padded.item() == pytest.approx((7 * first.item() + alone.item()) / 8, abs=1e-5)
+    assert padded.item() == pytest.approx((8 * first.item() + alone.item()) / 9, abs=1e-5)
 
 
 def test_batch_rows_visit_every_example_once_an_epoch():

@@ -1,0 +1,72 @@
+"""The student's loss as a loop over questions and rationales, written from the equations alone.
+
+It shares no code with `qcrd_core.losses` and knows no batches, masks or choices without gradient.
+"""
+
+import math
+import random
+
+import torch
+
+from qcrd_core.student.batches import Example, Rationale
+
+COUNTS = [(0, 0), (1, 0), (0, 1), (1, 1), (3, 2), (2, 0), (0, 3), (5, 1)]
+"""Positives and negatives of the examples: none, one, many, of each and of both."""
+
+
+def make_examples(seed=0, counts=COUNTS, longest=12):
+    source = random.Random(seed)
+
+    def tokens(most):
+        return [source.randint(3, 199) for _ in range(source.randint(1, most))]
+
+    def rationales(num_positives, num_negatives):
+        kinds = [True] * num_positives + [False] * num_negatives
+        source.shuffle(kinds)
+        return tuple(Rationale(tokens(longest), kind, source.random()) for kind in kinds)
+
+    return [
+        Example(str(i), tokens(9), tokens(9), tokens(3), rationales(*pair))
+        for i, pair in enumerate(counts)
+    ]
+
+
+def make_draws(num_questions, seed=0):
+    source = random.Random(seed)
+    return [[source.random(), source.random()] for _ in range(num_questions)]
+
+
+def slow_loss(nll, examples, loss, draws):
+    """Equations 3, 6, 7 and 8; `nll(prompt_ids, target_ids)` is CE as a scalar tensor."""
+    label = contrastive = torch.tensor(0.0)
+    for e, draw in zip(examples, draws, strict=True):
+        label = label + nll(e.predict_ids, e.label_ids)
+        scored = [(nll(e.explain_ids, r.ids), r.quality_score, r) for r in e.rationales]
+        positives = [(ce, s) for ce, s, r in scored if r.is_positive]
+        negatives = [(ce, 1 - s) for ce, s, r in scored if not r.is_positive]
+        for w, ce, s in _taken(positives, loss.pos_select, draw[0], loss.softmin_temperature):
+            contrastive = contrastive + w * s * ce
+        for w, ce, poor in _taken(negatives, loss.neg_select, draw[1], None):
+            hinge = torch.minimum(ce - loss.delta, torch.tensor(0.0))
+            contrastive = contrastive - loss.beta * w * poor * hinge
+    count = len(examples)
+    return loss.alpha_label * label / count + loss.alpha_contrastive * contrastive / count
+
+
+def _taken(rationales, select, draw, temperature):
+    """(weight, CE, quality) of the rationales that count."""
+    if not rationales:
+        return []
+    if select == "min":
+        return [(1.0, *min(rationales, key=lambda item: item[0].item()))]
+    if select == "max":
+        return [(1.0, *max(rationales, key=lambda item: item[0].item()))]
+    if select == "sample":
+        return [(1.0, *rationales[math.floor(draw * len(rationales))])]
+    if select == "mean":
+        raw = [1.0] * len(rationales)
+    elif select == "weighted":
+        raw = [s for _, s in rationales]
+    else:
+        raw = [math.exp(-ce.item() / temperature) for ce, _ in rationales]
+    return [(w / sum(raw), ce, s) for w, (ce, s) in zip(raw, rationales, strict=True)]

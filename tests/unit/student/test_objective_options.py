@@ -1,0 +1,209 @@
+"""Every option of the loss in float64, with cross entropies that are free numbers.
+
+The student here is a table: CE of each target sequence is a parameter. So loss and gradient can be
+compared with a slow loop and with finite differences to many digits, without a model's rounding.
+"""
+
+import pytest
+import torch
+
+from qcrd_core.config_method import LossSection
+from qcrd_core.student.batches import Example, Rationale, batch_draws, collate
+from qcrd_core.student.model import Context, Student
+from qcrd_core.student.objective import PARTS, QcrdObjective
+from tests.support.slow_objective import COUNTS, make_draws, make_examples, slow_loss
+
+SELECTIONS = [
+    *({"pos_select": name} for name in ("min", "max", "mean", "weighted", "sample", "softmin")),
+    *({"neg_select": name} for name in ("max", "min", "mean", "weighted", "sample")),
+    {"pos_select": "sample", "neg_select": "mean"},
+    {"pos_select": "softmin", "softmin_temperature": 0.2, "neg_select": "weighted"},
+    {"pos_select": "mean", "neg_select": "mean"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class TableStudent(Student):
+    """CE of a target is looked up by the prompt's and the target's tokens."""
+
+    def __init__(self, examples, seed):
+        super().__init__(None)
+        pairs = [(e.predict_ids, e.label_ids) for e in examples]
+        pairs += [(e.explain_ids, r.ids) for e in examples for r in e.rationales]
+        self.index = {_key(*pair): row for row, pair in enumerate(pairs)}
+        torch.manual_seed(seed)
+        # Around a margin of 3 nats: hinges on both sides of it.
+        self.table = torch.nn.Parameter(6 * torch.rand(len(pairs)))
+        self.scored = []
+
+    def read(self, prompt_ids, prompt_mask):
+        return Context(prompt_ids, prompt_mask, None)
+
+    def _nll(self, context, question, ids, mask):
+        self.scored.append((len(ids), torch.is_grad_enabled()))
+        prompts = _rows(context.prompt_ids, context.prompt_mask)
+        targets = zip(question.tolist(), _rows(ids, mask), strict=True)
+        # A stand-in for a missing rationale belongs to another prompt, or to none.
+        return self.table[[self.index.get(_key(prompts[q], row), 0) for q, row in targets]]
+
+    def ce(self, prompt, target):
+        return self.table[self.index[_key(prompt, target)]]
+
+
+def _key(prompt, target):
+    return tuple(prompt), tuple(target)
+
+
+def _rows(ids, mask):
+    return [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
+
+
+def _both(options, seed, num_buckets=2):
+    """Student, and the objective and the slow loop as functions of nothing."""
+    loss = LossSection(**options)
+    examples, draws = make_examples(seed), make_draws(len(COUNTS), seed)
+    student = TableStudent(examples, seed)
+    objective = QcrdObjective(student, loss, num_buckets=num_buckets)
+    batch = collate(examples, 0, 1, draws)
+    return (
+        student,
+        lambda: objective(batch)[0],
+        lambda: slow_loss(student.ce, examples, loss, draws),
+    )
+
+
+def _gradient(student, compute):
+    student.zero_grad()
+    loss = compute()
+    loss.backward()
+    return loss.item(), student.table.grad.clone()
+
+
+def _finite_differences(student, compute, step=1e-6):
+    table, slopes = student.table.data, torch.zeros_like(student.table)
+    for row in range(len(table)):
+        value = table[row].item()
+        table[row] = value + step
+        above = compute().item()
+        table[row] = value - step
+        slopes[row] = (above - compute().item()) / (2 * step)
+        table[row] = value
+    return slopes
+
+
+def _name(options):
+    return ",".join(map(str, options.values()))
+
+
+@pytest.mark.parametrize("options", SELECTIONS, ids=_name)
+@pytest.mark.parametrize("num_buckets", [1, 2])
+def test_objective_equals_slow_loop_on_random_ragged_questions(options, num_buckets):
+    for seed in range(10):
+        student, fast, slow = _both(options, seed, num_buckets)
+        loss, gradient = _gradient(student, fast)
+        slow_value, slow_gradient = _gradient(student, slow)
+        assert loss == pytest.approx(slow_value, abs=1e-12)
+        torch.testing.assert_close(gradient, slow_gradient, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [o for o in SELECTIONS if o.get("pos_select") != "softmin"], ids=_name
+)
+def test_gradient_equals_finite_differences_of_the_loss(options):
+    student, fast, _ = _both(options, seed=3)
+    _, gradient = _gradient(student, fast)
+    torch.testing.assert_close(gradient, _finite_differences(student, fast), atol=1e-8, rtol=0)
+
+
+def test_softmin_pulls_like_the_smooth_minimum():
+    rationales = tuple(Rationale([5, k], True, 1.0) for k in range(4))
+    examples = [Example("a", [5], [6], [7], rationales)]
+    student = TableStudent(examples, seed=0)
+    loss = LossSection(pos_select="softmin", softmin_temperature=0.7, alpha_label=0.0)
+    batch = collate(examples, 0, 1)
+    _, gradient = _gradient(student, lambda: QcrdObjective(student, loss, num_buckets=2)(batch)[0])
+
+    def smooth_minimum():
+        mean = torch.stack([torch.exp(-student.ce([6], r.ids) / 0.7) for r in rationales]).mean()
+        return loss.alpha_contrastive * -0.7 * torch.log(mean)
+
+    slopes = _finite_differences(student, smooth_minimum)
+    torch.testing.assert_close(gradient, slopes, atol=1e-8, rtol=0)
+    assert (gradient >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "num_kept"),
+    [({}, 16), ({"pos_select": "sample"}, 16), ({"pos_select": "mean"}, 23), (SELECTIONS[-1], 26)],
+    ids=["min-max", "sample", "mean", "mean-mean"],
+)
+def test_only_rationales_that_count_are_scored_with_gradient(options, num_kept):
+    student, fast, _ = _both(options, seed=0, num_buckets=1)
+    fast()
+    with_gradient = [count for count, has_gradient in student.scored if has_gradient]
+    # A question without positives or negatives has a stand-in: COUNTS has 3 and 3 of them.
+    assert with_gradient == [len(COUNTS), num_kept]
+
+
+def test_choices_that_need_no_cross_entropy_make_no_pass_without_gradient():
+    student, fast, _ = _both({"pos_select": "sample", "neg_select": "sample"}, seed=0)
+    fast()
+    assert all(has_gradient for _, has_gradient in student.scored)
+
+
+@pytest.mark.parametrize(
+    "options", [o for o in SELECTIONS if "sample" not in o.values()], ids=_name
+)
+def test_order_of_rationales_and_padding_change_nothing(options):
+    examples, loss = make_examples(seed=1), LossSection(**options)
+    turned = [
+        Example(e.question_id, e.predict_ids, e.explain_ids, e.label_ids, e.rationales[::-1])
+        for e in examples
+    ]
+    long = Example("long", [3] * 40, [4] * 40, [5] * 40, (Rationale([6] * 40, True, 1.0),))
+    student = TableStudent([*examples, long], seed=1)
+    objective = QcrdObjective(student, loss, num_buckets=2)
+    whole, back, padded, alone = (
+        objective(collate(some, 0, 1))[0].item()
+        for some in (examples, turned, [*examples, long], [long])
+    )
+    assert back == pytest.approx(whole, abs=1e-12)
+    assert padded == pytest.approx((len(examples) * whole + alone) / (len(examples) + 1), abs=1e-12)
+
+
+def test_scores_get_no_gradient_under_any_option():
+    for options in SELECTIONS:
+        examples = make_examples(seed=2)
+        batch = collate(examples, 0, 1, make_draws(len(examples)))
+        batch.score.requires_grad_()
+        objective = QcrdObjective(TableStudent(examples, 2), LossSection(**options), num_buckets=2)
+        objective(batch)[0].backward()
+        assert batch.score.grad is None, options
+
+
+def test_negatives_beyond_the_margin_have_no_loss_and_no_gradient():
+    for select in ("max", "min", "mean", "weighted", "sample"):
+        examples = make_examples(seed=4, counts=[(0, 3), (0, 1)])
+        student = TableStudent(examples, seed=4)
+        student.table.data += 3.0
+        loss = LossSection(neg_select=select, alpha_label=0.0)
+        total, parts = QcrdObjective(student, loss, num_buckets=2)(collate(examples, 0, 1))
+        total.backward()
+        assert (total.item(), parts[PARTS.index("active_hinge_share")].item()) == (0.0, 0.0)
+        assert student.table.grad.abs().max().item() == 0.0
+
+
+def test_draws_are_a_function_of_seed_and_step_and_reach_every_rationale():
+    assert batch_draws(4, 7, seed=1) == batch_draws(4, 7, seed=1)
+    assert batch_draws(4, 7, seed=1) != batch_draws(4, 8, seed=1)
+    assert batch_draws(4, 7, seed=1) != batch_draws(4, 7, seed=2)
+    draws = [row for step in range(100) for row in batch_draws(4, step, seed=0)]
+    for side in (0, 1):
+        counts = torch.bincount(torch.tensor([int(3 * row[side]) for row in draws]))
+        assert counts.min() > 100

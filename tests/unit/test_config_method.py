@@ -1,0 +1,58 @@
+"""Settings of the method that contradict each other are refused at load, in one sentence."""
+
+import pytest
+
+from qcrd_core.config import validate_config
+from qcrd_core.errors import ConfigError
+
+
+def _load(**sections):
+    tiny = {"model": {"type": "scratch"}}
+    content = {
+        "run": {"name": "tiny", "store": "s"},
+        "data": {"dataset": "word_problems"},
+        "teacher": {"model": {"type": "hub", "name": "none"}},
+        "discriminator": tiny,
+        "student": tiny,
+    }
+    return validate_config({**content, **sections}, "tiny.yaml")
+
+
+def _refusal(**sections):
+    with pytest.raises(ConfigError) as caught:
+        _load(**sections)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_options_of_the_loss_load_and_default_to_the_papers_reading():
+    loss = _load().loss
+    assert (loss.pos_select, loss.neg_select) == ("min", "max")
+    _load(loss={"pos_select": "softmin", "softmin_temperature": 0.5, "neg_select": "min"})
+
+
+def test_unknown_selection_is_refused_with_the_known_ones():
+    assert "'min', 'max', 'mean'" in _refusal(loss={"pos_select": "best"})
+
+
+def test_softmin_temperature_without_softmin_is_refused():
+    message = _refusal(loss={"softmin_temperature": 0.5})
+    assert message.startswith("loss.softmin_temperature must be left alone unless loss.pos_select")
+    assert "got 0.5 with min (tiny.yaml" in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"loss": {"beta": 0}}, "loss.beta is 0"),
+        ({"negatives": {"teacher_minority": False, "student": False}}, "negatives.* names no"),
+    ],
+    ids=["beta", "sources"],
+)
+@pytest.mark.parametrize("option", [{"neg_select": "min"}], ids=str)
+def test_options_of_negatives_without_any_negative_are_refused(sections, reason, option):
+    sections = {**sections, "loss": {**sections.get("loss", {}), **option}}
+    (name,) = option
+    message = _refusal(**sections)
+    assert message.startswith(f"loss.{name} must be left alone where no negative is learnt from")
+    assert reason in message
