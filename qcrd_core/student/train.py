@@ -104,6 +104,7 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     examples, too_long = _examples(context, payload, tokenizer, student.model)
     buckets = 1 if training.zero_stage == 3 else 2
     engine = start_engine(QcrdObjective(student, config.loss, num_buckets=buckets), training)
+    engine.train()  # a loaded model comes in evaluation mode, without its dropout
     round_ = int(payload["round"])
     steps = training.steps_in_round(len(examples))
     state = _resume(engine, context, round_, steps)
