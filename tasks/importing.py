@@ -15,7 +15,7 @@ from tasks.artifacts import import_artifact
 _SCRATCH = Path(".qcrd/scratch")
 
 
-@task(name="Import file", cache_policy=NO_CACHE)
+@task(name="Import file", task_run_name="Import file", cache_policy=NO_CACHE)
 def import_file(
     file: str,
     *,

@@ -67,7 +67,7 @@ def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     return numbers
 
 
-@task(name="Test and report", cache_policy=NO_CACHE)
+@task(name="Test and report", task_run_name="Test and report", cache_policy=NO_CACHE)
 def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Test the best student once, publish it and write the report.
 

@@ -15,7 +15,7 @@ from qcrd_core.stages import plan, rounds, sampling, voting
 from tasks.artifacts import progress_artifact, vote_artifact
 
 
-@task(name="Prepare run", cache_policy=NO_CACHE)
+@task(name="Prepare run", task_run_name="Prepare run", cache_policy=NO_CACHE)
 def prepare_run(config: RunConfig) -> str:
     """Check the configuration and open the run's folder; return its name.
 
@@ -27,7 +27,7 @@ def prepare_run(config: RunConfig) -> str:
     return planned.run_id
 
 
-@task(name="Check student", cache_policy=NO_CACHE)
+@task(name="Check student", task_run_name="Check student", cache_policy=NO_CACHE)
 def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Refuse a student or questions that training would fail on, before the teacher is sampled.
 
@@ -36,7 +36,7 @@ def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
     return rounds.check_student(RunContext.open(config, run_id))
 
 
-@task(name="Sample teacher", cache_policy=NO_CACHE)
+@task(name="Sample teacher", task_run_name="Sample teacher", cache_policy=NO_CACHE)
 def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Sample what the store lacks of K rationales a training question.
 
@@ -46,7 +46,7 @@ def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
         return sampling.sample_teacher(RunContext.open(config, run_id))
 
 
-@task(name="Vote", cache_policy=NO_CACHE)
+@task(name="Vote", task_run_name="Vote", cache_policy=NO_CACHE)
 def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
     """Take the majority answer of each question.
 
@@ -57,7 +57,7 @@ def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
     return numbers
 
 
-@task(name="Make tokenizers", cache_policy=NO_CACHE)
+@task(name="Make tokenizers", task_run_name="Make tokenizers", cache_policy=NO_CACHE)
 def make_tokenizers(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Publish the tokenizers of the student and of the discriminator.
 
