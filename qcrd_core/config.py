@@ -323,7 +323,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _options_of_negatives_have_some(self) -> Self:
-        changed = self.loss.changed("neg_select")
+        changed = self.loss.changed("neg_select", "neg_loss", "neg_tokens")
         sources = self.negatives.teacher_minority or self.negatives.student
         if changed and not (sources and self.loss.beta):
             reason = "loss.beta is 0" if sources else "negatives.* names no source"

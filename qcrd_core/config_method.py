@@ -61,7 +61,8 @@ class LossSection(Section):
     beta: float = Field(default=0.2, ge=0)
     """Weight of the negative term."""
     delta: float = Field(default=3.0, gt=0)
-    """Margin: a negative whose cross entropy exceeds it is left alone, nats."""
+    """Margin, nats: a negative whose cross entropy (pairwise: less that of the positive) exceeds it
+    is left alone."""
     pos_select: Literal["min", "max", "mean", "weighted", "sample", "softmin"] = "min"
     """Which positives count: the one with the smallest or largest cross entropy or a random one;
     or all, equally, by quality score, or by softmax(-CE / softmin_temperature)."""
@@ -69,6 +70,14 @@ class LossSection(Section):
     """Which negatives count, likewise; weighted is by 1 - quality score."""
     softmin_temperature: float = Field(default=1.0, gt=0)
     """Nats; near 0 softmin is the minimum, large it is the mean."""
+    neg_loss: Literal["hinge", "softplus", "pairwise"] = "hinge"
+    """How a negative is pushed off: up to the margin; likewise but smoothly; smoothly, and by its
+    distance from the positive."""
+    sharpness: float = Field(default=1.0, gt=0)
+    """b of softplus and pairwise, per nat; large, softplus is the hinge."""
+    neg_tokens: Literal["all", "after_divergence"] = "all"
+    """Tokens of a negative that count: all, or those from where it leaves the positive that it
+    follows longest."""
 
     @model_validator(mode="after")
     def _softmin_alone_has_a_temperature(self) -> Self:
@@ -76,6 +85,16 @@ class LossSection(Section):
             msg = (
                 "loss.softmin_temperature must be left alone unless loss.pos_select is softmin; "
                 f"got {self.softmin_temperature:g} with {self.pos_select}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _hinge_has_no_sharpness(self) -> Self:
+        if self.changed("sharpness") and self.neg_loss == "hinge":
+            msg = (
+                "loss.sharpness must be left alone unless loss.neg_loss is softplus or pairwise; "
+                f"got {self.sharpness:g} with hinge"
             )
             raise ValueError(msg)
         return self

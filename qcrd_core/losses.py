@@ -13,6 +13,9 @@ Doubt: equation 7 as printed has no margin; the margin delta, its value and beta
 authors' answers in the public review of the paper.
 """
 
+from collections.abc import Sequence
+from itertools import compress, count
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -176,6 +179,73 @@ def negative_loss(nll: Tensor, quality_score: Tensor, delta: float) -> Tensor:
         Equation 7. s is detached.
     """
     return (1 - quality_score.detach()) * (nll - delta).clamp(max=0)
+
+
+def softplus_negative_loss(
+    nll: Tensor, quality_score: Tensor, delta: float, sharpness: float
+) -> Tensor:
+    """Push like the hinge but smoothly, l_neg = -(1 - s) softplus(b (delta - CE)) / b.
+
+    Args:
+        nll: CE of the chosen negatives, any shape, nats.
+        quality_score: s = D(x, r) of each, in [0, 1].
+        delta: Margin at which the push has half its strength, > 0, nats.
+        sharpness: b, > 0, per nat; large, it is the hinge.
+
+    Returns:
+        l_neg of each, same shape, negative everywhere.
+
+    Source:
+        Ours: equation 7 without the corner. s is detached.
+    """
+    return (
+        -(1 - quality_score.detach()) * functional.softplus(sharpness * (delta - nll)) / sharpness
+    )
+
+
+def pairwise_negative_loss(
+    nll: Tensor, positive_nll: Tensor, quality_score: Tensor, *, delta: float, sharpness: float
+) -> Tensor:
+    """Push a negative away from the positive, -(1 - s) softplus(-(b (CE_neg - CE_pos) - m)) / b.
+
+    The gradient reaches both: a negative that is all but the positive cannot drag it along, for
+    only their distance counts.
+
+    Args:
+        nll: CE_neg of the chosen negatives, [B, N], nats.
+        positive_nll: CE_pos of each question, [B], nats.
+        quality_score: s = D(x, r) of each negative, [B, N], in [0, 1].
+        delta: Distance at which the push has half its strength, nats; m = b delta.
+        sharpness: b, > 0, per nat.
+
+    Returns:
+        l_neg of each, [B, N], negative everywhere.
+
+    Source:
+        Ours; Bradley-Terry on token means. s is detached.
+    """
+    return softplus_negative_loss(nll - positive_nll[:, None], quality_score, delta, sharpness)
+
+
+def first_divergence(negative: Sequence[int], positives: Sequence[Sequence[int]]) -> int:
+    """Find where a negative leaves the positive that it follows longest.
+
+    Args:
+        negative: Token ids.
+        positives: Token ids of the question's positives.
+
+    Returns:
+        Index of the first token that counts in the negative's CE, so that the right beginning of a
+        wrong rationale is not pushed down: 0 without positives, all its length for a copy of one.
+
+    Source:
+        Ours.
+    """
+    shared = 0
+    for positive in positives:
+        differing = (a != b for a, b in zip(negative, positive, strict=False))
+        shared = max(shared, next(compress(count(), differing), min(len(negative), len(positive))))
+    return shared
 
 
 def contrastive_loss(positive: Tensor, negative: Tensor, beta: float) -> Tensor:

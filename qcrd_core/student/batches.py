@@ -6,7 +6,7 @@ of its number: a resumed run sees exactly the batches that the uninterrupted one
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qcrd_core.config import StudentSection
 from qcrd_core.ids import derive_seed
+from qcrd_core.losses import first_divergence
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Rationale:
     ids: list[int]
     is_positive: bool
     quality_score: float
+    first: int = 0
+    """First token that counts in its cross entropy."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Batch:
     """Rationale index of each positive, [B, P]; -1 where there is none."""
     negative: Tensor
     """Likewise, [B, N]."""
+    first: Tensor
+    """First token of each rationale that counts, [R]."""
     score: Tensor
     """Quality score of each rationale, [R]."""
     draw: Tensor
@@ -131,6 +136,29 @@ def make_examples(
         )
     ]
     return examples, too_long
+
+
+def skip_shared_tokens(examples: Sequence[Example]) -> tuple[list[Example], int]:
+    """Let each negative count from its first divergence from the positives of its question.
+
+    Args:
+        examples: Tokenised questions.
+
+    Returns:
+        The same with `first` set, and the number of negatives left out because they repeat a
+        positive to the end.
+    """
+    kept, num_copies = [], 0
+    for example in examples:
+        positives = [r.ids for r in example.rationales if r.is_positive]
+        rationales = [
+            r if r.is_positive else replace(r, first=first_divergence(r.ids, positives))
+            for r in example.rationales
+        ]
+        distinct = tuple(r for r in rationales if r.first < len(r.ids))
+        num_copies += len(rationales) - len(distinct)
+        kept.append(replace(example, rationales=distinct))
+    return kept, num_copies
 
 
 def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -214,6 +242,7 @@ def collate(
         question=torch.tensor([i for i, _ in rationales] or [0]),
         positive=pad_rows(slots[True], -1)[0],
         negative=pad_rows(slots[False], -1)[0],
+        first=torch.tensor([r.first for _, r in rationales] or [0]),
         score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
         draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),
     )

@@ -58,8 +58,10 @@ class Student(nn.Module):
         """
 
     @abstractmethod
-    def _nll(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token mean of each target, [S]."""
+    def _nll(
+        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
+    ) -> Tensor:
+        """Token mean of each target from its token `first` on, [S]."""
 
     def nll(
         self,
@@ -67,6 +69,7 @@ class Student(nn.Module):
         question: Tensor,
         target_ids: Tensor,
         target_mask: Tensor,
+        first: Tensor | None = None,
         *,
         num_buckets: int = 1,
     ) -> Tensor:
@@ -77,19 +80,21 @@ class Student(nn.Module):
             question: Which prompt each target answers, [S], in [0, Q).
             target_ids: Right-padded targets, end token included, [S, T].
             target_mask: 1 on real tokens, [S, T].
+            first: First token of each target that counts, [S]; those before are context. None: 0.
             num_buckets: Forward passes to split the targets over.
 
         Returns:
             CE(target | prompt), token mean, [S], nats.
         """
+        first = torch.zeros_like(question) if first is None else first
         if num_buckets <= 1 or target_ids.shape[0] < 2 * num_buckets:
-            return self._nll(context, question, target_ids, target_mask)
+            return self._nll(context, question, target_ids, target_mask, first)
         order = target_mask.sum(dim=1).argsort()
         pieces = []
         for rows in order.tensor_split(num_buckets):
             longest = int(target_mask[rows].sum(dim=1).max())
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
-            pieces.append(self._nll(context, question[rows], ids, mask))
+            pieces.append(self._nll(context, question[rows], ids, mask, first[rows]))
         return torch.cat(pieces)[order.argsort()]
 
 
@@ -103,7 +108,9 @@ class Seq2SeqStudent(Student):
         ).last_hidden_state
         return Context(prompt_ids, prompt_mask, states)
 
-    def _nll(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def _nll(
+        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
+    ) -> Tensor:
         width = int(context.prompt_mask[question].sum(dim=1).max())
         hidden = self.model.decoder(
             input_ids=self._shift_right(ids),
@@ -111,7 +118,7 @@ class Seq2SeqStudent(Student):
             encoder_attention_mask=context.prompt_mask[question, :width],
             use_cache=False,
         ).last_hidden_state
-        real = mask.bool()
+        real = _counted(mask, first)
         # Only real tokens reach the vocabulary: a third of a padded batch would be wasted on it.
         hidden = hidden[real]
         if getattr(self.model.config, "scale_decoder_outputs", False):
@@ -142,7 +149,9 @@ class CausalStudent(Student):
         last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
         return Context(prompt_ids, prompt_mask, hidden.gather(1, last), cache)
 
-    def _nll(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def _nll(
+        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
+    ) -> Tensor:
         if context.cache is None:
             msg = "A CausalStudent scores contexts that it has read itself."
             raise TypeError(msg)
@@ -153,7 +162,7 @@ class CausalStudent(Student):
         joined_mask = torch.cat([context.prompt_mask[question], mask[:, :fed]], dim=1)
         hidden = self._hidden(ids[:, :fed], joined_mask, _select(context.cache, question))
         hidden = torch.cat([context.states[question], hidden[:, :used]], dim=1)
-        real = mask.bool()
+        real = _counted(mask, first)
         logits = self.model.lm_head(hidden[real])
         return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
 
@@ -168,6 +177,11 @@ class CausalStudent(Student):
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+
+def _counted(mask: Tensor, first: Tensor) -> Tensor:
+    """Tokens whose cross entropy counts, [S, T]."""
+    return mask.bool() & (torch.arange(mask.shape[1], device=mask.device) >= first[:, None])
 
 
 def _select(cache: DynamicCache, rows: Tensor) -> DynamicCache:

@@ -25,9 +25,11 @@ from qcrd_core.losses import (
     distillation_loss,
     mean_weights,
     negative_loss,
+    pairwise_negative_loss,
     positive_loss,
     quality_weights,
     softmin_weights,
+    softplus_negative_loss,
 )
 from qcrd_core.student.batches import Batch
 from qcrd_core.student.model import Context, Student
@@ -83,6 +85,7 @@ class QcrdObjective(nn.Module):
             num_questions + batch.question[rows],
             batch.rationale_ids[rows],
             batch.rationale_mask[rows],
+            batch.first[rows],
             num_buckets=self.num_buckets,
         )
         split = [int(mask.sum()) for mask in wanted]
@@ -90,8 +93,7 @@ class QcrdObjective(nn.Module):
             values.new_zeros(mask.shape).masked_scatter(mask, values)
             for values, mask in zip(nll.split(split), wanted, strict=True)
         )
-        pull = self._pull(positive_nll, positive, batch)
-        push, active = self._push(negative_nll, negative, batch)
+        pull, push, active = self._terms(batch, (positive, positive_nll), (negative, negative_nll))
         total = distillation_loss(
             label,
             contrastive_loss(pull, push, self.loss.beta),
@@ -101,26 +103,42 @@ class QcrdObjective(nn.Module):
         parts = torch.stack([total, label, pull.mean(), push.mean(), active.mean()]).detach()
         return total, parts
 
-    def _pull(self, nll: Tensor, slots: Tensor, batch: Batch) -> Tensor:
-        """l_pos of each question, [B], from the kept positives, [B, P]."""
-        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
-        if self.loss.pos_select == "weighted":
-            weights = quality_weights(score, mask)
-        elif self.loss.pos_select == "softmin":
-            weights = softmin_weights(nll, mask, self.loss.softmin_temperature)
-        else:
-            weights = mean_weights(mask)
-        return (weights * positive_loss(nll, score)).sum(dim=1)
-
-    def _push(self, nll: Tensor, slots: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """l_neg of each question and its share of active hinges, [B] each."""
+    def _terms(
+        self, batch: Batch, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """l_pos, l_neg and the share of active hinges of each question, [B], from kept slots."""
+        (slots, nll), loss = positive, self.loss
         mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
         weights = mean_weights(mask)
-        if self.loss.neg_select == "weighted":
+        if loss.pos_select == "weighted":
+            weights = quality_weights(score, mask)
+        elif loss.pos_select == "softmin":
+            weights = softmin_weights(nll, mask, loss.softmin_temperature)
+        pull = (weights * positive_loss(nll, score)).sum(dim=1)
+        positive_nll, has_positive = (weights * nll).sum(dim=1), weights.sum(dim=1) > 0
+
+        slots, nll = negative
+        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
+        if loss.neg_loss == "pairwise":
+            mask = mask & has_positive[:, None]
+        weights = mean_weights(mask)
+        if loss.neg_select == "weighted":
             weights = quality_weights(1 - score, mask)
-        push = negative_loss(nll, score, self.loss.delta)
-        active = nll < self.loss.delta
-        return (weights * push).sum(dim=1), (weights * active).sum(dim=1)
+        push = self._push(nll, positive_nll, score)
+        reached = nll - positive_nll[:, None] if loss.neg_loss == "pairwise" else nll
+        active = weights * (reached < loss.delta)
+        return pull, (weights * push).sum(dim=1), active.sum(dim=1)
+
+    def _push(self, nll: Tensor, positive_nll: Tensor, score: Tensor) -> Tensor:
+        """l_neg of each kept negative, [B, N]."""
+        loss = self.loss
+        if loss.neg_loss == "softplus":
+            return softplus_negative_loss(nll, score, loss.delta, loss.sharpness)
+        if loss.neg_loss == "pairwise":
+            return pairwise_negative_loss(
+                nll, positive_nll, score, delta=loss.delta, sharpness=loss.sharpness
+            )
+        return negative_loss(nll, score, loss.delta)
 
     @torch.no_grad()
     def _keep(self, context: Context, batch: Batch) -> list[Tensor]:
@@ -137,6 +155,7 @@ class QcrdObjective(nn.Module):
                 batch.label_ids.shape[0] + batch.question,
                 batch.rationale_ids,
                 batch.rationale_mask,
+                batch.first,
                 num_buckets=self.num_buckets,
             )
         return [_kept(slots, select, nll, draw) for slots, select, draw in sides]

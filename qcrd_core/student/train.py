@@ -32,6 +32,7 @@ from qcrd_core.student.batches import (
     batch_rows,
     collate,
     make_examples,
+    skip_shared_tokens,
 )
 from qcrd_core.student.engine import (
     export_student,
@@ -101,7 +102,7 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     stop = _stop_on_sigterm()
     tokenizer = load_tokenizer(payload["tokenizer"])
     student = wrap(make_student(config.student.model, tokenizer, config.run.seed))
-    examples, too_long = _examples(context, payload, tokenizer, student.model)
+    examples, counts = _examples(context, payload, tokenizer, student.model)
     buckets = 1 if training.zero_stage == 3 else 2
     engine = start_engine(QcrdObjective(student, config.loss, num_buckets=buckets), training)
     engine.train()  # a loaded model comes in evaluation mode, without its dropout
@@ -117,7 +118,7 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     save_engine(engine, context.store, context.paths.engine(round_), loop.state)
     export_student(engine, tokenizer, context, round_)
     if distributed.get_rank() == 0:
-        _write_metrics(context, round_, loop.state["rows"], too_long)
+        _write_metrics(context, round_, loop.state["rows"], counts)
         if round_ > 0:
             context.store.delete(context.paths.engine(round_ - 1))
     last = loop.state["rows"][-1][0] if loop.state["rows"] else None
@@ -210,12 +211,16 @@ class _Round:
 
 def _examples(
     context: RunContext, payload: Mapping[str, Any], tokenizer: Any, model: Any
-) -> tuple[list[Example], int]:
+) -> tuple[list[Example], dict[str, int]]:
     labels = pl.read_parquet(payload["labels"])
     scores = context.store.read_table(context.paths.scores(int(payload["round"])), Scores)
-    return make_examples(
+    examples, too_long = make_examples(
         labels, scores, tokenizer, context.config.student, end=model.config.is_encoder_decoder
     )
+    counts = {"num_rationales_too_long": too_long}
+    if context.config.loss.neg_tokens == "after_divergence":
+        examples, counts["num_negatives_like_a_positive"] = skip_shared_tokens(examples)
+    return examples, counts
 
 
 def _resume(engine: Any, context: RunContext, round_: int, steps: int) -> dict[str, Any]:
@@ -234,7 +239,7 @@ def _resume(engine: Any, context: RunContext, round_: int, steps: int) -> dict[s
 
 
 def _write_metrics(
-    context: RunContext, round_: int, rows: list[list[float]], too_long: int
+    context: RunContext, round_: int, rows: list[list[float]], counts: Mapping[str, int]
 ) -> None:
     names = [*PARTS, "questions_per_second"]
     records = [
@@ -242,7 +247,7 @@ def _write_metrics(
         for row in rows
         for name, value in zip(names, row, strict=False)
     ]
-    records.append(("data", round_, 0, "num_rationales_too_long", float(too_long)))
+    records += [("data", round_, 0, name, float(count)) for name, count in counts.items()]
     columns = ["stage", "round", "global_step", "name", "value"]
     frame = pl.DataFrame(records, schema=columns, orient="row")
     context.store.write_table(context.paths.metrics_part("train", round_), frame, Metrics)

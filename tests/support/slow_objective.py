@@ -23,7 +23,14 @@ def make_examples(seed=0, counts=COUNTS, longest=12):
     def rationales(num_positives, num_negatives):
         kinds = [True] * num_positives + [False] * num_negatives
         source.shuffle(kinds)
-        return tuple(Rationale(tokens(longest), kind, source.random()) for kind in kinds)
+        made = [Rationale(tokens(longest), kind, source.random()) for kind in kinds]
+        # Half of the negatives begin like a positive, so that there is a first divergence to find.
+        starts = [r.ids for r in made if r.is_positive]
+        for r in made:
+            if starts and not r.is_positive and source.random() < 0.5:
+                start = source.choice(starts)
+                r.ids[:0] = start[: source.randint(1, len(start))]
+        return tuple(made)
 
     return [
         Example(str(i), tokens(9), tokens(9), tokens(3), rationales(*pair))
@@ -37,20 +44,49 @@ def make_draws(num_questions, seed=0):
 
 
 def slow_loss(nll, examples, loss, draws):
-    """Equations 3, 6, 7 and 8; `nll(prompt_ids, target_ids)` is CE as a scalar tensor."""
+    """Equations 3, 6, 7 and 8; `nll(prompt_ids, target_ids, first)` is CE, a scalar tensor."""
     label = contrastive = torch.tensor(0.0)
     for e, draw in zip(examples, draws, strict=True):
-        label = label + nll(e.predict_ids, e.label_ids)
-        scored = [(nll(e.explain_ids, r.ids), r.quality_score, r) for r in e.rationales]
-        positives = [(ce, s) for ce, s, r in scored if r.is_positive]
-        negatives = [(ce, 1 - s) for ce, s, r in scored if not r.is_positive]
+        label = label + nll(e.predict_ids, e.label_ids, 0)
+        good = [r for r in e.rationales if r.is_positive]
+        bad = [(r, _start(r, good, loss)) for r in e.rationales if not r.is_positive]
+        positives = [(nll(e.explain_ids, r.ids, 0), r.quality_score) for r in good]
+        negatives = [
+            (nll(e.explain_ids, r.ids, start), 1 - r.quality_score)
+            for r, start in bad
+            if start < len(r.ids)
+        ]
+        anchor = torch.tensor(0.0)
         for w, ce, s in _taken(positives, loss.pos_select, draw[0], loss.softmin_temperature):
             contrastive = contrastive + w * s * ce
+            anchor = anchor + w * ce
         for w, ce, poor in _taken(negatives, loss.neg_select, draw[1], None):
-            hinge = torch.minimum(ce - loss.delta, torch.tensor(0.0))
-            contrastive = contrastive - loss.beta * w * poor * hinge
+            if loss.neg_loss != "pairwise" or positives:
+                contrastive = contrastive + loss.beta * w * poor * _push(ce, anchor, loss)
     count = len(examples)
     return loss.alpha_label * label / count + loss.alpha_contrastive * contrastive / count
+
+
+def _start(negative, positives, loss):
+    """First token of a negative that counts."""
+    if loss.neg_tokens == "all":
+        return 0
+    start = 0
+    while any(negative.ids[: start + 1] == p.ids[: start + 1] for p in positives):
+        if start == len(negative.ids):
+            break
+        start += 1
+    return start
+
+
+def _push(ce, anchor, loss):
+    """What a negative with this CE costs, >= 0."""
+    b, m = loss.sharpness, loss.sharpness * loss.delta
+    if loss.neg_loss == "softplus":
+        return torch.log(1 + torch.exp(b * (loss.delta - ce))) / b
+    if loss.neg_loss == "pairwise":
+        return torch.log(1 + torch.exp(-(b * (ce - anchor) - m))) / b
+    return -torch.minimum(ce - loss.delta, torch.tensor(0.0))
 
 
 def _taken(rationales, select, draw, temperature):

@@ -41,6 +41,12 @@ def test_softmin_temperature_without_softmin_is_refused():
     assert "got 0.5 with min (tiny.yaml" in message
 
 
+def test_sharpness_of_a_hinge_is_refused():
+    message = _refusal(loss={"sharpness": 2})
+    assert message.startswith("loss.sharpness must be left alone unless loss.neg_loss is softplus")
+    _load(loss={"sharpness": 2, "neg_loss": "pairwise"})
+
+
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
@@ -49,7 +55,11 @@ def test_softmin_temperature_without_softmin_is_refused():
     ],
     ids=["beta", "sources"],
 )
-@pytest.mark.parametrize("option", [{"neg_select": "min"}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"neg_select": "min"}, {"neg_loss": "pairwise"}, {"neg_tokens": "after_divergence"}],
+    ids=str,
+)
 def test_options_of_negatives_without_any_negative_are_refused(sections, reason, option):
     sections = {**sections, "loss": {**sections.get("loss", {}), **option}}
     (name,) = option

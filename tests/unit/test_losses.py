@@ -52,6 +52,38 @@ def test_negative_loss_beyond_margin_is_exactly_zero_with_zero_gradient():
     assert nll.grad[1].item() == 0.0
 
 
+def test_softplus_negative_loss_approaches_the_hinge():
+    nll, score = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.5, 0.5, 0.5])
+    hinge = losses.negative_loss(nll, score, 3.0)
+    smooth = losses.softplus_negative_loss(nll, score, 3.0, sharpness=200.0)
+    torch.testing.assert_close(smooth, hinge, atol=2e-3, rtol=0)
+    # At the margin -(1 - s) log(2) / b.
+    at_margin = losses.softplus_negative_loss(nll, score, 3.0, 2.0)[1].item()
+    assert at_margin == pytest.approx(-0.5 * 0.6931472 / 2)
+
+
+def test_pairwise_negative_loss_pulls_positive_as_much_as_it_pushes_negative():
+    negative = torch.tensor([[2.0]], requires_grad=True)
+    positive = torch.tensor([1.0], requires_grad=True)
+    score = torch.tensor([[0.25]])
+    loss = -losses.pairwise_negative_loss(negative, positive, score, delta=1.0, sharpness=2.0)
+    loss.sum().backward()
+    # 0.75 softplus(-(2 * 1 - 2)) / 2; half the slope of 0.75 each way.
+    assert loss.item() == pytest.approx(0.75 * 0.6931472 / 2)
+    assert negative.grad is not None
+    assert positive.grad is not None
+    assert (negative.grad.item(), positive.grad.item()) == pytest.approx((-0.375, 0.375))
+
+
+@pytest.mark.parametrize(
+    ("positives", "first"),
+    [([], 0), ([[9]], 0), ([[5, 6, 9], [5, 9]], 2), ([[5, 6, 7, 1]], 4), ([[5, 6]], 2)],
+    ids=["none", "other", "longest", "copy", "prefix"],
+)
+def test_first_divergence_is_from_the_nearest_positive(positives, first):
+    assert losses.first_divergence([5, 6, 7, 1], positives) == first
+
+
 def test_contrastive_loss_pushes_negative_up_and_positive_down():
     positive = torch.tensor([2.0], requires_grad=True)
     negative = torch.tensor([1.0], requires_grad=True)

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from qcrd_core.config_method import LossSection
-from qcrd_core.student.batches import Example, Rationale, batch_rows, collate
+from qcrd_core.student.batches import Example, Rationale, batch_rows, collate, skip_shared_tokens
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective
 from tests.support.slow_objective import make_draws, make_examples, slow_loss
@@ -17,6 +17,7 @@ OPTIONS = [
     {"pos_select": "min", "neg_select": "max"},
     {"pos_select": "softmin", "neg_select": "mean"},
     {"pos_select": "sample", "neg_select": "min"},
+    {"neg_loss": "pairwise", "neg_tokens": "after_divergence"},
 ]
 
 
@@ -49,10 +50,15 @@ def _llama():
     return LlamaForCausalLM(config)
 
 
-def _nll(model, prompt, target):
+def _nll(model, prompt, target, first=0):
+    counted = [-100] * first + target[first:]
     if model.config.is_encoder_decoder:
-        return model(input_ids=torch.tensor([prompt]), labels=torch.tensor([target])).loss
-    labels = torch.tensor([[-100] * len(prompt) + target])
+        return model(
+            input_ids=torch.tensor([prompt]),
+            decoder_input_ids=torch.tensor([[0, *target[:-1]]]),
+            labels=torch.tensor([counted]),
+        ).loss
+    labels = torch.tensor([[-100] * len(prompt) + counted])
     return model(input_ids=torch.tensor([prompt + target]), labels=labels).loss
 
 
@@ -63,7 +69,8 @@ def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets, opti
     model, examples, settings = make(), make_examples(), LossSection(delta=20.0, **options)
     draws = make_draws(len(examples))
     objective = QcrdObjective(wrap(model), settings, num_buckets=num_buckets)
-    loss, parts = objective(collate(examples, 0, 1, draws))
+    taken = skip_shared_tokens(examples)[0] if "neg_tokens" in options else examples
+    loss, parts = objective(collate(taken, 0, 1, draws))
     loss.backward()
     fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from qcrd_core.config_method import LossSection
-from qcrd_core.student.batches import Example, Rationale, batch_draws, collate
+from qcrd_core.student.batches import (
+    Example,
+    Rationale,
+    batch_draws,
+    collate,
+    skip_shared_tokens,
+)
 from qcrd_core.student.model import Context, Student
 from qcrd_core.student.objective import PARTS, QcrdObjective
 from tests.support.slow_objective import COUNTS, make_draws, make_examples, slow_loss
@@ -19,7 +25,14 @@ SELECTIONS = [
     {"pos_select": "sample", "neg_select": "mean"},
     {"pos_select": "softmin", "softmin_temperature": 0.2, "neg_select": "weighted"},
     {"pos_select": "mean", "neg_select": "mean"},
+    {"neg_loss": "softplus"},
+    {"neg_loss": "softplus", "sharpness": 3.0, "neg_select": "weighted"},
+    {"neg_loss": "pairwise"},
+    {"neg_loss": "pairwise", "sharpness": 0.5, "pos_select": "mean", "neg_select": "mean"},
+    {"neg_tokens": "after_divergence"},
+    {"neg_tokens": "after_divergence", "neg_loss": "pairwise", "neg_select": "sample"},
 ]
+MEAN_MEAN = {"pos_select": "mean", "neg_select": "mean"}
 
 
 @pytest.fixture(autouse=True)
@@ -30,34 +43,42 @@ def _float64():
 
 
 class TableStudent(Student):
-    """CE of a target is looked up by the prompt's and the target's tokens."""
+    """CE of a target is looked up by the prompt's and the target's tokens and its start."""
 
     def __init__(self, examples, seed):
         super().__init__(None)
-        pairs = [(e.predict_ids, e.label_ids) for e in examples]
-        pairs += [(e.explain_ids, r.ids) for e in examples for r in e.rationales]
-        self.index = {_key(*pair): row for row, pair in enumerate(pairs)}
+        targets = [(e.predict_ids, e.label_ids, 0) for e in examples]
+        for e in [*examples, *skip_shared_tokens(examples)[0]]:
+            targets += [(e.explain_ids, r.ids, r.first) for r in e.rationales]
+        keys = dict.fromkeys(_key(*target) for target in targets)
+        self.index = {key: row for row, key in enumerate(keys)}
         torch.manual_seed(seed)
         # Around a margin of 3 nats: hinges on both sides of it.
-        self.table = torch.nn.Parameter(6 * torch.rand(len(pairs)))
+        self.table = torch.nn.Parameter(6 * torch.rand(len(keys)))
         self.scored = []
 
     def read(self, prompt_ids, prompt_mask):
         return Context(prompt_ids, prompt_mask, None)
 
-    def _nll(self, context, question, ids, mask):
+    def _nll(self, context, question, ids, mask, first):
         self.scored.append((len(ids), torch.is_grad_enabled()))
         prompts = _rows(context.prompt_ids, context.prompt_mask)
-        targets = zip(question.tolist(), _rows(ids, mask), strict=True)
+        targets = zip(question.tolist(), _rows(ids, mask), first.tolist(), strict=True)
         # A stand-in for a missing rationale belongs to another prompt, or to none.
-        return self.table[[self.index.get(_key(prompts[q], row), 0) for q, row in targets]]
+        return self.table[[self.index.get(_key(prompts[q], *target), 0) for q, *target in targets]]
 
-    def ce(self, prompt, target):
-        return self.table[self.index[_key(prompt, target)]]
+    def ce(self, prompt, target, first=0):
+        return self.table[self.index[_key(prompt, target, first)]]
 
 
-def _key(prompt, target):
-    return tuple(prompt), tuple(target)
+def _key(prompt, target, first):
+    return tuple(prompt), tuple(target), first
+
+
+def _batch(examples, loss, draws=None):
+    if loss.neg_tokens == "after_divergence":
+        examples, _ = skip_shared_tokens(examples)
+    return collate(examples, 0, 1, draws)
 
 
 def _rows(ids, mask):
@@ -70,7 +91,7 @@ def _both(options, seed, num_buckets=2):
     examples, draws = make_examples(seed), make_draws(len(COUNTS), seed)
     student = TableStudent(examples, seed)
     objective = QcrdObjective(student, loss, num_buckets=num_buckets)
-    batch = collate(examples, 0, 1, draws)
+    batch = _batch(examples, loss, draws)
     return (
         student,
         lambda: objective(batch)[0],
@@ -140,7 +161,7 @@ def test_softmin_pulls_like_the_smooth_minimum():
 
 @pytest.mark.parametrize(
     ("options", "num_kept"),
-    [({}, 16), ({"pos_select": "sample"}, 16), ({"pos_select": "mean"}, 23), (SELECTIONS[-1], 26)],
+    [({}, 16), ({"pos_select": "sample"}, 16), ({"pos_select": "mean"}, 23), (MEAN_MEAN, 26)],
     ids=["min-max", "sample", "mean", "mean-mean"],
 )
 def test_only_rationales_that_count_are_scored_with_gradient(options, num_kept):
@@ -170,7 +191,7 @@ def test_order_of_rationales_and_padding_change_nothing(options):
     student = TableStudent([*examples, long], seed=1)
     objective = QcrdObjective(student, loss, num_buckets=2)
     whole, back, padded, alone = (
-        objective(collate(some, 0, 1))[0].item()
+        objective(_batch(some, loss))[0].item()
         for some in (examples, turned, [*examples, long], [long])
     )
     assert back == pytest.approx(whole, abs=1e-12)
@@ -180,9 +201,10 @@ def test_order_of_rationales_and_padding_change_nothing(options):
 def test_scores_get_no_gradient_under_any_option():
     for options in SELECTIONS:
         examples = make_examples(seed=2)
-        batch = collate(examples, 0, 1, make_draws(len(examples)))
+        loss = LossSection(**options)
+        batch = _batch(examples, loss, make_draws(len(examples)))
         batch.score.requires_grad_()
-        objective = QcrdObjective(TableStudent(examples, 2), LossSection(**options), num_buckets=2)
+        objective = QcrdObjective(TableStudent(examples, 2), loss, num_buckets=2)
         objective(batch)[0].backward()
         assert batch.score.grad is None, options
 
@@ -197,6 +219,29 @@ def test_negatives_beyond_the_margin_have_no_loss_and_no_gradient():
         total.backward()
         assert (total.item(), parts[PARTS.index("active_hinge_share")].item()) == (0.0, 0.0)
         assert student.table.grad.abs().max().item() == 0.0
+
+
+def test_skip_shared_tokens_drops_copies_of_positives_and_counts_them():
+    rationales = (
+        Rationale([5, 6, 7, 1], True, 0.9),
+        Rationale([5, 6, 7, 1], False, 0.1),
+        Rationale([5, 6, 8, 1], False, 0.1),
+        Rationale([5, 6], False, 0.1),
+    )
+    (kept, alone), num_copies = skip_shared_tokens(
+        [Example("a", [3], [4], [9], rationales), Example("b", [3], [4], [9], rationales[1:2])]
+    )
+    assert [(r.ids, r.first) for r in kept.rationales] == [([5, 6, 7, 1], 0), ([5, 6, 8, 1], 2)]
+    assert [r.first for r in alone.rationales] == [0]
+    assert num_copies == 2
+
+
+def test_pairwise_without_positive_pushes_nothing():
+    examples = make_examples(seed=5, counts=[(0, 3), (0, 1)])
+    student = TableStudent(examples, seed=5)
+    loss = LossSection(neg_loss="pairwise", alpha_label=0.0)
+    total, _ = QcrdObjective(student, loss, num_buckets=2)(collate(examples, 0, 1))
+    assert total.item() == 0.0
 
 
 def test_draws_are_a_function_of_seed_and_step_and_reach_every_rationale():
