@@ -47,6 +47,18 @@ class NegativesSection(Section):
     """Temperature of the student's samples."""
     max_new_tokens: int = Field(default=64, ge=1)
     """Longest student rationale, tokens."""
+    verify: Literal["none", "drop", "promote"] = "none"
+    """What becomes of a student's rationale whose answer is the label: it stays a negative, is left
+    out, or becomes a positive. Questions without a label are not verified."""
+
+    @model_validator(mode="after")
+    def _verified_ones_are_sampled(self) -> Self:
+        if self.verify != "none" and not self.student:
+            msg = (
+                f"negatives.verify must be none where negatives.student is false; got {self.verify}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class LossSection(Section):

@@ -72,7 +72,8 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
 
     Returns:
         The columns of `qcrd_core.discriminator.judge.CANDIDATE_COLUMNS`, and counts: positives and
-        negatives by source, and rationales without a text, which are left out.
+        negatives by source; right ones of the student and rationales without a text that are left
+        out.
     """
     config, questions = context.config, context.read_questions("train")
     teacher = read_rationales(context)
@@ -81,42 +82,49 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
     if not config.negatives.teacher_minority:
         decided = decided.filter(pl.col("polarity") == "positive")
     texts = teacher.select("question_id", "sample_idx", "rationale")
-    rows = pl.concat(
-        [
-            decided.join(texts, on=["question_id", "sample_idx"], how="left"),
-            _student_negatives(context, round_, questions, decided),
-        ]
-    )
+    student, num_dropped = _student_rows(context, round_, questions, decided)
+    rows = pl.concat([decided.join(texts, on=["question_id", "sample_idx"], how="left"), student])
     blank = pl.col("rationale").is_null() | (pl.col("rationale").str.strip_chars() == "")
     kept = rows.filter(~blank).join(
         questions.select("question_id", "question"), on="question_id", how="inner"
     )
-    return kept, _counts(kept, rows.height)
+    counts = _counts(kept)
+    counts["num_student_right_dropped"] = num_dropped
+    counts["num_rationales_without_text"] = rows.height - kept.height
+    return kept, counts
 
 
-def _student_negatives(
+def _student_rows(
     context: RunContext, round_: int, questions: pl.DataFrame, like: pl.DataFrame
-) -> pl.DataFrame:
+) -> tuple[pl.DataFrame, int]:
+    """The student's rationales with their polarity, and how many right ones are left out."""
+    verify = context.config.negatives.verify
     rows = context.store.read_table(context.paths.negatives(round_), Rationales)
     gold = questions.select("question_id", "gold_answer")
     correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
-    return (
-        rows.join(gold, on="question_id", how="inner")
-        .with_columns(
-            polarity=pl.lit("negative").cast(like.schema["polarity"]),
-            is_correct=pl.when(pl.col("gold_answer").is_not_null()).then(correct),
-        )
-        .select(*like.columns, "rationale")
+    reference = pl.col("gold_answer")
+    if context.config.data.label == "majority":
+        votes = context.store.read_table(context.paths.votes, Votes)
+        gold = gold.join(votes.select("question_id", "majority_answer"), "question_id", "left")
+        reference = pl.col("majority_answer")
+    # No answer, or no label, is not right: `==` gives null there.
+    is_right = (pl.col("answer") == reference).fill_null(value=False)
+    polarity = pl.when(is_right & (verify == "promote")).then(pl.lit("positive"))
+    labelled = rows.join(gold, on="question_id", how="inner").with_columns(
+        polarity=polarity.otherwise(pl.lit("negative")).cast(like.schema["polarity"]),
+        is_correct=pl.when(pl.col("gold_answer").is_not_null()).then(correct),
     )
+    kept = labelled.filter(~is_right) if verify == "drop" else labelled
+    return kept.select(*like.columns, "rationale"), labelled.height - kept.height
 
 
-def _counts(kept: pl.DataFrame, num_rows: int) -> dict[str, int]:
+def _counts(kept: pl.DataFrame) -> dict[str, int]:
     positive, student = pl.col("polarity") == "positive", pl.col("source") == "student"
     return {
-        "num_teacher_positives": kept.filter(positive).height,
+        "num_teacher_positives": kept.filter(positive & ~student).height,
         "num_teacher_negatives": kept.filter(~positive & ~student).height,
-        "num_student_negatives": kept.filter(student).height,
-        "num_rationales_without_text": num_rows - kept.height,
+        "num_student_positives": kept.filter(positive & student).height,
+        "num_student_negatives": kept.filter(~positive & student).height,
     }
 
 

@@ -6,8 +6,8 @@ whose part is the proof that all parts are there. A part that is there is not ma
 seed of its own, so the table is the same after any interruption (on one kind of device).
 
 Source: arXiv 2405.13014, self-adversarial negatives: temperature 1.5, the student of j rounds
-before. As in the paper, a sample counts as negative even if its answer is right; the share of right
-ones is measured.
+before. The share of right samples is measured; what becomes of them is `negatives.verify`, which
+`qcrd_core.stages.voting` carries out. As in the paper, they are negatives by default.
 """
 
 from datetime import UTC, datetime

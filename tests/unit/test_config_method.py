@@ -41,6 +41,12 @@ def test_softmin_temperature_without_softmin_is_refused():
     assert "got 0.5 with min (tiny.yaml" in message
 
 
+def test_verify_without_student_negatives_is_refused():
+    message = _refusal(negatives={"verify": "drop", "student": False})
+    assert message.startswith("negatives.verify must be none where negatives.student is false; got")
+    _load(negatives={"verify": "promote"})
+
+
 def test_sharpness_of_a_hinge_is_refused():
     message = _refusal(loss={"sharpness": 2})
     assert message.startswith("loss.sharpness must be left alone unless loss.neg_loss is softplus")

@@ -29,7 +29,7 @@ def _context(folder, answers=ANSWERS, **sections):
     for name, section in sections.items():
         content[name] = {**content.get(name, {}), **section}
     context = RunContext.open(RunConfig.model_validate(content), "run-1")
-    gold = {"a": "7", "b": "8"}
+    gold = {"a": "7", "b": "8", "c": None}
     questions = make_questions([{"question_id": q, "gold_answer": gold[q]} for q in answers])
     hashes = dict(zip(questions["question_id"], prompt_hashes(questions), strict=True))
     store, paths = context.store, context.paths
@@ -84,6 +84,51 @@ def test_candidates_hold_the_minority_where_it_is_asked_for(tmp_path, minority, 
     assert counts["num_teacher_negatives"] == num_negatives
     assert counts["num_teacher_positives"] + num_negatives == rows.height
     assert rows["rationale"].null_count() == 0
+
+
+# The student says 7 (right) of a, 9 (the majority's wrong answer) of b, nothing readable of c.
+VERIFIED = {"a": "7", "b": "9", "c": None}
+
+
+def _verified(folder, verify, label):
+    answers = {**ANSWERS, "c": ["1", "1", "2", "2"]}
+    context = _context(
+        folder,
+        answers,
+        data={"label": label},
+        negatives={"verify": verify, "teacher_minority": False},
+    )
+    vote_rationales(context)
+    rows = [
+        {"question_id": q, "sample_idx": 0, "source": "student", "round": 1, "answer": answer}
+        for q, answer in VERIFIED.items()
+    ]
+    part = f"{context.paths.negatives(1)}/part-1.parquet"
+    context.store.write_table(part, make_rationales(rows), Rationales)
+    kept, counts = candidates(context, 1)
+    student = kept.filter(source="student").sort("question_id")
+    signs = {"positive": "+", "negative": "-"}
+    shown = "".join(q + signs[p] for q, p in student.select("question_id", "polarity").rows())
+    return shown, counts
+
+
+@pytest.mark.parametrize(
+    ("verify", "label", "expected"),
+    [
+        ("none", "gold", "a-b-c-"),
+        ("drop", "gold", "b-c-"),
+        ("promote", "gold", "a+b-c-"),
+        ("drop", "majority", "c-"),
+        ("promote", "majority", "a+b+c-"),
+    ],
+)
+def test_candidates_verify_the_students_rationales_by_the_label(tmp_path, verify, label, expected):
+    shown, counts = _verified(tmp_path, verify, label)
+    assert shown == expected
+    assert counts["num_student_positives"] == expected.count("+")
+    assert counts["num_student_negatives"] == expected.count("-")
+    assert counts["num_student_right_dropped"] == 3 - len(expected) // 2
+    assert counts["num_teacher_positives"] == 7
 
 
 def test_candidates_count_rationales_without_a_text(tmp_path):
