@@ -214,6 +214,9 @@ class DiscriminatorSection(Section):
 
     model: Weights
     """Encoder: any Hugging Face encoder (T5's encoder half included), or one from scratch."""
+    loss: Literal["bce", "ratio", "infonce"] = "bce"
+    """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
+    logits. The last two compare the rationales of one question."""
     pretrain_steps: int = Field(default=500, ge=0)
     """Optimiser steps on teacher rationales before round 0."""
     update_steps: int = Field(default=50, ge=0)

@@ -75,6 +75,8 @@ class LossSection(Section):
     delta: float = Field(default=3.0, gt=0)
     """Margin, nats: a negative whose cross entropy (pairwise: less that of the positive) exceeds it
     is left alone."""
+    quality_weights: bool = True
+    """Weigh by the discriminator's s; if not, s counts as 1 for positives and 0 for negatives."""
     pos_select: Literal["min", "max", "mean", "weighted", "sample", "softmin"] = "min"
     """Which positives count: the one with the smallest or largest cross entropy or a random one;
     or all, equally, by quality score, or by softmax(-CE / softmin_temperature)."""
@@ -97,6 +99,17 @@ class LossSection(Section):
             msg = (
                 "loss.softmin_temperature must be left alone unless loss.pos_select is softmin; "
                 f"got {self.softmin_temperature:g} with {self.pos_select}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _weighted_by_something(self) -> Self:
+        names = [n for n in ("pos_select", "neg_select") if getattr(self, n) == "weighted"]
+        if names and not self.quality_weights:
+            msg = (
+                f"loss.{names[0]} must be another than weighted where loss.quality_weights is "
+                "false; got weighted, which would be the mean"
             )
             raise ValueError(msg)
         return self

@@ -284,3 +284,68 @@ def distillation_loss(
         by its own optimiser (`qcrd_core.discriminator`).
     """
     return alpha_label * label + alpha_contrastive * contrastive
+
+
+def quality_bce(logits: Tensor, is_positive: Tensor) -> Tensor:
+    """L_D as a cross entropy: s is the probability that a rationale is a positive.
+
+    Args:
+        logits: Of the rationales of a batch, half of them positive, [S]; s is their sigmoid.
+        is_positive: [S], bool.
+
+    Returns:
+        Scalar, nats.
+
+    Source:
+        Figure 2c, which draws L_D as a cross entropy, in place of equation 2.
+    """
+    return functional.binary_cross_entropy_with_logits(logits, is_positive.to(logits.dtype))
+
+
+def quality_ratio(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tensor:
+    """L_D as printed, the mean over questions of -log( sum_j exp s_pos,j / sum_j exp s_neg,j ).
+
+    Args:
+        logits: Of the rationales of a batch, [S]; s is their sigmoid.
+        is_positive: [S], bool; each question has both kinds.
+        question: Which question a rationale belongs to, [S], any numbers.
+
+    Returns:
+        Scalar, nats; with as many positives as negatives it lies in (-1, 1).
+
+    Source:
+        Equation 2. On logits it would have no lower bound, so s is taken in (0, 1), as equation 1
+        has it.
+    """
+    score = logits.sigmoid()
+    positive = _log_sum_exp(score, is_positive, question)
+    return (_log_sum_exp(score, ~is_positive, question) - positive).mean()
+
+
+def quality_infonce(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tensor:
+    """L_D with positives below the line too, mean over questions of -log( e_pos / (e_pos + e_neg) ).
+
+    Here e_pos = sum_j exp z_j over the positives of a question, and e_neg likewise.
+
+    Args:
+        logits: z of the rationales of a batch, [S]; only their differences within a question count,
+            so nothing ties the sigmoid of one question to that of another.
+        is_positive: [S], bool; each question has both kinds.
+        question: Which question a rationale belongs to, [S], any numbers.
+
+    Returns:
+        Scalar, nats, > 0.
+
+    Source:
+        Ours: the contrastive loss that equation 2 resembles (van den Oord et al., 2018), with
+        several positives.
+    """
+    positive = _log_sum_exp(logits, is_positive, question)
+    negative = _log_sum_exp(logits, ~is_positive, question)
+    return (torch.logaddexp(positive, negative) - positive).mean()
+
+
+def _log_sum_exp(values: Tensor, mask: Tensor, question: Tensor) -> Tensor:
+    """Over the masked values of each question, [number of questions]."""
+    member = (question == question.unique()[:, None]) & mask
+    return values.masked_fill(~member, -torch.inf).logsumexp(dim=1)

@@ -6,12 +6,10 @@ Writes: the round's discriminator folder, table `metrics`, and last table `score
 says that the round is scored.
 
 Source: arXiv 2405.13014, section on the quality judge: at most 500 steps before round 0 on teacher
-rationales and corrupted positives, then updates on fresh student samples. Deviation: binary cross
-entropy on balanced batches instead of equation 2, which is unbounded below as printed; a weight
-must lie in (0, 1).
+rationales and corrupted positives, then updates on fresh student samples. Deviation: by default
+binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`).
 """
 
-import random
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -19,15 +17,15 @@ from typing import Any
 import polars as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from data_schemas import Scores
 from qcrd_core.config import DiscriminatorSection
 from qcrd_core.context import RunContext
-from qcrd_core.discriminator.corrupt import corrupt
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
+from qcrd_core.discriminator.pairs import Pairs, PairSource
 from qcrd_core.evaluation import auc, expected_calibration_error
 from qcrd_core.ids import derive_seed
+from qcrd_core.losses import quality_bce, quality_infonce, quality_ratio
 from qcrd_core.processes import Emit
 from qcrd_core.student.batches import encode_texts, pad_rows
 from qcrd_core.student.tokenizer import load_tokenizer
@@ -154,24 +152,19 @@ def _learn(
     emit: Emit,
 ) -> float | None:
     num_steps, rate, seed = schedule
-    pairs = {
-        polarity: rows.filter(pl.col("polarity") == polarity).select("question", "rationale").rows()
-        for polarity in ("positive", "negative")
-    }
-    if not pairs["positive"]:
+    tokenizer = texts.tokenizer
+    mask = tokenizer.mask_token or tokenizer.unk_token or "_"
+    source = PairSource(rows, texts.config, mask, seed)
+    if source.is_empty:
         return None
-    source = random.Random(seed)
     torch.manual_seed(seed)
-    vocabulary = sorted({word for _, r in pairs["positive"] for word in r.split()})
     optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
     judge.train()
-    half, total = texts.config.batch_size // 2, 0.0
-    target = torch.cat([torch.ones(half), torch.zeros(half)]).to(texts.device)
+    total = 0.0
     for _ in range(num_steps):
-        positives = source.choices(pairs["positive"], k=half)
-        negatives = [_negative(pairs, vocabulary, texts, source) for _ in range(half)]
-        logits = judge(*texts.batch([*positives, *negatives]))
-        loss = functional.binary_cross_entropy_with_logits(logits, target)
+        pairs = source.draw()
+        logits = judge(*texts.batch([*pairs.positives, *pairs.negatives]))
+        loss = _loss(texts.config.loss, logits, pairs)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
@@ -181,24 +174,15 @@ def _learn(
     return total / num_steps
 
 
-def _negative(
-    pairs: dict[str, list[Any]], vocabulary: list[str], texts: _Texts, source: random.Random
-) -> tuple[str, str]:
-    # Real negatives are rarer than positives: corrupted positives make up the difference.
-    real_share = min(1.0, len(pairs["negative"]) / len(pairs["positive"]))
-    if source.random() < real_share:
-        question, rationale = source.choice(pairs["negative"])
-        return question, rationale
-    question, rationale = source.choice(pairs["positive"])
-    changed = corrupt(
-        rationale,
-        vocabulary,
-        mask=texts.tokenizer.mask_token or texts.tokenizer.unk_token or "_",
-        mask_fraction=texts.config.mask_fraction,
-        replace_fraction=texts.config.replace_fraction,
-        source=source,
-    )
-    return question, changed
+def _loss(name: str, logits: Tensor, pairs: Pairs) -> Tensor:
+    is_positive = torch.arange(len(logits), device=logits.device) < len(pairs.positives)
+    if name == "bce":
+        return quality_bce(logits, is_positive)
+    texts = [question for question, _ in (*pairs.positives, *pairs.negatives)]
+    numbers = {text: number for number, text in enumerate(texts)}
+    question = torch.tensor([numbers[text] for text in texts], device=logits.device)
+    compute = quality_ratio if name == "ratio" else quality_infonce
+    return compute(logits, is_positive, question)
 
 
 @torch.no_grad()
@@ -239,6 +223,8 @@ def _write_metrics(
 def _write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:
     score = pl.col("quality_score")
     weight = pl.when(pl.col("polarity") == "positive").then(score).otherwise(1 - score)
+    if not context.config.loss.quality_weights:
+        weight = pl.lit(1.0)
     frame = scored.with_columns(
         pl.lit(round_, pl.Int32).alias("round"), weight.alias("rationale_weight")
     ).select(Scores.column_names())

@@ -108,7 +108,7 @@ class QcrdObjective(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """l_pos, l_neg and the share of active hinges of each question, [B], from kept slots."""
         (slots, nll), loss = positive, self.loss
-        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
+        mask, score = slots >= 0, self._score(batch, slots, is_positive=True)
         weights = mean_weights(mask)
         if loss.pos_select == "weighted":
             weights = quality_weights(score, mask)
@@ -118,7 +118,7 @@ class QcrdObjective(nn.Module):
         positive_nll, has_positive = (weights * nll).sum(dim=1), weights.sum(dim=1) > 0
 
         slots, nll = negative
-        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
+        mask, score = slots >= 0, self._score(batch, slots, is_positive=False)
         if loss.neg_loss == "pairwise":
             mask = mask & has_positive[:, None]
         weights = mean_weights(mask)
@@ -128,6 +128,11 @@ class QcrdObjective(nn.Module):
         reached = nll - positive_nll[:, None] if loss.neg_loss == "pairwise" else nll
         active = weights * (reached < loss.delta)
         return pull, (weights * push).sum(dim=1), active.sum(dim=1)
+
+    def _score(self, batch: Batch, slots: Tensor, *, is_positive: bool) -> Tensor:
+        """Quality score s of rationales of one polarity, [B, P]."""
+        score = batch.score[slots.clamp(min=0)]
+        return score if self.loss.quality_weights else torch.full_like(score, float(is_positive))
 
     def _push(self, nll: Tensor, positive_nll: Tensor, score: Tensor) -> Tensor:
         """l_neg of each kept negative, [B, N]."""

@@ -13,7 +13,7 @@ from qcrd_core.student.tokenizer import make_tokenizer
 TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
 
 
-def _context(folder):
+def _context(folder, **loss):
     content = {
         "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
         "data": {"dataset": "word_problems"},
@@ -24,6 +24,7 @@ def _context(folder):
             "update_steps": 2,
             "learning_rate": 3e-3,
             "batch_size": 16,
+            **loss,
         },
         "student": {"model": TINY},
     }
@@ -72,6 +73,14 @@ def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
     metrics = context.store.read_table(context.paths.metrics_part("discriminator", 1), Metrics)
     rate = metrics.filter(pl.col("name") == "learning_rate")["value"][0]
     assert rate == pytest.approx(0.9 * 3e-3)
+
+
+@pytest.mark.parametrize("loss", ["ratio", "infonce"])
+def test_judge_learns_by_the_losses_within_questions(tmp_path, loss):
+    context = _context(tmp_path, loss=loss)
+    payload = {**_candidates(context), "round": 0}
+    result = run_job("qcrd_core.discriminator.judge:main", payload, log=tmp_path / "judge.log")
+    assert result["auc_polarity"] > 0.95
 
 
 def test_held_out_questions_are_a_tenth_and_stay_so():

@@ -47,6 +47,12 @@ def test_verify_without_student_negatives_is_refused():
     _load(negatives={"verify": "promote"})
 
 
+@pytest.mark.parametrize("name", ["pos_select", "neg_select"])
+def test_weighted_choice_without_quality_weights_is_refused(name):
+    message = _refusal(loss={name: "weighted", "quality_weights": False})
+    assert message.startswith(f"loss.{name} must be another than weighted where")
+
+
 def test_sharpness_of_a_hinge_is_refused():
     message = _refusal(loss={"sharpness": 2})
     assert message.startswith("loss.sharpness must be left alone unless loss.neg_loss is softplus")

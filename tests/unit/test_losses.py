@@ -1,5 +1,7 @@
 """Numbers worked out by hand, and a slow loop written from the equations."""
 
+import math
+
 import pytest
 import torch
 
@@ -104,6 +106,41 @@ def test_scores_are_detached_in_both_terms():
     nll = torch.tensor([1.0], requires_grad=True)
     (losses.positive_loss(nll, score) + losses.negative_loss(nll, score, 3.0)).sum().backward()
     assert score.grad is None
+
+
+# Question 0 has one positive and two negatives, question 7 two positives and one negative.
+LOGITS = [0.5, -1.0, 2.0, 0.0, 1.5, -0.5]
+POSITIVE = [True, False, False, True, True, False]
+QUESTION = [0, 0, 0, 7, 7, 7]
+
+
+def _slow_quality(logits, name):
+    s = [1 / (1 + math.exp(-z)) for z in logits]
+    if name == "bce":
+        chosen = [v if p else 1 - v for v, p in zip(s, POSITIVE, strict=True)]
+        return -sum(map(math.log, chosen)) / len(s)
+    total = 0.0
+    for asked in (0, 7):
+        rows = [k for k, q in enumerate(QUESTION) if q == asked]
+        values = s if name == "ratio" else logits
+        above = sum(math.exp(values[k]) for k in rows if POSITIVE[k])
+        below = sum(math.exp(values[k]) for k in rows if name == "infonce" or not POSITIVE[k])
+        total -= math.log(above / below) / 2
+    return total
+
+
+@pytest.mark.parametrize("name", ["bce", "ratio", "infonce"])
+def test_quality_losses_equal_their_equations_in_value_and_slope(name):
+    logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+    rest = () if name == "bce" else (torch.tensor(QUESTION),)
+    loss = getattr(losses, f"quality_{name}")(logits, torch.tensor(POSITIVE), *rest)
+    loss.backward()
+    assert loss.item() == pytest.approx(_slow_quality(LOGITS, name), abs=1e-12)
+    for k in range(len(LOGITS)):
+        ends = [[*LOGITS[:k], LOGITS[k] + h, *LOGITS[k + 1 :]] for h in (1e-6, -1e-6)]
+        above, below = (_slow_quality(end, name) for end in ends)
+        assert logits.grad is not None
+        assert logits.grad[k].item() == pytest.approx((above - below) / 2e-6, abs=1e-8)
 
 
 def test_distillation_loss_weighs_its_two_terms():

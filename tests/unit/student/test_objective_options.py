@@ -29,6 +29,8 @@ SELECTIONS = [
     {"neg_loss": "softplus", "sharpness": 3.0, "neg_select": "weighted"},
     {"neg_loss": "pairwise"},
     {"neg_loss": "pairwise", "sharpness": 0.5, "pos_select": "mean", "neg_select": "mean"},
+    {"quality_weights": False},
+    {"quality_weights": False, "pos_select": "softmin", "neg_select": "mean"},
     {"neg_tokens": "after_divergence"},
     {"neg_tokens": "after_divergence", "neg_loss": "pairwise", "neg_select": "sample"},
 ]
