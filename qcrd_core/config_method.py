@@ -1,6 +1,7 @@
 """The sections of the configuration that say what is learnt from what, and how it is measured.
 
-Vote, negatives, loss and evaluation: the method's options, the paper's reading of each the default.
+Vote, negatives, loss, training and evaluation: the method's options, the paper's reading of each
+the default.
 `qcrd_core.config` puts them together with models, data and places.
 """
 
@@ -123,6 +124,56 @@ class LossSection(Section):
             )
             raise ValueError(msg)
         return self
+
+
+class TrainingSection(Section):
+    """Rounds, optimiser and DeepSpeed."""
+
+    num_rounds: int = Field(default=40, ge=1)
+    """T, rounds."""
+    steps_per_round: int | None = Field(default=None, ge=1)
+    """R, optimiser steps a round. Null: one epoch, at most 250."""
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """AdamW, linear decay to 0 over all rounds."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    global_batch_size: int = Field(default=64, ge=1)
+    """Questions an optimiser step."""
+    micro_batch_size: int = Field(default=64, ge=1)
+    """Questions one device takes at once."""
+    num_processes: int = Field(default=1, ge=1)
+    """Training processes on this machine, one a GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """T5 overflows in float16, so it is not offered."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What DeepSpeed shards over the processes: nothing, optimiser, gradients, weights."""
+    checkpoint_seconds: float = Field(default=60, gt=0)
+    """Time between two resumable checkpoints within a round."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        per_pass = self.micro_batch_size * self.num_processes
+        if self.global_batch_size % per_pass:
+            msg = (
+                f"global_batch_size must be a multiple of micro_batch_size x num_processes; got "
+                f"{self.global_batch_size} and {self.micro_batch_size} x {self.num_processes}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-steps an optimiser step."""
+        return self.global_batch_size // (self.micro_batch_size * self.num_processes)
+
+    def steps_in_round(self, num_questions: int) -> int:
+        """R, optimiser steps a round, on that many training questions."""
+        epoch = -(-num_questions // self.global_batch_size)
+        return self.steps_per_round or min(epoch, 250)
 
 
 class EvaluationSection(Section):

@@ -323,9 +323,9 @@ def quality_ratio(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tens
 
 
 def quality_infonce(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tensor:
-    """L_D with positives below the line too, mean over questions of -log( e_pos / (e_pos + e_neg) ).
+    """L_D with positives below the line too, the mean of -log( e_pos / (e_pos + e_neg) ).
 
-    Here e_pos = sum_j exp z_j over the positives of a question, and e_neg likewise.
+    The mean is over questions; e_pos is the sum of exp z_j over a question's positives, and so on.
 
     Args:
         logits: z of the rationales of a batch, [S]; only their differences within a question count,

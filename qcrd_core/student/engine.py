@@ -12,7 +12,7 @@ import deepspeed
 import torch
 from torch import distributed
 
-from qcrd_core.config import TrainingSection
+from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
 from qcrd_core.processes import has_accelerator
 from qcrd_core.store import Store

@@ -21,7 +21,7 @@ from torch import distributed
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from data_schemas import Metrics, Scores
-from qcrd_core.config import TrainingSection
+from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
 from qcrd_core.errors import TrainingError
 from qcrd_core.ids import derive_seed
