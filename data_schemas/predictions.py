@@ -8,7 +8,7 @@ from data_schemas.table import Table
 
 
 class Predictions(Table):
-    """One row a question: greedy answer of one checkpoint."""
+    """One row a question: answer of one checkpoint."""
 
     table_name: ClassVar[str] = "predictions"
     version: ClassVar[int] = 1
@@ -16,7 +16,7 @@ class Predictions(Table):
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     round = dy.Int32(min=0, description="Round whose checkpoint answered.")
     split = dy.Enum(("train", "validation", "test"), description="Split of the question.")
-    text = dy.String(description="What the student wrote under the predict prefix.")
+    text = dy.String(description="What the student wrote: its label, or a rationale.")
     answer = dy.String(nullable=True, description="Canonical answer; null if none parses.")
     gold_answer = dy.String(nullable=True, description="Canonical gold answer.")
     is_correct = dy.Bool(nullable=True, description="answer equals gold_answer; null without gold.")

@@ -181,7 +181,30 @@ class EvaluationSection(Section):
 
     max_new_tokens: int = Field(default=64, ge=1)
     """Longest answer, tokens; greedy."""
+    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    """The label alone; the answer that a rationale comes to, or else the label; or the answer that
+    most of num_votes sampled rationales come to, or else the label."""
+    num_votes: int = Field(default=5, ge=2)
+    """K of vote_k, rationales a question."""
+    sampling_temperature: float = Field(default=0.7, gt=0)
+    """Temperature of vote_k's rationales."""
     batch_size: int = Field(default=128, ge=1)
     """Questions answered at once."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of the intervals in the report."""
+
+    @model_validator(mode="after")
+    def _votes_are_counted(self) -> Self:
+        changed = self.changed("num_votes", "sampling_temperature")
+        if changed and self.infer != "vote_k":
+            msg = (
+                f"evaluation.{changed[0]} must be left alone unless evaluation.infer is vote_k; "
+                f"got {getattr(self, changed[0]):g} with {self.infer}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def texts_per_question(self) -> int:
+        """Labels or rationales that a student writes for one question."""
+        return self.num_votes if self.infer == "vote_k" else 1

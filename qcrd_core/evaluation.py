@@ -13,7 +13,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from data_schemas.predictions import Predictions
-from qcrd_core.answers import AnswerSpec, canonical
 from qcrd_core.errors import DataError
 
 
@@ -58,16 +57,18 @@ def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> In
 
 
 def score_predictions(
-    texts: Mapping[str, str], questions: pl.DataFrame, answer: AnswerSpec, *, round_: int
+    texts: Mapping[str, str],
+    answers: Mapping[str, str | None],
+    questions: pl.DataFrame,
+    *,
+    round_: int,
 ) -> pl.DataFrame:
-    """Compare what a student wrote under the predict prefix with the gold answers.
-
-    A student learns to write the label alone, so its whole text is read as an answer.
+    """Compare a student's answers with the gold answers.
 
     Args:
         texts: What was written, by question_id; one for each question.
+        answers: Canonical answers read from the texts, by question_id; None if none could be.
         questions: Rows of table `questions`, all that were asked.
-        answer: Kind of answer of the data set.
         round_: Round whose checkpoint answered.
 
     Returns:
@@ -84,16 +85,12 @@ def score_predictions(
             f"only (first: {differing[0]}). Evaluate this round again."
         )
         raise DataError(msg)
-    answers = [
-        canonical(texts[question_id], answer, choices)
-        for question_id, choices in questions.select("question_id", "choices").iter_rows()
-    ]
     frame = questions.select(
         "question_id",
         pl.lit(round_, pl.Int32).alias("round"),
         "split",
         pl.Series("text", [texts[question_id] for question_id in asked], pl.String),
-        pl.Series("answer", answers, pl.String),
+        pl.Series("answer", [answers[question_id] for question_id in asked], pl.String),
         "gold_answer",
     )
     correct = pl.col("answer").eq_missing(pl.col("gold_answer"))

@@ -145,8 +145,8 @@ def evaluate(context: RunContext, split: str, round_: int) -> dict[str, Any]:
     return _show(
         context,
         f"answer_{split}",
-        context.read_questions(split).height,
-        "questions",
+        context.read_questions(split).height * context.config.evaluation.texts_per_question,
+        "answers",
         "qcrd_core.student.predict:main",
         round=round_,
         split=split,

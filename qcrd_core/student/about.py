@@ -5,6 +5,7 @@ be copied anywhere and used without the run, the store or the data set's file.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,6 +37,16 @@ class StudentAbout(BaseModel):
     """Longest question with its prefix that it was trained for."""
     max_new_tokens: int
     """Longest answer it was evaluated with."""
+    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    """How it came to its answers; see `qcrd_core.student.infer`."""
+    num_votes: int = 1
+    """Rationales a question, with vote_k."""
+    sampling_temperature: float | None = None
+    """Of those rationales; null is greedy."""
+    max_rationale_tokens: int = 256
+    """Longest rationale that it learnt."""
+    seed: int = 0
+    """Seed of the run, from which its rationales are sampled."""
     columns: Columns
     """What the columns of a file of questions mean."""
     question_template: str | None
@@ -47,6 +58,8 @@ class StudentAbout(BaseModel):
     def of(cls, context: RunContext, round_: int) -> "StudentAbout":
         """Describe a run's student after a round."""
         spec, student = context.read_spec(), context.config.student
+        evaluation = context.config.evaluation
+        is_vote = evaluation.infer == "vote_k"
         return cls(
             run_id=context.paths.run_id,
             round=round_,
@@ -54,7 +67,12 @@ class StudentAbout(BaseModel):
             predict_prefix=student.predict_prefix,
             explain_prefix=student.explain_prefix,
             max_input_tokens=student.max_input_tokens,
-            max_new_tokens=context.config.evaluation.max_new_tokens,
+            max_new_tokens=evaluation.max_new_tokens,
+            infer=evaluation.infer,
+            num_votes=evaluation.texts_per_question,
+            sampling_temperature=evaluation.sampling_temperature if is_vote else None,
+            max_rationale_tokens=student.max_target_tokens,
+            seed=context.config.run.seed,
             columns=spec.columns,
             question_template=spec.question_template,
             answer=spec.answer,

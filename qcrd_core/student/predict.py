@@ -1,6 +1,7 @@
 """Answers of a student: on a split of its run, or on a file of new questions.
 
-Reads: a published student folder. Inference needs the predict prefix only (arXiv 2405.13014).
+Reads: a published student folder. By default inference needs the predict prefix only (arXiv
+2405.13014); `evaluation.infer` has the other ways.
 Writes: table `predictions` and, for a split, table `metrics`, whose part is the proof that the
 split was answered.
 """
@@ -17,8 +18,8 @@ from qcrd_core.datasets.files import read_rows
 from qcrd_core.datasets.questions import to_questions
 from qcrd_core.evaluation import score_predictions
 from qcrd_core.processes import Emit
-from qcrd_core.student.about import read_about
-from qcrd_core.student.decode import DecodeOptions, write
+from qcrd_core.student.about import StudentAbout, read_about
+from qcrd_core.student.infer import Answerer
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -28,29 +29,25 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     Args:
         payload: `RunContext.payload(round=..., split=...)`.
-        emit: Receives `{"advance": n}` after n questions.
+        emit: Receives `{"advance": n}` after n texts.
 
     Returns:
         `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy is of
-        the questions with a gold answer, None without any.
+        the questions with a gold answer, None without any. If rationales answer,
+        `num_without_rationale_answer` counts the questions answered without.
 
     Raises:
         StoreError: If the checkpoint is absent, or the store refuses.
     """
     context = RunContext.from_payload(payload)
     round_, split = int(payload["round"]), str(payload["split"])
-    config, paths = context.config, context.paths
-    questions = context.read_questions(split)
-    written = _answer(
-        context.store.fetch_folder(paths.student(round_)),
-        [config.student.predict_prefix + question for question in questions["question"]],
-        (config.evaluation.max_new_tokens, config.evaluation.batch_size),
-        emit,
-    )
-    texts = dict(zip(questions["question_id"], written, strict=True))
-    frame = score_predictions(texts, questions, context.read_spec().answer, round_=round_)
+    paths, questions = context.paths, context.read_questions(split)
+    about = StudentAbout.of(context, round_)
+    folder = context.store.fetch_folder(paths.student(round_))
+    batch_size = context.config.evaluation.batch_size
+    frame, counts = _answer(folder, about, questions, batch_size, emit)
     context.store.write_table(paths.predictions(split, round_), frame, Predictions)
-    numbers = measure(frame)
+    numbers = {**measure(frame), **counts}
     context.write_metrics(split, round_, numbers)
     return numbers
 
@@ -61,7 +58,7 @@ def answer_file(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Args:
         payload: `student` (folder), `file` (JSON lines, JSON, CSV or Parquet), `target` (Parquet),
             `batch_size`.
-        emit: Receives `{"total": n}` once, and `{"advance": n}` after n questions.
+        emit: Receives `{"total": n}` once, and `{"advance": n}` after n texts.
 
     Returns:
         As `main`.
@@ -75,19 +72,15 @@ def answer_file(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     rows = read_rows(path)
     spec = about.spec_for(path, {name for row in rows for name in row})
     questions = to_questions(rows, spec, "test", where=str(path))
-    emit({"total": questions.height})
-    prompts = [about.predict_prefix + question for question in questions["question"]]
-    limits = (about.max_new_tokens, int(payload["batch_size"]))
-    written = _answer(folder, prompts, limits, emit)
+    emit({"total": questions.height * about.num_votes})
     numbered = questions.with_columns(
         pl.Series("question_id", [str(number) for number in range(questions.height)])
     )
-    texts = dict(zip(numbered["question_id"], written, strict=True))
-    scored = score_predictions(texts, numbered, spec.answer, round_=about.round)
+    scored, counts = _answer(folder, about, numbered, int(payload["batch_size"]), emit)
     frame = scored.select("text", "answer", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
     result.write_parquet(payload["target"])
-    return measure(scored)
+    return {**measure(scored), **counts}
 
 
 def measure(predictions: pl.DataFrame) -> dict[str, Any]:
@@ -100,11 +93,21 @@ def measure(predictions: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _answer(folder: Path, prompts: list[str], limits: tuple[int, int], emit: Emit) -> list[str]:
-    max_new_tokens, batch_size = limits
+def _answer(
+    folder: Path, about: StudentAbout, questions: pl.DataFrame, batch_size: int, emit: Emit
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Table `predictions`, and counts that are there only if rationales answer."""
     model = load_model(folder)
     if torch.cuda.is_available():
         model.to("cuda")
-    options = DecodeOptions(max_new_tokens=max_new_tokens, batch_size=batch_size)
-    written = write(model, load_tokenizer(folder), prompts, options, emit)
-    return [item.text for item in written]
+    answerer = Answerer(model, load_tokenizer(folder), about, batch_size=batch_size)
+    answers, num_silent = answerer.answer(questions, emit)
+    ids = questions["question_id"].to_list()
+    frame = score_predictions(
+        {key: item.text for key, item in zip(ids, answers, strict=True)},
+        {key: item.answer for key, item in zip(ids, answers, strict=True)},
+        questions,
+        round_=about.round,
+    )
+    counts = {} if about.infer == "predict" else {"num_without_rationale_answer": num_silent}
+    return frame, counts

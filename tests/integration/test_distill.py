@@ -184,6 +184,37 @@ def test_run_killed_and_started_again_ends_as_the_undisturbed_one(whole, tmp_pat
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
+    options = {
+        "loss": {
+            "pos_select": "softmin",
+            "neg_loss": "pairwise",
+            "neg_tokens": "after_divergence",
+            "quality_weights": False,
+        },
+        "negatives": {"verify": "promote"},
+        "discriminator": {"loss": "infonce"},
+        "evaluation": {"infer": "vote_k", "num_votes": 2},
+        "training": {"num_rounds": 2},
+    }
+    with taught_teacher() as engine:
+        content = settings_for(tmp_path, engine, **options)
+        done = qcrd("run", "--config", write_settings(tmp_path, content))
+    assert done.returncode == 0, done.stderr
+
+    context = open_run(content)
+    names = set(context.store.read_table(context.paths.metrics, Metrics)["name"])
+    scores = context.store.read_table(context.paths.scores(1), Scores)
+    assert names >= {
+        "num_student_positives",
+        "num_student_right_dropped",
+        "num_negatives_like_a_positive",
+        "num_without_rationale_answer",
+    }
+    assert scores["rationale_weight"].unique().to_list() == [1.0]
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path):
     with taught_teacher(delay_seconds=0.2) as engine:
         path = write_settings(tmp_path, settings_for(tmp_path, engine))

@@ -17,16 +17,18 @@ from qcrd_core.student.tokenizer import make_tokenizer
 
 TRAIN = "qcrd_core.student.train:main"
 TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+SAMPLED = {"pos_select": "sample", "neg_select": "sample"}
 NO_DROPOUT = {**TINY, "dropout": 0.0}
 
 
-def _context(folder, student=TINY, **training):
+def _context(folder, student=TINY, loss=None, **training):
     content = {
         "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
         "data": {"dataset": "word_problems"},
         "teacher": {"model": {"type": "hub", "name": "none"}},
         "discriminator": {"model": TINY},
         "student": {"model": student},
+        "loss": loss or {},
         "training": {
             "num_rounds": 2,
             "steps_per_round": 4,
@@ -86,12 +88,12 @@ def _equal(first, second):
 
 
 def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_path):
-    whole = _context(tmp_path / "whole")
+    whole = _context(tmp_path / "whole", loss=SAMPLED)
     labels, tokenizer = _prepare(whole)
     for round_ in range(2):
         assert _train(whole, round_, labels, tokenizer)["interrupted"] is False
 
-    cut = _context(tmp_path / "cut")
+    cut = _context(tmp_path / "cut", loss=SAMPLED)
     _prepare(cut)
     _train(cut, 0, labels, tokenizer)
     seen = []
@@ -129,14 +131,19 @@ def _ranks():
     return [pid for pid, (parent, _) in jobs.items() if parent in agents]
 
 
-@pytest.mark.parametrize("zero_stage", [2, 3])
-def test_two_ranks_follow_one_process(tmp_path, zero_stage):
-    one = _context(tmp_path / "one", NO_DROPOUT, num_rounds=1)
+@pytest.mark.parametrize(
+    ("zero_stage", "loss"),
+    [(2, SAMPLED), (3, {}), (3, {"pos_select": "mean"})],
+    ids=["2-sample", "3-min-max", "3-mean"],
+)
+def test_two_ranks_follow_one_process(tmp_path, zero_stage, loss):
+    one = _context(tmp_path / "one", NO_DROPOUT, loss, num_rounds=1)
     labels, tokenizer = _prepare(one)
     _train(one, 0, labels, tokenizer)
     two = _context(
         tmp_path / "two",
         NO_DROPOUT,
+        loss,
         num_rounds=1,
         num_processes=2,
         micro_batch_size=2,

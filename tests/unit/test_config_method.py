@@ -53,6 +53,20 @@ def test_weighted_choice_without_quality_weights_is_refused(name):
     assert message.startswith(f"loss.{name} must be another than weighted where")
 
 
+@pytest.mark.parametrize("setting", [{"num_votes": 3}, {"sampling_temperature": 1}], ids=str)
+def test_settings_of_a_vote_without_one_are_refused(setting):
+    (name,) = setting
+    message = _refusal(evaluation={"infer": "explain_then_predict", **setting})
+    assert message.startswith(f"evaluation.{name} must be left alone unless evaluation.infer is")
+    assert _load(evaluation={"infer": "vote_k", **setting}).evaluation.infer == "vote_k"
+
+
+def test_vote_of_one_is_refused():
+    assert "evaluation.num_votes must be" in _refusal(
+        evaluation={"infer": "vote_k", "num_votes": 1}
+    )
+
+
 def test_sharpness_of_a_hinge_is_refused():
     message = _refusal(loss={"sharpness": 2})
     assert message.startswith("loss.sharpness must be left alone unless loss.neg_loss is softplus")

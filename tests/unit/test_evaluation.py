@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 
 from data_schemas import Metrics
-from qcrd_core.answers import AnswerSpec
 from qcrd_core.errors import DataError
 from qcrd_core.evaluation import (
     accuracy_interval,
@@ -51,7 +50,7 @@ def test_accuracy_interval_with_impossible_counts_is_refused(num_correct, num_to
         accuracy_interval(num_correct, num_total, 0.95)
 
 
-def test_score_predictions_with_numbers_compares_values():
+def test_score_predictions_compares_with_gold_in_the_questions_order():
     questions = make_questions(
         [
             {"question_id": "b", "gold_answer": "42", "split": "test"},
@@ -61,31 +60,20 @@ def test_score_predictions_with_numbers_compares_values():
         ]
     )
     texts = {"a": "seven-ish", "b": "( 84.0 / 2.0 )", "c": "8", "d": "8"}
-    frame = score_predictions(texts, questions, AnswerSpec(kind="number"), round_=3)
+    answers = {"a": None, "b": "42", "c": "8", "d": "8"}
+    frame = score_predictions(texts, answers, questions, round_=3)
+    assert frame["text"].to_list() == ["( 84.0 / 2.0 )", "seven-ish", "8", "8"]
     assert frame["question_id"].to_list() == ["b", "a", "c", "d"]
     assert frame["answer"].to_list() == ["42", None, "8", "8"]
     assert frame["is_correct"].to_list() == [True, False, False, None]
     assert frame["round"].unique().to_list() == [3]
 
 
-def test_score_predictions_with_choices_reads_each_questions_own():
-    questions = make_questions(
-        [
-            {"question_id": "a", "choices": ["bank", "shop"], "gold_answer": "shop"},
-            {"question_id": "b", "choices": ["shop", "bank"], "gold_answer": "shop"},
-        ]
-    )
-    frame = score_predictions(
-        {"a": "(b)", "b": "(b)"}, questions, AnswerSpec(kind="choice"), round_=0
-    )
-    assert frame["is_correct"].to_list() == [True, False]
-
-
 @pytest.mark.parametrize("texts", [{}, {"a": "1", "z": "2"}], ids=["missing", "unknown"])
 def test_score_predictions_with_other_ids_is_refused(texts):
     questions = make_questions([{"question_id": "a"}])
     with pytest.raises(DataError, match="1 ids are on one side only"):
-        score_predictions(texts, questions, AnswerSpec(kind="number"), round_=0)
+        score_predictions(texts, dict.fromkeys(texts), questions, round_=0)
 
 
 def test_best_round_with_equal_accuracies_is_the_earliest():
