@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -43,7 +44,14 @@ class Up:
 
     def trigger(self, name, parameters, **more):
         path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
-        return self.api.post(path, json={"parameters": parameters, **more})
+        body = {"parameters": parameters, **more}
+        for _ in range(10):
+            answer = self.api.post(path, json=body)
+            # SQLite is locked for a moment; Prefect's own client asks again likewise.
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1)
+        return answer
 
     def state(self, run_id):
         return self.api.get(f"/flow_runs/{run_id}").json()["state"]
