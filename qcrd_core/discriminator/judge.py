@@ -50,7 +50,7 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
 
     Args:
         payload: `RunContext.payload(round=..., candidates=path, tokenizer=...)`.
-        emit: Receives `{"advance": n}` a learning step and a scored batch.
+        emit: Receives `{"advance": n}` for n texts learnt from or scored.
 
     Returns:
         `{"num_scored": int, "auc_polarity": float | None, "num_cut": int}`; `num_cut` counts texts
@@ -170,7 +170,7 @@ def _learn(
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
         optimiser.step()
         total += loss.item()
-        emit({"advance": 1, "note": f"loss {loss.item():.3f}"})
+        emit({"advance": 2 * half, "note": f"loss {loss.item():.3f}"})
     return total / num_steps
 
 

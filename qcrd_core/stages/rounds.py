@@ -98,8 +98,8 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
     result = _show(
         context,
         "score_rationales",
-        num_steps + rows.height,
-        "steps and texts",
+        num_steps * (config.batch_size // 2 * 2) + rows.height,
+        "texts",
         "qcrd_core.discriminator.judge:main",
         round=round_,
         candidates=path,
