@@ -160,7 +160,7 @@ def _learn(
     torch.manual_seed(seed)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
     judge.train()
-    total = 0.0
+    total, num_texts = 0.0, texts.config.batch_size // 2 * 2
     for _ in range(num_steps):
         pairs = source.draw()
         logits = judge(*texts.batch([*pairs.positives, *pairs.negatives]))
@@ -170,7 +170,7 @@ def _learn(
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
         optimiser.step()
         total += loss.item()
-        emit({"advance": 2 * half, "note": f"loss {loss.item():.3f}"})
+        emit({"advance": num_texts, "note": f"loss {loss.item():.3f}"})
     return total / num_steps
 
 
