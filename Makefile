@@ -62,11 +62,9 @@ format: $(QCRD) ## Rewrite the files in the project's format
 lock: $(QCRD) ## Resolve requirements/*.in to *.lock anew (Python 3.11, a CPU torch, 2 minutes)
 	.venv/bin/python requirements/lock.py
 
-bench: install ## The benchmarks, one after the other
-	@for file in $$(grep -l __main__ benchmarks/*.py); do \
-		module=$${file%.py}; echo "python -m $${module//\//.}"; \
-		.venv/bin/python -m "$${module//\//.}" || exit 1; \
-	done
+bench: install ## The benchmarks, one after the other, half an hour
+	.venv/bin/python -m benchmarks.training_step
+	.venv/bin/python -m benchmarks.sampling
 
 clean: ## Remove both environments and all caches; stores of runs stay
 	rm -rf .venv .venv-vllm *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

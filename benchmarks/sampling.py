@@ -1,9 +1,9 @@
 """What sampling through the pipeline costs against the bare engine, same prompts, same run.
 
-    .venv/bin/python -m benchmarks.sampling FOLDER [--questions 48] [--samples 5] [--tokens 48]
+    .venv/bin/python -m benchmarks.sampling [--teacher FOLDER] [--questions 48] [--samples 5]
 
-FOLDER is a teacher as Hugging Face folder, for example the one that the quickstart prepares below
-its scratch folder. Four ways, one after another (two engines on the same cores disturb each other):
+FOLDER is a teacher as Hugging Face folder; without it the quickstart's is prepared. Four ways, one
+after another (two engines on the same cores disturb each other):
 
 - pipeline: `sample_shard` over the managed server, HTTP, parsing and Parquet included
 - seeded: `LLM.generate` in vLLM's own process, one seeded request a sample, as the pipeline asks
@@ -29,7 +29,13 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config import FolderModel, RunConfig, validate_config
+from qcrd_core.config import (
+    FolderModel,
+    GgufPackageModel,
+    RunConfig,
+    load_config,
+    validate_config,
+)
 from qcrd_core.datasets.load import load_questions
 from qcrd_core.datasets.prompts import render_messages
 from qcrd_core.datasets.spec import DatasetSpec, load_spec
@@ -90,7 +96,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("teacher", type=Path, help="Hugging Face folder of the teacher")
+    parser.add_argument("--teacher", type=Path, help="Hugging Face folder of the teacher")
     parser.add_argument("--questions", type=int, default=48, help="questions")
     parser.add_argument("--samples", type=int, default=5, help="K, samples a question")
     parser.add_argument("--tokens", type=int, default=48, help="longest completion, tokens")
@@ -100,12 +106,20 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _quickstart_teacher() -> Path:
+    config = load_config(Path("configs/quickstart.yaml"))
+    model = config.teacher.model
+    assert isinstance(model, GgufPackageModel)
+    return Path(prepare_teacher(model, config.run.scratch).name)
+
+
 def _bench(arguments: argparse.Namespace, work: Path) -> Bench:
+    teacher = arguments.teacher or _quickstart_teacher()
     content = {
         "run": {"name": "bench", "store": str(work / "store"), "scratch": str(work / "scratch")},
         "data": {"dataset": "word_problems", "max_train": arguments.questions},
         "teacher": {
-            "model": {"type": "folder", "path": str(arguments.teacher)},
+            "model": {"type": "folder", "path": str(teacher)},
             "server": {
                 "max_model_len": _MAX_MODEL_LEN,
                 "max_num_seqs": _MAX_NUM_SEQS,
@@ -123,7 +137,7 @@ def _bench(arguments: argparse.Namespace, work: Path) -> Bench:
     config = validate_config(content, "benchmark")
     spec = load_spec(config.data.dataset)
     questions = load_questions(spec, config.data).filter(split="train").sort("question_id")
-    prepared = prepare_teacher(FolderModel(path=arguments.teacher), config.run.scratch)
+    prepared = prepare_teacher(FolderModel(path=teacher), config.run.scratch)
     return Bench(config, spec, questions, prepared, work, arguments.repeats)
 
 
