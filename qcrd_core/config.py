@@ -37,7 +37,7 @@ class RunSection(Section):
     scratch: Path = Path(".qcrd/scratch")
     """Local folder for logs, prepared teachers and, with an object store, checkpoints."""
     seed: int = Field(default=0, ge=0)
-    """Seed of everything random: samples, student initialisation, data order."""
+    """Seed of the student and the discriminator: initialisation, data order, students' samples."""
 
 
 class DataSection(Section):
@@ -145,6 +145,9 @@ class TeacherSection(Section):
     """Nucleus of the teacher's samples."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longest completion, tokens."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the samples. `run.seed` leaves them alone, so that runs of several seeds learn from
+    the same rationales."""
     concurrency: int = Field(default=64, ge=1)
     """Requests in flight for each shard."""
     shards_in_flight: int = Field(default=2, ge=1)

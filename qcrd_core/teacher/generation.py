@@ -48,7 +48,7 @@ def generation_identity(
         "sampling_temperature": teacher.sampling_temperature,
         "top_p": teacher.top_p,
         "max_new_tokens": teacher.max_new_tokens,
-        "seed": config.run.seed,
+        "seed": teacher.seed,
     }
 
 

@@ -196,7 +196,7 @@ def _prompt(job: SamplingJob, question_id: str) -> Prompt:
 
 
 def _seed(job: SamplingJob, key: _Key) -> int:
-    return derive_seed(job.config.run.seed, key[0], key[1])
+    return derive_seed(job.config.teacher.seed, key[0], key[1])
 
 
 def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str, Any]:

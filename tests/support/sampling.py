@@ -33,7 +33,7 @@ def make_config(store: Path, endpoints: list[str] | None, **teacher: Any) -> Run
     """Build a configuration around a teacher section."""
     model = {"type": "hub", "name": "stub"}
     content = {
-        "run": {"name": "test", "store": str(store), "scratch": str(store / "scratch"), "seed": 3},
+        "run": {"name": "test", "store": str(store), "scratch": str(store / "scratch")},
         "data": {"dataset": "sums"},
         "teacher": {
             "model": model,
@@ -41,6 +41,7 @@ def make_config(store: Path, endpoints: list[str] | None, **teacher: Any) -> Run
             "num_samples": 2,
             "questions_per_shard": 3,
             "max_new_tokens": 16,
+            "seed": 3,
             **teacher,
         },
         "discriminator": {"model": {"type": "scratch"}},
