@@ -8,6 +8,7 @@ Limits: this package imports polars, pyarrow, dataframely and the standard libra
 tool can read qcrd's tables with it and without the rest of qcrd.
 """
 
+from data_schemas.bench import BenchAnswers, BenchCells
 from data_schemas.metrics import Metrics
 from data_schemas.predictions import Predictions
 from data_schemas.questions import Questions
@@ -16,10 +17,21 @@ from data_schemas.scores import Scores
 from data_schemas.table import SchemaMismatchError, Table, read_part, write_part
 from data_schemas.votes import Votes
 
-TABLES: tuple[type[Table], ...] = (Questions, Rationales, Votes, Scores, Predictions, Metrics)
+TABLES: tuple[type[Table], ...] = (
+    Questions,
+    Rationales,
+    Votes,
+    Scores,
+    Predictions,
+    Metrics,
+    BenchCells,
+    BenchAnswers,
+)
 
 __all__ = [
     "TABLES",
+    "BenchAnswers",
+    "BenchCells",
     "Metrics",
     "Predictions",
     "Questions",

@@ -1,12 +1,12 @@
 """Small valid tables, from the columns a test cares about."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
-from data_schemas import Questions, Rationales
+from data_schemas import BenchAnswers, BenchCells, Questions, Rationales
 
 _CREATED = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -62,3 +62,29 @@ def _rationale(row: dict[str, Any]) -> dict[str, Any]:
         "text": text,
         "status": status,
     }
+
+
+def make_cells(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Build table `bench_cells`; each row names method and seed, a failed one its error."""
+    full = [_cell(row) for row in rows]
+    return BenchCells.validate(
+        pl.DataFrame(full, schema=BenchCells.create_empty().schema), cast=True
+    )
+
+
+def make_answers(rows: Mapping[tuple[str, float, int], str]) -> pl.DataFrame:
+    """Build table `bench_answers` from (method, share, seed) -> a `1` or `0` a question."""
+    full = [
+        (*key, f"q{index:04d}", mark == "1")
+        for key, marks in rows.items()
+        for index, mark in enumerate(marks)
+    ]
+    schema = BenchAnswers.create_empty().schema
+    return BenchAnswers.validate(pl.DataFrame(full, schema=schema, orient="row"), cast=True)
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    empty = dict.fromkeys(BenchCells.column_names())
+    common = {"share": 1.0, "settings": "{}", "status": "failed" if "error" in row else "ok"}
+    measured = {"num_test": 10, "num_correct": 5, "validation_accuracy": [0.5]}
+    return {**empty, **common, **({} if "error" in row else measured), **row}
