@@ -49,7 +49,8 @@ class BenchCells(Table):
         nullable=True,
         min=0,
         max=1,
-        description="Share of the negatives whose answer is right; null without negatives.",
+        description="Share of the students' samples whose answer is right, mean over rounds; null "
+        "where no negative is learnt from.",
     )
     auc_polarity = dy.Float64(
         nullable=True,

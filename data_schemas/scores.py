@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import dataframely as dy
+import polars as pl
 
 from data_schemas.table import Table
 
@@ -13,7 +14,7 @@ class Scores(Table):
     """One row a rationale and round: what the loss of that round reads."""
 
     table_name: ClassVar[str] = "scores"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     round = dy.Int32(primary_key=True, min=0, description="Round that trained on this row.")
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
@@ -23,7 +24,19 @@ class Scores(Table):
     sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
     polarity = dy.Enum(POLARITIES, description="Pulled towards, or pushed off.")
     rationale = dy.String(min_length=1, description="The text the student is trained on.")
-    quality_score = dy.Float64(min=0, max=1, description="s = D(x, r), equation 1 of the paper.")
-    rationale_weight = dy.Float64(
-        min=0, max=1, description="Weight in the loss if chosen: s, or 1 - s for a negative."
+    quality_score = dy.Float64(
+        nullable=True,
+        min=0,
+        max=1,
+        description="s = D(x, r), equation 1 of the paper; null where no loss asks for it.",
     )
+    rationale_weight = dy.Float64(
+        min=0,
+        max=1,
+        description="Weight in the loss if chosen: s, or 1 - s for a negative; 1 without s.",
+    )
+
+    @classmethod
+    def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Version 1 had a quality_score in every row."""
+        return frame if version == 1 else super().migrate(frame, version)

@@ -3,6 +3,7 @@
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
     qcrd import FILE --store STORE --dataset NAME --rationales COLUMN
     qcrd predict STUDENT FILE
+    qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd up, qcrd status, qcrd down
     qcrd doctor
 
@@ -71,15 +72,58 @@ def run(
 
 
 def _distill(settings: RunConfig) -> None:
+    _prepare_prefect()
+    from flows.distill import distill
+
+    distill(settings)
+
+
+def _prepare_prefect() -> None:
     # Prefect reads these when it is imported.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     # A first start makes the database, which takes longer than the default of 20 s.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    from flows.distill import distill
 
-    distill(settings)
+
+@app.command
+def bench(
+    *overrides: str,
+    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    dry_run: bool = False,
+) -> None:
+    """Compare methods over several seeds on the same rationales.
+
+    Started again with the same settings, it continues with the cells that are missing.
+
+    Args:
+        overrides: Settings on top of the run's, for example training.num_rounds=2.
+        config: YAML file of a bench; see configs/bench_*.yaml.
+        dry_run: Show the cells; start nothing.
+    """
+    from qcrd_core.bench.cells import open_cell
+    from qcrd_core.bench.config import load_bench
+    from qcrd_core.stages.describe import describe_plan
+    from qcrd_core.stages.plan import plan_run
+
+    settings = load_bench(config, overrides)
+    plan = plan_run(settings.run_config(settings.methods[0], settings.seeds[0]))
+    cells = list(settings.cells(plan.split("train").height))
+    num_done = sum(open_cell(cell) is not None for cell in cells)
+    print(f"{describe_plan(plan)}\n")
+    for method in settings.methods:
+        print(f"  {method:20} {settings.description(method)}")
+    print(f"\n  cells           {len(cells)}, of which {num_done} are done")
+    command = shlex.join([_program(), "bench", "--config", str(config), *overrides])
+    if dry_run:
+        print(f"\nNothing was started or written. To run it:\n{command}")
+        return
+    print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
+    _prepare_prefect()
+    from flows.bench import benchmark
+
+    benchmark(settings)
 
 
 def _show_result(settings: RunConfig, run_id: str) -> None:

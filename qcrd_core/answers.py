@@ -51,6 +51,11 @@ class AnswerSpec(BaseModel):
     """Texts that begin something new, such as an invented next question: sampling stops there,
     and a completion that ran on is cut there."""
 
+    @property
+    def marked(self) -> str:
+        """The text before an answer that a student learns to write after a rationale."""
+        return self.marker or "The answer is"
+
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
         if (self.kind == "label") != bool(self.labels):

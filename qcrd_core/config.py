@@ -248,6 +248,9 @@ class StudentSection(Section):
     """Longest question with its prefix, tokens. A longer one is refused, not cut."""
     max_target_tokens: int = Field(default=256, ge=2)
     """Longest rationale or label, tokens. Longer rationales are left out and counted."""
+    target: Literal["label", "rationale_and_label"] = "label"
+    """What is learnt under the predict prefix: the label; or, as a single task, a positive
+    rationale and the label after it, in one text."""
     predict_prefix: str = "predict: "
     """Before the question when the label is asked for."""
     explain_prefix: str = "explain: "
@@ -270,7 +273,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _vote_needs_two(self) -> Self:
-        if self.teacher.num_samples < 2 and self.voting.positives != "gold":
+        if self.teacher.num_samples < 2 and "majority" in self.voting.positives:
             msg = (
                 "teacher.num_samples must be at least 2 for a majority vote; got "
                 f"{self.teacher.num_samples}. Raise it or set voting.positives=gold"
@@ -342,7 +345,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """
     content = read_yaml(path)
     for override in overrides:
-        _apply_override(content, override)
+        apply_setting(content, *parse_override(override), "command line")
     return validate_config(content, str(path))
 
 
@@ -435,25 +438,50 @@ def _explain_one(item: Any, where: str) -> str:
     return f"{name} must be {rule}; got {shown} ({where})."
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def parse_override(override: str) -> tuple[str, Any]:
+    """Take a `section.key=value` text apart.
+
+    Args:
+        override: The text; its value is read as YAML.
+
+    Returns:
+        The dotted name and the value.
+
+    Raises:
+        ConfigError: If it has another form.
+    """
     name, separator, text = override.partition("=")
-    keys = name.split(".")
-    if not separator or not all(keys):
+    if not separator or not all(name.split(".")):
         msg = (
             f"An override must have the form section.key=value; got {override!r} (command line). "
             "For example teacher.num_samples=4."
         )
         raise ConfigError(msg)
     try:
-        value = yaml.safe_load(text)
+        return name, yaml.safe_load(text)
     except yaml.YAMLError as error:
         msg = f"{name} must be given a YAML value; got {text!r} (command line)."
         raise ConfigError(msg) from error
+
+
+def apply_setting(content: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Put a value where its dotted name points.
+
+    Args:
+        content: Nested settings; changed.
+        name: For example `teacher.num_samples`.
+        value: What is put there.
+        where: How errors name the source.
+
+    Raises:
+        ConfigError: If the name leads through a value.
+    """
+    *sections, last = name.split(".")
     node = content
-    for key in keys[:-1]:
+    for key in sections:
         child = node.setdefault(key, {})
         if not isinstance(child, dict):
-            msg = f"{name} must name a setting below a section; {key} is a value (command line)."
+            msg = f"{name} must name a setting below a section; {key} is a value ({where})."
             raise ConfigError(msg)
         node = child
-    node[keys[-1]] = value
+    node[last] = value

@@ -29,8 +29,9 @@ class VotingSection(Section):
     tie: Literal["abstain", "first", "logprob"] = "abstain"
     """Equal most votes: no majority; the answer seen first; the answer with the likeliest
     sample."""
-    positives: Literal["majority", "gold", "majority_and_gold"] = "majority"
-    """A rationale is positive when its answer equals the majority, the gold answer, or both."""
+    positives: Literal["majority", "gold", "majority_and_gold", "first_sample"] = "majority"
+    """A rationale is positive when its answer equals the majority, the gold answer, or both; or,
+    whatever its answer, when it is the question's first: all others are then left out."""
 
 
 class NegativesSection(Section):
@@ -93,6 +94,31 @@ class LossSection(Section):
     neg_tokens: Literal["all", "after_divergence"] = "all"
     """Tokens of a negative that count: all, or those from where it leaves the positive that it
     follows longest."""
+
+    beta_mutual_information: float = Field(default=0.0, ge=0)
+    """Weight of the MI term between label and rationale, of another paper; 0 leaves it out."""
+
+    @property
+    def reads_rationales(self) -> bool:
+        """Whether any term of the loss depends on rationales."""
+        return bool(self.alpha_contrastive or self.beta_mutual_information)
+
+    @property
+    def reads_quality(self) -> bool:
+        """Whether any term of the loss depends on the discriminator's scores."""
+        return self.quality_weights and self.alpha_contrastive > 0
+
+    @model_validator(mode="after")
+    def _mutual_information_of_one_rationale(self) -> Self:
+        several = self.pos_select not in {"min", "max", "sample"}
+        if self.beta_mutual_information and (several or self.neg_tokens != "all"):
+            msg = (
+                "loss.beta_mutual_information must be 0 unless loss.pos_select takes one rationale "
+                "(min, max, sample) and loss.neg_tokens is all; got "
+                f"{self.beta_mutual_information:g} with {self.pos_select} and {self.neg_tokens}"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _softmin_alone_has_a_temperature(self) -> Self:

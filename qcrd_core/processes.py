@@ -19,6 +19,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -64,7 +65,8 @@ def run_job(
         grace_seconds: Time between SIGTERM and SIGKILL when this call is interrupted.
 
     Returns:
-        What the function returned, a small dict.
+        What the function returned, a small dict, and `peak_memory_bytes`: the most that the child,
+        or one of its own children, held in memory.
 
     Raises:
         QcrdError: Whatever the function raised of our own errors.
@@ -193,7 +195,7 @@ def _child(
         result = getattr(importlib.import_module(module), function)(
             payload, lambda event: sender.send(("event", event))
         )
-        sender.send(("result", result))
+        sender.send(("result", {**result, "peak_memory_bytes": _peak_memory_bytes()}))
     except QcrdError as error:
         sender.send(("error", (type(error).__name__, str(error))))
     except Exception as error:  # noqa: BLE001  (process boundary: the parent explains)
@@ -202,6 +204,12 @@ def _child(
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _peak_memory_bytes() -> int:
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(one).ru_maxrss for one in who)
 
 
 def _die_with_caller() -> None:

@@ -18,7 +18,7 @@ from qcrd_core.errors import DataError
 logger = logging.getLogger(__name__)
 
 Tie = Literal["abstain", "first", "logprob"]
-Positives = Literal["majority", "gold", "majority_and_gold"]
+Positives = Literal["majority", "gold", "majority_and_gold", "first_sample"]
 
 _POLARITY = pl.Enum(("positive", "negative"))
 
@@ -78,6 +78,8 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
     reference is missing (the vote abstained, or there is no gold answer), a rationale with an
     answer neither agrees nor disagrees: it is undecided and is left out, so the two sides of a tie
     are never pushed off. Under majority_and_gold one known disagreement is enough for a negative.
+    Under first_sample nothing is compared: the first completed sample of a question is positive and
+    the rest is left out, as where a teacher was asked once.
 
     Args:
         rationales: Table `rationales`, the rows the vote was taken over.
@@ -89,13 +91,18 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
         gold). One row a decided rationale, in the order of `rationales`. Failed and undecided rows
         are left out; their numbers are logged.
     """
+    first = pl.col("sample_idx") == pl.col("sample_idx").filter("has_text").min().over(
+        "question_id"
+    )
     agrees = {
+        "first_sample": pl.when(first).then(True),
         "majority": pl.col("answer") == pl.col("majority_answer"),
         "gold": pl.col("answer") == pl.col("gold_answer"),
         # Kleene logic: null & false is false, null & true stays null.
         "majority_and_gold": (pl.col("answer") == pl.col("majority_answer"))
         & (pl.col("answer") == pl.col("gold_answer")),
     }[positives]
+    when_answered = pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
     reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
     frame = (
         rationales.lazy()
@@ -103,7 +110,7 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
             "question_id", "source", "sample_idx", "answer", has_text=pl.col("text").is_not_null()
         )
         .join(reference, on="question_id", how="inner", maintain_order="left")
-        .with_columns(agrees=pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False))
+        .with_columns(agrees=agrees if positives == "first_sample" else when_answered)
         .collect()
     )
     kept = frame.filter("has_text", pl.col("agrees").is_not_null())

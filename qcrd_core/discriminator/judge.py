@@ -18,11 +18,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from data_schemas import Scores
 from qcrd_core.config import DiscriminatorSection
 from qcrd_core.context import RunContext
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.discriminator.pairs import Pairs, PairSource
+from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.evaluation import auc, expected_calibration_error
 from qcrd_core.ids import derive_seed
 from qcrd_core.losses import quality_bce, quality_infonce, quality_ratio
@@ -78,7 +78,7 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     scored = candidates.with_columns(pl.Series("quality_score", scores, pl.Float64))
     numbers = {"loss": loss, "learning_rate": rate, **measure(scored.filter(held_out))}
     _write_metrics(context, round_, numbers, num_cut)
-    _write_scores(context, round_, scored)
+    write_scores(context, round_, scored)
     return {
         "num_scored": len(scores),
         "auc_polarity": numbers["auc_polarity"],
@@ -218,14 +218,3 @@ def _write_metrics(
 ) -> None:
     context.write_metrics("data", round_, {"num_judged_texts_cut": num_cut}, part="judged")
     context.write_metrics("discriminator", round_, numbers)
-
-
-def _write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:
-    score = pl.col("quality_score")
-    weight = pl.when(pl.col("polarity") == "positive").then(score).otherwise(1 - score)
-    if not context.config.loss.quality_weights:
-        weight = pl.lit(1.0)
-    frame = scored.with_columns(
-        pl.lit(round_, pl.Int32).alias("round"), weight.alias("rationale_weight")
-    ).select(Scores.column_names())
-    context.store.write_table(context.paths.scores(round_), frame, Scores)

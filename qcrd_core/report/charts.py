@@ -87,6 +87,7 @@ def score_chart(scores: pl.DataFrame) -> Markup | None:
 
     The note of each negative group is how well its scores lie below those of the positives.
     """
+    scores = scores.drop_nulls("quality_score")
     if scores.is_empty():
         return None
     positive = scores.filter(pl.col("polarity") == "positive")["quality_score"].to_list()

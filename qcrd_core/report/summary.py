@@ -143,7 +143,11 @@ def warnings(data: RunData) -> list[str]:
 
 def timings(data: RunData) -> list[tuple[str, float]]:
     """Seconds by stage, summed over rounds, longest first."""
-    rows = data.metrics.filter(pl.col("stage") == "timing", pl.col("value").is_not_null())
+    rows = data.metrics.filter(
+        pl.col("stage") == "timing",
+        pl.col("value").is_not_null(),
+        pl.col("name").str.ends_with("_seconds"),
+    )
     sums = rows.group_by("name").agg(pl.col("value").sum()).sort("value", descending=True)
     return [(name.removesuffix("_seconds"), value) for name, value in sums.iter_rows()]
 

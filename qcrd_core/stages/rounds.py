@@ -12,6 +12,7 @@ import polars as pl
 from data_schemas import Metrics
 from qcrd_core.config import ScratchWeights
 from qcrd_core.context import RunContext
+from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
 from qcrd_core.processes import Emit, run_job
@@ -86,16 +87,24 @@ def negatives_checkpoint(context: RunContext, round_: int) -> int | None:
 
 
 def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
-    """Teach the discriminator and let it score every candidate rationale of the round."""
+    """Teach the discriminator and let it score every candidate rationale of the round.
+
+    Where no loss asks for a score there is no discriminator, and the scores are null.
+    """
     if context.store.exists(context.paths.scores(round_)):
         return {}
     rows, counts = candidates(context, round_)
+    context.write_metrics("data", round_, counts, part="candidates")
+    if not context.config.loss.reads_quality:
+        blank = pl.lit(None, pl.Float64).alias("quality_score")
+        write_scores(context, round_, rows.with_columns(blank))
+        return {"num_scored": 0}
     path = _hand_over(context, "candidates", rows)
     config = context.config.discriminator
     num_steps = config.pretrain_steps if round_ == 0 else 0
     if round_ > 0 and round_ % config.update_every == 0:
         num_steps = config.update_steps
-    result = _show(
+    return _show(
         context,
         "score_rationales",
         num_steps * (config.batch_size // 2 * 2) + rows.height,
@@ -105,8 +114,6 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         candidates=path,
         tokenizer=_tokenizer(context, is_discriminator=True),
     )
-    context.write_metrics("data", round_, counts, part="candidates")
-    return result
 
 
 def train_round(context: RunContext, round_: int) -> dict[str, Any]:
@@ -245,15 +252,17 @@ def _show(
     """Run a job of one round behind a bar and note how long it took."""
     round_ = int(payload["round"])
     with (
-        timed(context, stage, round_),
+        timed(context, stage, round_) as noted,
         progress(f"Round {round_}: {stage.replace('_', ' ')}", total, unit) as bar,
     ):
-        return _run(
+        result = _run(
             context,
             target,
             on_event=lambda event: bar.advance(event["advance"], event.get("note", "")),
             **payload,
         )
+        noted["peak_memory_bytes"] = result["peak_memory_bytes"]
+        return result
 
 
 def _run(

@@ -51,7 +51,8 @@ def training_labels(context: RunContext) -> pl.DataFrame:
 
     Returns:
         question_id, question, label. The gold target or gold answer; with `data.label=majority` the
-        majority answer, questions without one left out.
+        majority answer, questions without one left out. With `student.target=rationale_and_label`
+        the first positive rationale, if there is one, and the label after it.
     """
     questions = context.read_questions("train")
     label = pl.coalesce("gold_target", "gold_answer")
@@ -60,7 +61,27 @@ def training_labels(context: RunContext) -> pl.DataFrame:
         answers = votes.select("question_id", "majority_answer")
         questions = questions.join(answers, on="question_id", how="left")
         label = pl.col("majority_answer")
-    return questions.select("question_id", "question", label.alias("label")).drop_nulls("label")
+    labels = questions.select("question_id", "question", label.alias("label")).drop_nulls("label")
+    if context.config.student.target == "label":
+        return labels
+    marker = pl.lit(context.read_spec().answer.marked)
+    text = pl.concat_str("rationale", marker, "label", separator=" ", ignore_nulls=True)
+    rationales = _first_positives(context)
+    joined = labels.join(rationales, on="question_id", how="left", maintain_order="left")
+    return joined.select("question_id", "question", text.alias("label"))
+
+
+def _first_positives(context: RunContext) -> pl.DataFrame:
+    """question_id, rationale of the positive with the lowest sample_idx."""
+    teacher = read_rationales(context)
+    votes = context.store.read_table(context.paths.votes, Votes)
+    decided = polarity(teacher, votes, context.config.voting.positives)
+    texts = teacher.select("question_id", "sample_idx", "rationale").drop_nulls("rationale")
+    positive = decided.filter(pl.col("polarity") == "positive").join(
+        texts, on=["question_id", "sample_idx"]
+    )
+    first = positive.sort("sample_idx").unique("question_id", keep="first", maintain_order=True)
+    return first.select("question_id", "rationale")
 
 
 def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str, int]]:

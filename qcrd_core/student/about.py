@@ -60,6 +60,10 @@ class StudentAbout(BaseModel):
         spec, student = context.read_spec(), context.config.student
         evaluation = context.config.evaluation
         is_vote = evaluation.infer == "vote_k"
+        answer, longest = spec.answer, evaluation.max_new_tokens
+        if student.target == "rationale_and_label":
+            answer = answer.model_copy(update={"marker": answer.marked})
+            longest = student.max_target_tokens
         return cls(
             run_id=context.paths.run_id,
             round=round_,
@@ -67,7 +71,7 @@ class StudentAbout(BaseModel):
             predict_prefix=student.predict_prefix,
             explain_prefix=student.explain_prefix,
             max_input_tokens=student.max_input_tokens,
-            max_new_tokens=evaluation.max_new_tokens,
+            max_new_tokens=longest,
             infer=evaluation.infer,
             num_votes=evaluation.texts_per_question,
             sampling_temperature=evaluation.sampling_temperature if is_vote else None,
@@ -75,7 +79,7 @@ class StudentAbout(BaseModel):
             seed=context.config.run.seed,
             columns=spec.columns,
             question_template=spec.question_template,
-            answer=spec.answer,
+            answer=answer,
         )
 
     def spec_for(self, path: Path, present: set[str]) -> DatasetSpec:

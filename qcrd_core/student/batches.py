@@ -128,7 +128,10 @@ def make_examples(
         if len(row) > student.max_target_tokens:
             too_long += 1
             continue
-        by_question[question_id].append(Rationale(row, polarity == "positive", quality_score))
+        is_positive = polarity == "positive"
+        # Without a discriminator equations 6 and 7 have weight 1: s = 1 and 1 - s = 1.
+        score = float(is_positive) if quality_score is None else quality_score
+        by_question[question_id].append(Rationale(row, is_positive, score))
     examples = [
         Example(question_id, p, e, y, tuple(by_question[question_id]))
         for question_id, p, e, y in zip(

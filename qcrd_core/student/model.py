@@ -58,10 +58,12 @@ class Student(nn.Module):
         """
 
     @abstractmethod
-    def _nll(
-        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
-    ) -> Tensor:
-        """Token mean of each target from its token `first` on, [S]."""
+    def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Output that predicts each target token, padding included, [S, T, H]."""
+
+    @abstractmethod
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the vocabulary, [..., V], from output [..., H]."""
 
     def nll(
         self,
@@ -97,6 +99,36 @@ class Student(nn.Module):
             pieces.append(self._nll(context, question[rows], ids, mask, first[rows]))
         return torch.cat(pieces)[order.argsort()]
 
+    def _nll(
+        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
+    ) -> Tensor:
+        hidden = self._decode(context, question, ids, mask)
+        # Only real tokens reach the vocabulary: a third of a padded batch would be wasted on it.
+        real = _counted(mask, first)
+        logits = self._logits(hidden[real])
+        return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
+
+    def nll_and_peak(
+        self, context: Context, question: Tensor, target_ids: Tensor, target_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Score targets, and say how likely each word of the vocabulary is at its best position.
+
+        Args:
+            context: From `read`.
+            question: Which prompt each target answers, [S], in [0, Q).
+            target_ids: Right-padded targets, end token included, [S, T].
+            target_mask: 1 on real tokens, [S, T].
+
+        Returns:
+            CE(target | prompt), [S], nats; and the largest probability of each word over all
+            positions, those of the padding included, [S, V].
+        """
+        logits = self._logits(self._decode(context, question, target_ids, target_mask))
+        real = target_mask.bool()
+        sequence = real.nonzero()[:, 0]
+        nll = token_mean_nll(logits[real], target_ids[real], sequence, target_ids.shape[0])
+        return nll, logits.float().softmax(dim=-1).amax(dim=1)
+
 
 class Seq2SeqStudent(Student):
     """T5, mT5, Flan-T5: the encoder runs once a question."""
@@ -108,24 +140,22 @@ class Seq2SeqStudent(Student):
         ).last_hidden_state
         return Context(prompt_ids, prompt_mask, states)
 
-    def _nll(
-        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
-    ) -> Tensor:
+    def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        del mask  # targets are padded on the right: no real token sees padding
         width = int(context.prompt_mask[question].sum(dim=1).max())
-        hidden = self.model.decoder(
+        hidden: Tensor = self.model.decoder(
             input_ids=self._shift_right(ids),
             encoder_hidden_states=context.states[question, :width],
             encoder_attention_mask=context.prompt_mask[question, :width],
             use_cache=False,
         ).last_hidden_state
-        real = _counted(mask, first)
-        # Only real tokens reach the vocabulary: a third of a padded batch would be wasted on it.
-        hidden = hidden[real]
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
         if getattr(self.model.config, "scale_decoder_outputs", False):
             hidden = hidden * self.model.config.d_model**-0.5
-        logits = self.model.lm_head(hidden)
-        sequence = real.nonzero()[:, 0]
-        return token_mean_nll(logits, ids[real], sequence, ids.shape[0])
+        logits: Tensor = self.model.lm_head(hidden)
+        return logits
 
     def _shift_right(self, ids: Tensor) -> Tensor:
         start = torch.full_like(ids[:, :1], self.model.config.decoder_start_token_id)
@@ -149,9 +179,7 @@ class CausalStudent(Student):
         last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
         return Context(prompt_ids, prompt_mask, hidden.gather(1, last), cache)
 
-    def _nll(
-        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
-    ) -> Tensor:
+    def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         if context.cache is None:
             msg = "A CausalStudent scores contexts that it has read itself."
             raise TypeError(msg)
@@ -161,10 +189,16 @@ class CausalStudent(Student):
         # Prompt padding sits between prompt and target: masked out, and not counted as positions.
         joined_mask = torch.cat([context.prompt_mask[question], mask[:, :fed]], dim=1)
         hidden = self._hidden(ids[:, :fed], joined_mask, _select(context.cache, question))
-        hidden = torch.cat([context.states[question], hidden[:, :used]], dim=1)
-        real = _counted(mask, first)
-        logits = self.model.lm_head(hidden[real])
-        return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
+        return torch.cat([context.states[question], hidden[:, :used]], dim=1)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        config = self.model.config
+        logits: Tensor = self.model.lm_head(hidden)
+        # What the families do between head and loss: Cohere, Granite, Gemma.
+        logits = logits * getattr(config, "logit_scale", 1.0)
+        logits = logits / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _hidden(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]

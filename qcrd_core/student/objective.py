@@ -24,6 +24,7 @@ from qcrd_core.losses import (
     contrastive_loss,
     distillation_loss,
     mean_weights,
+    mutual_information_loss,
     negative_loss,
     pairwise_negative_loss,
     positive_loss,
@@ -71,44 +72,67 @@ class QcrdObjective(nn.Module):
             The scalar loss, and its detached parts in the order of `PARTS`, [5].
         """
         num_questions = batch.label_ids.shape[0]
-        context = self.student.read(batch.prompt_ids, batch.prompt_mask)
+        num_prompts = num_questions * (2 if self.loss.reads_rationales else 1)
+        context = self.student.read(batch.prompt_ids[:num_prompts], batch.prompt_mask[:num_prompts])
         predict = torch.arange(num_questions, device=batch.label_ids.device)
-        label = self.student.nll(context, predict, batch.label_ids, batch.label_mask).mean()
-        positive, negative = self._keep(context, batch)
-        # Kept ones, and one stand-in for a question that has none, so that all ranks score some.
-        wanted = [slots >= 0 for slots in (positive, negative)]
-        for mask in wanted:
-            mask[:, 0] = True
-        rows = torch.cat([positive[wanted[0]], negative[wanted[1]]]).clamp(min=0)
-        nll = self.student.nll(
-            context,
-            num_questions + batch.question[rows],
-            batch.rationale_ids[rows],
-            batch.rationale_mask[rows],
-            batch.first[rows],
-            num_buckets=self.num_buckets,
-        )
-        split = [int(mask.sum()) for mask in wanted]
-        positive_nll, negative_nll = (
-            values.new_zeros(mask.shape).masked_scatter(mask, values)
-            for values, mask in zip(nll.split(split), wanted, strict=True)
-        )
-        pull, push, active = self._terms(batch, (positive, positive_nll), (negative, negative_nll))
+        target = (predict, batch.label_ids, batch.label_mask)
+        peak = None
+        if self.loss.beta_mutual_information:
+            nll, peak = self.student.nll_and_peak(context, *target)
+        else:
+            nll = self.student.nll(context, *target)
+        label = nll.mean()
+        pull = push = active = mutual = torch.zeros_like(nll)
+        if self.loss.reads_rationales:
+            pull, push, active, mutual = self._rationale_terms(context, batch, peak)
         total = distillation_loss(
             label,
             contrastive_loss(pull, push, self.loss.beta),
             alpha_label=self.loss.alpha_label,
             alpha_contrastive=self.loss.alpha_contrastive,
         )
-        parts = torch.stack([total, label, pull.mean(), push.mean(), active.mean()]).detach()
-        return total, parts
+        total = total + self.loss.beta_mutual_information * mutual.mean()
+        means = [term.mean() for term in (pull, push, active)]
+        return total, torch.stack([total, label, *means]).detach()
+
+    def _rationale_terms(
+        self, context: Context, batch: Batch, label_peak: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """l_pos, l_neg, whether the hinge is active, and MI of each question, [B] each."""
+        positive, negative = self._keep(context, batch)
+        wanted = [slots >= 0 for slots in (positive, negative)]
+        wanted[0][0, 0] = True  # a stand-in if there is none at all: ZeRO-3's ranks pass as often
+        rows = torch.cat([positive[wanted[0]], negative[wanted[1]]]).clamp(min=0)
+        question, ids = batch.question[rows], batch.rationale_ids[rows]
+        target = (batch.label_ids.shape[0] + question, ids, batch.rationale_mask[rows])
+        peak = None
+        if label_peak is None:
+            nll = self.student.nll(
+                context, *target, batch.first[rows], num_buckets=self.num_buckets
+            )
+        else:
+            nll, peak = self.student.nll_and_peak(context, *target)
+        split = [int(mask.sum()) for mask in wanted]
+        positive_nll, negative_nll = (
+            values.new_zeros(mask.shape).masked_scatter(mask, values)
+            for values, mask in zip(nll.split(split), wanted, strict=True)
+        )
+        terms = self._terms(batch, (positive, positive_nll), (negative, negative_nll))
+        mutual = torch.zeros_like(terms[0])
+        if label_peak is not None and peak is not None:
+            known = positive[:, 0] >= 0
+            values = mutual_information_loss(
+                peak[: split[0]][known[wanted[0][:, 0]]], label_peak[known]
+            )
+            mutual = mutual.masked_scatter(known, values)
+        return *terms, mutual
 
     def _terms(
         self, batch: Batch, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """l_pos, l_neg and the share of active hinges of each question, [B], from kept slots."""
         (slots, nll), loss = positive, self.loss
-        mask, score = slots >= 0, self._score(batch, slots, is_positive=True)
+        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
         weights = mean_weights(mask)
         if loss.pos_select == "weighted":
             weights = quality_weights(score, mask)
@@ -118,7 +142,7 @@ class QcrdObjective(nn.Module):
         positive_nll, has_positive = (weights * nll).sum(dim=1), weights.sum(dim=1) > 0
 
         slots, nll = negative
-        mask, score = slots >= 0, self._score(batch, slots, is_positive=False)
+        mask, score = slots >= 0, batch.score[slots.clamp(min=0)]
         if loss.neg_loss == "pairwise":
             mask = mask & has_positive[:, None]
         weights = mean_weights(mask)
@@ -128,11 +152,6 @@ class QcrdObjective(nn.Module):
         reached = nll - positive_nll[:, None] if loss.neg_loss == "pairwise" else nll
         active = weights * (reached < loss.delta)
         return pull, (weights * push).sum(dim=1), active.sum(dim=1)
-
-    def _score(self, batch: Batch, slots: Tensor, *, is_positive: bool) -> Tensor:
-        """Quality score s of rationales of one polarity, [B, P]."""
-        score = batch.score[slots.clamp(min=0)]
-        return score if self.loss.quality_weights else torch.full_like(score, float(is_positive))
 
     def _push(self, nll: Tensor, positive_nll: Tensor, score: Tensor) -> Tensor:
         """l_neg of each kept negative, [B, N]."""
@@ -150,9 +169,13 @@ class QcrdObjective(nn.Module):
         """Rationale indices that are scored with gradient, [B, 1] where one is chosen."""
         sides = (
             (batch.positive, self.loss.pos_select, batch.draw[:, 0]),
-            (batch.negative, self.loss.neg_select, batch.draw[:, 1]),
+            (
+                batch.negative if self.loss.beta else batch.negative[:, :0],
+                self.loss.neg_select,
+                batch.draw[:, 1],
+            ),
         )
-        by_nll = [slots for slots, select, _ in sides if select in {"min", "max"}]
+        by_nll = [slots for slots, select, _ in sides if select in {"min", "max"} and slots.numel()]
         nll = None
         if by_nll and (self.num_buckets == 1 or max(slots.shape[1] for slots in by_nll) > 1):
             nll = self.student.nll(
@@ -173,6 +196,8 @@ def _kept(
     draw: Tensor,
 ) -> Tensor:
     mask = slots >= 0
+    if not slots.numel():
+        return slots
     if select == "sample":
         index = choose_sample(mask, draw)
     elif select in {"min", "max"} and nll is not None:

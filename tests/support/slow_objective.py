@@ -50,12 +50,9 @@ def slow_loss(nll, examples, loss, draws):
         label = label + nll(e.predict_ids, e.label_ids, 0)
         good = [r for r in e.rationales if r.is_positive]
         bad = [(r, _start(r, good, loss)) for r in e.rationales if not r.is_positive]
-        positives = [
-            (nll(e.explain_ids, r.ids, 0), r.quality_score if loss.quality_weights else 1)
-            for r in good
-        ]
+        positives = [(nll(e.explain_ids, r.ids, 0), r.quality_score) for r in good]
         negatives = [
-            (nll(e.explain_ids, r.ids, start), 1 - r.quality_score if loss.quality_weights else 1)
+            (nll(e.explain_ids, r.ids, start), 1 - r.quality_score)
             for r, start in bad
             if start < len(r.ids)
         ]

@@ -2,11 +2,22 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from qcrd_core.config_method import LossSection
+from qcrd_core.losses import mutual_information_loss
 from qcrd_core.student.batches import Example, Rationale, batch_rows, collate, skip_shared_tokens
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective
@@ -90,6 +101,113 @@ def test_objective_without_any_rationale_is_label_loss(make):
     loss, _ = QcrdObjective(wrap(model), LOSS, num_buckets=2)(collate(examples, 0, 1))
     label = (_nll(model, [5, 6], [8, 1]) + _nll(model, [9], [8])) / 2
     assert loss.item() == pytest.approx(LOSS.alpha_label * label.item(), abs=1e-6)
+
+
+def _family(config_class, **more):
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=200,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        **more,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(_family, CohereConfig, logit_scale=0.5),
+        partial(_family, GraniteConfig, logits_scaling=4.0),
+        partial(_family, Gemma2Config, final_logit_softcapping=0.1),
+    ],
+    ids=["cohere", "granite", "gemma2"],
+)
+def test_causal_families_that_scale_their_logits_have_their_own_cross_entropy(make):
+    model = make()
+    batch = collate([Example("a", [5, 6], [7], [8, 1], ()), Example("b", [9], [7], [8], ())], 0, 1)
+    student = wrap(model)
+    context = student.read(batch.prompt_ids, batch.prompt_mask)
+    nll = student.nll(context, torch.arange(2), batch.label_ids, batch.label_mask)
+    alone = torch.stack([_nll(model, [5, 6], [8, 1]), _nll(model, [9], [8])])
+    torch.testing.assert_close(nll, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+def test_dss_is_half_the_label_and_half_the_one_rationale(make):
+    examples = [
+        Example("a", [5, 6], [7], [8, 1], (Rationale([9, 9, 1], True, 1.0),)),
+        Example("b", [9], [7, 4], [8], (Rationale([5, 1], True, 1.0),)),
+    ]
+    model, dss = make(), LossSection(beta=0.0, quality_weights=False)
+    loss, _ = QcrdObjective(wrap(model), dss, num_buckets=2)(collate(examples, 0, 1))
+    label = (_nll(model, [5, 6], [8, 1]) + _nll(model, [9], [8])) / 2
+    rationale = (_nll(model, [7], [9, 9, 1]) + _nll(model, [7, 4], [5, 1])) / 2
+    assert loss.item() == pytest.approx((0.5 * label + 0.5 * rationale).item(), abs=1e-6)
+
+
+def _peaks(model, prompts, targets):
+    """Largest probability of each word over all positions of a padded batch, [B, V]."""
+    longest = max(len(target) for target in targets)
+    peaks = []
+    for prompt, target in zip(prompts, targets, strict=True):
+        padded = target + [0] * (longest - len(target))
+        if model.config.is_encoder_decoder:
+            fed = torch.tensor([[0, *padded[:-1]]])
+            logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=fed).logits[0]
+        else:
+            ids = torch.tensor([prompt + padded])
+            seen = torch.tensor([[1] * len(prompt + target) + [0] * (longest - len(target))])
+            logits = model(input_ids=ids, attention_mask=seen).logits[0, len(prompt) - 1 : -1]
+        peaks.append(logits.softmax(dim=-1).max(dim=0).values)
+    return torch.stack(peaks).detach().numpy().astype("float64")
+
+
+def test_mutual_information_is_the_published_formula():
+    examples = [
+        Example("a", [5, 6], [7], [8, 1], (Rationale([9, 9, 1], True, 1.0),)),
+        Example("b", [9], [7, 4], [8], (Rationale([5, 1], True, 1.0),)),
+        Example("c", [9, 9], [3], [8, 8], ()),
+    ]
+    model = _t5()
+    terms = {
+        weight: QcrdObjective(
+            wrap(model),
+            LossSection(beta=0.0, quality_weights=False, beta_mutual_information=weight),
+            num_buckets=2,
+        )(collate(examples, 0, 1))[0]
+        for weight in (0.0, 0.1)
+    }
+    p = _peaks(model, [[5, 6], [9], [9, 9]], [[8, 1], [8], [8, 8]])[:2]
+    e = _peaks(model, [[7], [7, 4]], [[9, 9, 1], [5, 1]])
+    log_softmax = e - np.log(np.exp(e).sum(axis=1, keepdims=True))
+    mutual = -(p * log_softmax).sum(axis=1).sum() / 3  # "c" has no rationale: its term is 0
+    assert (terms[0.1] - terms[0.0]).item() == pytest.approx(0.1 * mutual, abs=1e-5)
+
+
+def test_mutual_information_pulls_the_rationale_and_not_the_label():
+    label, rationale = (torch.rand(2, 5, requires_grad=True) for _ in range(2))
+    mutual_information_loss(rationale, label).sum().backward()
+    assert label.grad is None
+    assert rationale.grad.abs().sum() > 0
+
+
+def test_fine_tuning_reads_no_rationale():
+    examples = make_examples()
+    student = wrap(_t5())
+    finetune = LossSection(alpha_label=1.0, alpha_contrastive=0.0)
+    seen = []
+    read = student.read
+    student.read = lambda ids, mask: seen.append(len(ids)) or read(ids, mask)
+    loss, parts = QcrdObjective(student, finetune, num_buckets=2)(collate(examples, 0, 1))
+    label = sum(_nll(student.model, e.predict_ids, e.label_ids) for e in examples) / len(examples)
+    assert loss.item() == pytest.approx(label.item(), abs=1e-5)
+    assert seen == [len(examples)]
+    assert parts[2:].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_objective_ignores_order_of_rationales_and_padding():

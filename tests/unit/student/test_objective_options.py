@@ -29,8 +29,7 @@ SELECTIONS = [
     {"neg_loss": "softplus", "sharpness": 3.0, "neg_select": "weighted"},
     {"neg_loss": "pairwise"},
     {"neg_loss": "pairwise", "sharpness": 0.5, "pos_select": "mean", "neg_select": "mean"},
-    {"quality_weights": False},
-    {"quality_weights": False, "pos_select": "softmin", "neg_select": "mean"},
+    {"beta": 0.0, "neg_select": "max"},
     {"neg_tokens": "after_divergence"},
     {"neg_tokens": "after_divergence", "neg_loss": "pairwise", "neg_select": "sample"},
 ]
@@ -163,14 +162,20 @@ def test_softmin_pulls_like_the_smooth_minimum():
 
 @pytest.mark.parametrize(
     ("options", "num_kept"),
-    [({}, 16), ({"pos_select": "sample"}, 16), ({"pos_select": "mean"}, 23), (MEAN_MEAN, 26)],
-    ids=["min-max", "sample", "mean", "mean-mean"],
+    [
+        ({}, 11),
+        ({"pos_select": "sample"}, 11),
+        ({"pos_select": "mean"}, 18),
+        (MEAN_MEAN, 21),
+        ({"beta": 0.0}, 6),
+    ],
+    ids=["min-max", "sample", "mean", "mean-mean", "no negatives"],
 )
 def test_only_rationales_that_count_are_scored_with_gradient(options, num_kept):
     student, fast, _ = _both(options, seed=0, num_buckets=1)
     fast()
     with_gradient = [count for count, has_gradient in student.scored if has_gradient]
-    # A question without positives or negatives has a stand-in: COUNTS has 3 and 3 of them.
+    # Five questions have positives, five have negatives; one positive is a stand-in.
     assert with_gradient == [len(COUNTS), num_kept]
 
 

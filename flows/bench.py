@@ -1,0 +1,51 @@
+"""The flow `benchmark`: methods x seeds x shares of the data, each cell a run of `distill`.
+
+A cell that fails is a row with its error, and the others go on. Started again, complete cells are
+read, not run.
+"""
+
+import logging
+
+from prefect import flow
+
+from flows.distill import distill
+from flows.logs import show_core_logs
+from qcrd_core.bench.cells import CellResult, bench_folder, failed, measured, open_cell
+from qcrd_core.bench.config import BenchConfig, Cell
+from qcrd_core.stages.plan import plan_run
+from tasks.bench import publish
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="benchmark", flow_run_name="benchmark {config.name}")
+def benchmark(config: BenchConfig) -> str:
+    """Compare methods on the same rationales, steps and seeds.
+
+    Args:
+        config: Methods, seeds, shares, and the run they share.
+
+    Returns:
+        Folder of the tables and the page, relative to the store's root.
+    """
+    show_core_logs()
+    plan = plan_run(config.run_config(config.methods[0], config.seeds[0]))
+    cells = list(config.cells(plan.split("train").height))
+    results: list[CellResult] = []
+    for number, cell in enumerate(cells, 1):
+        logger.info("Cell %d of %d | %s", number, len(cells), cell.name)
+        results.append(_run(config, cell))
+        publish(config, results)
+    return bench_folder(config)
+
+
+def _run(config: BenchConfig, cell: Cell) -> CellResult:
+    try:
+        if open_cell(cell) is None:
+            distill(cell.config)
+        context = open_cell(cell)
+        assert context is not None  # distill returned
+        return measured(config, cell, context)
+    except Exception as error:  # noqa: BLE001  (a cell is a row, whatever happened to it)
+        logger.warning("%s failed: %s", cell.name, error)
+        return failed(config, cell, f"{type(error).__name__}: {error}")

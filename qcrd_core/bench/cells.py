@@ -1,0 +1,162 @@
+"""From finished runs to the two tables of a bench."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from data_schemas import BenchAnswers, BenchCells, Metrics, Predictions, Rationales
+from qcrd_core.bench.config import BenchConfig, Cell
+from qcrd_core.context import RunContext
+from qcrd_core.stages.plan import plan_run
+from qcrd_core.stages.sampling import read_rationales
+from qcrd_core.store import Store
+
+_STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
+"""Stages of a student: what a method costs beside the teacher's samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
+    """What a cell came to."""
+
+    row: dict[str, Any]
+    """Row of table `bench_cells`."""
+    answers: pl.DataFrame
+    """Rows of table `bench_answers`; none if the cell failed."""
+
+
+def bench_folder(bench: BenchConfig) -> str:
+    """Where a bench's tables lie, relative to the store's root."""
+    return f"bench/{bench.name}"
+
+
+def open_cell(cell: Cell) -> RunContext | None:
+    """Open a cell's run, or None if it is not complete."""
+    plan = plan_run(cell.config)
+    return plan.context if plan.is_complete else None
+
+
+def failed(bench: BenchConfig, cell: Cell, error: str) -> CellResult:
+    """Say why a cell has no numbers."""
+    row = {**_key(bench, cell), "status": "failed", "error": error}
+    return CellResult(row, BenchAnswers.create_empty())
+
+
+def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
+    """Read the numbers of a complete run.
+
+    Args:
+        bench: The bench.
+        cell: The cell.
+        context: Its run.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        DataError: If a table of the run is damaged.
+    """
+    store, paths, config = context.store, context.paths, context.config
+    metrics = store.read_table(paths.metrics, Metrics)
+    best = int(store.read_json(paths.result)["round"])
+    predictions = store.read_table(paths.predictions("test", best), Predictions)
+    known = predictions.drop_nulls("is_correct")
+    validation = _series(metrics, "validation", "accuracy")
+    steps = metrics.filter(pl.col("stage") == "train")["global_step"].max()
+    has_negatives = config.loss.beta > 0 and config.loss.alpha_contrastive > 0
+    row = {
+        **_key(bench, cell),
+        "status": "ok",
+        "run_id": paths.run_id,
+        "num_train": context.read_questions("train").height,
+        "num_steps": steps,
+        "best_round": best,
+        "validation_accuracy": validation.to_list(),
+        "num_test": known.height,
+        "num_correct": int(known["is_correct"].sum()),
+        "active_hinge_share": _mean(metrics, "train", "active_hinge_share", has_negatives),
+        "negatives_right_share": _mean(metrics, "negatives", "correct_share", has_negatives),
+        "auc_polarity": _last(metrics, "discriminator", "auc_polarity"),
+        "auc_correct": _last(metrics, "discriminator", "auc_correct"),
+        "seconds": _student_seconds(metrics),
+        "num_teacher_tokens": _tokens(read_rationales(context)),
+        "num_student_tokens": _student_tokens(context),
+        "peak_memory_bytes": _peak_memory(metrics),
+    }
+    answers = known.select(
+        *(pl.lit(row[name]).alias(name) for name in ("method", "share", "seed")),
+        "question_id",
+        "is_correct",
+    )
+    return CellResult(row, BenchAnswers.validate(answers, cast=True))
+
+
+def write_tables(store: Store, bench: BenchConfig, results: Sequence[CellResult]) -> None:
+    """Write both tables; they replace those of an earlier start.
+
+    Args:
+        store: Where the bench is.
+        bench: The bench.
+        results: At least one.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    folder = bench_folder(bench)
+    cells = pl.DataFrame(
+        [result.row for result in results], schema=BenchCells.create_empty().schema
+    )
+    answers = pl.concat([result.answers for result in results])
+    store.write_table(f"{folder}/cells.parquet", cells, BenchCells)
+    store.write_table(f"{folder}/answers.parquet", answers, BenchAnswers)
+
+
+def _key(bench: BenchConfig, cell: Cell) -> dict[str, Any]:
+    blank: dict[str, Any] = dict.fromkeys(BenchCells.column_names())
+    settings = json.dumps(bench.settings(cell.method), sort_keys=True)
+    key = {"method": cell.method, "share": cell.share, "seed": cell.seed, "settings": settings}
+    return {**blank, **key}
+
+
+def _series(metrics: pl.DataFrame, stage: str, name: str) -> pl.Series:
+    rows = metrics.filter(pl.col("stage") == stage, pl.col("name") == name)
+    return rows.sort("round", "global_step")["value"].drop_nulls()
+
+
+def _mean(metrics: pl.DataFrame, stage: str, name: str, is_asked: bool) -> float | None:
+    values = _series(metrics, stage, name)
+    return float(values.sum()) / values.len() if is_asked and values.len() else None
+
+
+def _last(metrics: pl.DataFrame, stage: str, name: str) -> float | None:
+    values = _series(metrics, stage, name)
+    return float(values[-1]) if values.len() else None
+
+
+def _student_seconds(metrics: pl.DataFrame) -> float:
+    names = [f"{stage}_seconds" for stage in _STAGES]
+    rows = metrics.filter(pl.col("stage") == "timing", pl.col("name").is_in(names))
+    return float(rows["value"].sum())
+
+
+def _peak_memory(metrics: pl.DataFrame) -> int | None:
+    rows = metrics.filter(
+        pl.col("stage") == "timing", pl.col("name").str.ends_with("peak_memory_bytes")
+    )
+    return int(rows["value"].to_numpy().max()) if rows.height else None
+
+
+def _tokens(rationales: pl.DataFrame) -> int | None:
+    known = rationales["num_tokens"].drop_nulls()
+    return int(known.sum()) if known.len() else None
+
+
+def _student_tokens(context: RunContext) -> int:
+    rounds = range(context.config.training.num_rounds)
+    tables = [
+        context.store.read_table(context.paths.negatives(round_), Rationales) for round_ in rounds
+    ]
+    return sum(_tokens(table) or 0 for table in tables)

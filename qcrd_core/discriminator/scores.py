@@ -1,0 +1,25 @@
+"""Table `scores` of a round: what its loss reads of each rationale."""
+
+import polars as pl
+
+from data_schemas import Scores
+from qcrd_core.context import RunContext
+
+
+def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:
+    """Write a round's scores; their presence says that the round is scored.
+
+    Args:
+        context: The run.
+        round_: The round.
+        scored: Candidates with quality_score; null where the run has no discriminator.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    score = pl.col("quality_score")
+    weight = pl.when(pl.col("polarity") == "positive").then(score).otherwise(1 - score)
+    frame = scored.with_columns(
+        pl.lit(round_, pl.Int32).alias("round"), weight.fill_null(1.0).alias("rationale_weight")
+    ).select(Scores.column_names())
+    context.store.write_table(context.paths.scores(round_), frame, Scores)

@@ -1,0 +1,92 @@
+"""The compared methods as settings: each is this project's own loop with other options.
+
+    settings_of("dss_sc")   {"negatives.teacher_minority": False, ..., "loss.pos_select": "sample"}
+
+All learn from the same rationales for the same number of optimiser steps and are evaluated alike.
+Source: QCRD (arXiv 2405.13014), tables 1 to 5, and the papers named below.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qcrd_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method sets on top of a configuration."""
+
+    description: str
+    """One line for tables."""
+    settings: Mapping[str, Any]
+    """Dotted settings."""
+
+
+_NO_NEGATIVES = {
+    "negatives.teacher_minority": False,
+    "negatives.student": False,
+    "loss.beta": 0.0,
+}
+_NO_QUALITY = {"loss.quality_weights": False}
+_LABEL_ALONE = {
+    "student.predict_prefix": "",
+    "loss.alpha_label": 1.0,
+    "loss.alpha_contrastive": 0.0,
+}
+_ONE_RATIONALE = {"voting.positives": "first_sample"}
+
+METHODS: Mapping[str, Method] = {
+    "finetune": Method(
+        "the label alone, without prefix",
+        {**_NO_NEGATIVES, **_NO_QUALITY, **_LABEL_ALONE},
+    ),
+    "single_task": Method(
+        "the teacher's first rationale and then the label, as one text without prefix",
+        {
+            **_NO_NEGATIVES,
+            **_NO_QUALITY,
+            **_LABEL_ALONE,
+            **_ONE_RATIONALE,
+            "student.target": "rationale_and_label",
+        },
+    ),
+    "dss": Method(
+        "Distilling Step-by-Step (arXiv 2305.02301): label and the teacher's first rationale",
+        {**_NO_NEGATIVES, **_NO_QUALITY, **_ONE_RATIONALE},
+    ),
+    "dss_sc": Method(
+        "DSS with all self-consistent rationales, one of them drawn a step",
+        {**_NO_NEGATIVES, **_NO_QUALITY, "loss.pos_select": "sample"},
+    ),
+    "mi": Method(
+        "mutual information (arXiv 2403.03348) as released: DSS and 0.1 of its term",
+        {
+            **_NO_NEGATIVES,
+            **_NO_QUALITY,
+            **_ONE_RATIONALE,
+            "loss.beta_mutual_information": 0.1,
+        },
+    ),
+    "qcrd": Method("the configuration as it is: QCRD's equation 8", {}),
+    "qcrd_no_quality": Method("QCRD without the quality judge (-QJ): s = 1 and 0", _NO_QUALITY),
+    "qcrd_no_negatives": Method("QCRD without negatives (-NK)", _NO_NEGATIVES),
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Look a method's settings up.
+
+    Args:
+        name: A key of `METHODS`.
+
+    Returns:
+        Dotted settings.
+
+    Raises:
+        ConfigError: If there is no such method.
+    """
+    if name not in METHODS:
+        msg = f"A method must be one of {', '.join(METHODS)}; got {name}."
+        raise ConfigError(msg)
+    return dict(METHODS[name].settings)
