@@ -16,8 +16,8 @@ RUN = {
 }
 
 
-def _load(folder, *overrides, run=RUN, **content):
-    (folder / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+def _load(folder, *overrides, **content):
+    (folder / "run.yaml").write_text(yaml.safe_dump(RUN), encoding="utf-8")
     path = folder / "bench.yaml"
     whole = {"name": "b", "run": "run.yaml", "methods": ["dss_sc", "qcrd"], **content}
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
