@@ -8,12 +8,9 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import httpx
 import polars as pl
 import pytest
 import yaml
@@ -37,32 +34,6 @@ from tests.support.distillation import (
 pytestmark = pytest.mark.timeout(600)
 
 NUM_SAMPLES = 5 * NUM_TRAIN
-
-
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory):
-    """A Prefect server for all runs but the first: an embedded one costs each run ten seconds."""
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_API_URL", url)
-        try:
-            _wait(lambda: _is_healthy(url), 120)
-            yield url
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -342,13 +313,6 @@ def _wait(condition, seconds):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def _is_healthy(url):
-    try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _processes_of(session):

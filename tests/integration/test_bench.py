@@ -1,0 +1,89 @@
+"""`qcrd bench` at tiny size: methods in the real loop, a cell that fails, a second start."""
+
+import polars as pl
+import pytest
+import yaml
+
+from data_schemas import BenchAnswers, BenchCells
+from qcrd_core.methods import METHODS
+from qcrd_core.store import Store
+from tests.support.distillation import NUM_TEST, qcrd, settings_for, taught_teacher
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("prefect_server")]
+
+DIVERGING = {"description": "far too fast", "settings": {"training.learning_rate": 1e30}}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, prefect_server):  # noqa: ARG001  (its environment is used)
+    """A bench of the methods that differ in what is trained, started twice."""
+    folder = tmp_path_factory.mktemp("bench")
+    training = {"num_rounds": 1, "steps_per_round": 3}
+    content = {
+        "name": "tiny",
+        "run": "run.yaml",
+        "methods": ["single_task", "diverging", "mi", "dss_sc"],
+        "variants": {"diverging": DIVERGING},
+        "seeds": [1],
+        "references": ["dss_sc"],
+    }
+    with taught_teacher() as engine:
+        run = settings_for(folder, engine, training=training)
+        (folder / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+        (folder / "bench.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        first = qcrd("bench", "--config", folder / "bench.yaml")
+        num_requests = len(engine.bodies)
+        second = qcrd("bench", "--config", folder / "bench.yaml")
+        assert len(engine.bodies) == num_requests
+    store = Store(run["run"]["store"], folder / "scratch")
+    return store, first, second, num_requests
+
+
+def _tables(store):
+    return (
+        store.read_table("bench/tiny/cells.parquet", BenchCells),
+        store.read_table("bench/tiny/answers.parquet", BenchAnswers),
+    )
+
+
+def test_methods_learn_from_the_same_samples_and_are_tested_alike(bench):
+    store, first, _, num_requests = bench
+    cells, answers = _tables(store)
+
+    assert first.returncode == 0, first.stderr
+    good = cells.filter(pl.col("status") == "ok")
+    assert good["method"].sort().to_list() == ["dss_sc", "mi", "single_task"]
+    assert good["num_steps"].unique().to_list() == [3]
+    assert good["num_test"].unique().to_list() == [NUM_TEST]
+    assert good["num_teacher_tokens"].n_unique() == 1
+    assert num_requests == 5 * 24
+    assert answers.group_by("method").len()["len"].unique().to_list() == [NUM_TEST]
+
+
+def test_cell_that_fails_is_a_row_and_stops_no_other(bench):
+    cells, _ = _tables(bench[0])
+
+    row = cells.filter(pl.col("status") == "failed").row(0, named=True)
+    assert row["method"] == "diverging"
+    assert "The training loss must be finite" in row["error"]
+    assert row["num_correct"] is None
+
+
+def test_second_start_runs_only_what_failed(bench):
+    _, _, second, _ = bench
+
+    assert second.returncode == 0, second.stderr
+    assert "cells           4, of which 3 are done" in second.stdout
+
+
+def test_single_task_writes_rationale_and_label(bench):
+    store, *_ = bench
+    cells, _ = _tables(store)
+    run_id = cells.filter(pl.col("method") == "single_task")["run_id"].item()
+
+    about = store.read_json(f"runs/{run_id}/student/qcrd.json")
+
+    assert METHODS["single_task"].settings["student.target"] == "rationale_and_label"
+    assert about["predict_prefix"] == ""
+    assert about["answer"]["marker"] == "The answer is"
+    assert about["max_new_tokens"] == 256
