@@ -1,5 +1,6 @@
 """The training step against the plain way: every rationale with its own copy of the question."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -194,6 +195,39 @@ def test_mutual_information_pulls_the_rationale_and_not_the_label():
     mutual_information_loss(rationale, label).sum().backward()
     assert label.grad is None
     assert rationale.grad.abs().sum() > 0
+
+
+def _bigram(model, embedding, head):
+    """Leave a model nothing but embedding, norm and head: the token before predicts the next."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(1.0 if "norm" in name else 0.0)
+        model.lm_head.weight.copy_(head)
+        model.get_input_embeddings().weight.copy_(embedding)
+    return model
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
+def test_t5_and_causal_student_agree_on_the_same_toy_model(options):
+    embedding, scale = torch.randn(200, 32, generator=torch.Generator().manual_seed(0)), 32**-0.5
+    t5 = _bigram(_t5(), embedding, embedding)  # one matrix, and scaled before the head
+    llama = _bigram(_llama(), embedding, scale * embedding)
+    # T5 starts with token 0, a causal model with the prompt's last token: prompts end with it.
+    examples = [
+        replace(e, predict_ids=[*e.predict_ids, 0], explain_ids=[*e.explain_ids, 0])
+        for e in make_examples()
+    ]
+    if "neg_tokens" in options:
+        examples, _ = skip_shared_tokens(examples)
+    batch = collate(examples, 0, 1, make_draws(len(examples)))
+    losses = []
+    for model in (t5, llama):
+        loss = LossSection(delta=20.0, **options)
+        losses.append(QcrdObjective(wrap(model), loss, num_buckets=2)(batch)[0])
+        losses[-1].backward()
+    assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
+    parts = (llama.model.embed_tokens.weight.grad, scale * llama.lm_head.weight.grad)
+    torch.testing.assert_close(t5.shared.weight.grad, sum(parts), atol=1e-5, rtol=1e-4)
 
 
 def test_fine_tuning_reads_no_rationale():
