@@ -14,6 +14,7 @@ from qcrd_core.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 TRAINING = [item for item in DEPLOYMENTS if item["entrypoint"].startswith("flows/distill.py")]
+PRESETS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if not p.stem.startswith("bench_")]
 
 
 def _preset_of(deployment):
@@ -26,12 +27,10 @@ def test_every_recipe_is_a_deployment_of_its_name():
         item["name"]: _preset_of(item) for item in TRAINING if item["name"].startswith("distill-")
     }
 
-    assert presets == {
-        f"distill-{path.stem}": f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")
-    }
+    assert presets == {f"distill-{path.stem}": f"configs/{path.name}" for path in PRESETS}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
 def test_preset_is_the_whole_file(path):
     parameters = read_preset(str(path))
 
