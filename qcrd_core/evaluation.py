@@ -18,7 +18,7 @@ from qcrd_core.errors import DataError
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval of a share, both ends in [0, 1]."""
+    """A confidence interval, both ends in [0, 1] for a share and in [-1, 1] for a difference."""
 
     low: float
     high: float

@@ -14,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-HEAVY = {"ctranslate2", "datasets", "deepspeed", "peft", "prefect", "torch", "transformers", "vllm"}
+HEAVY = {
+    *("ctranslate2", "datasets", "deepspeed", "peft", "prefect", "scipy", "torch", "transformers"),
+    "vllm",
+}
 WANTED = {
     re.match(r"[\w-]+", line)[0]
     for line in (ROOT / "requirements" / "main.in").read_text(encoding="utf-8").splitlines()
