@@ -113,12 +113,11 @@ def template_chart(slices: list[Accuracy]) -> Markup | None:
             name=visible(part.label),
             note=f"{part.share:.0%} of {part.num_questions}",
             share=part.share,
-            low=part.interval.low,
-            high=part.interval.high,
+            interval=(part.interval.low, part.interval.high),
         )
         for part in slices
     ]
-    return share_rows(rows, "accuracy on test") if rows else None
+    return share_rows(rows, "accuracy on test", "template") if rows else None
 
 
 def _smoothed(points: pl.DataFrame) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
+from qcrd_core.report.svg import DRAWING_CSS
 from qcrd_core.report.text import clip, number, percent, plain_name, seconds, visible
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
@@ -147,7 +148,7 @@ def _context(data: RunData) -> dict[str, Any]:
     slices = summary.accuracy_by_template(data)
     first, last = data.first_scores, data.last_scores
     return {
-        "css": Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # our own file
+        "css": Markup(DRAWING_CSS + (_HERE / "page.css").read_text(encoding="utf-8")),  # our own
         "data": data,
         "teacher": summary.teacher_name(data.config.teacher.model),
         "confidence": data.config.evaluation.confidence,

@@ -18,15 +18,18 @@ from qcrd_core.report.svg import (
     number,
     path,
     rule,
+    share_text,
     shorten,
     ticks,
 )
 
-_HEIGHT = 250
+_HEIGHT = 250.0
 _LEFT, _TOP, _BOTTOM = 48, 28, 40
-_RIGHT_LABELLED, _RIGHT_BARE = 116, 18
+_RIGHT_LABELLED, _RIGHT_BARE = 116.0, 18.0
+_LONGEST_LABEL, _LABEL_CHARACTER = 24, 7.2
 _LABEL_GAP = 15.0
 _MARKER_POINTS = 16
+_WHOLE = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Line:
     tone: int = 0
     band: Sequence[tuple[float, float]] = field(default=())
     """Lower and upper end at each x; empty draws none."""
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Axis:
     high: float | None = None
     is_share: bool = False
     """Ticks as percent."""
+    marks: Sequence[float] = field(default=())
+    """Where the ticks go; empty is at round numbers."""
 
 
 def line_chart(
@@ -58,6 +64,7 @@ def line_chart(
     y_axis: Axis,
     *,
     references: Sequence[float] = (),
+    height: float = _HEIGHT,
 ) -> Markup:
     """Draw curves with their names at their right ends.
 
@@ -66,23 +73,27 @@ def line_chart(
         x_axis: Horizontal axis; whole numbers.
         y_axis: Vertical axis.
         references: Where dashed horizontal lines go.
+        height: Of the whole chart; each line's name needs 15 of it.
 
     Returns:
         An `<svg>` element.
     """
-    right = _RIGHT_LABELLED if len(lines) > 1 else _RIGHT_BARE
+    right = _RIGHT_BARE
+    if len(lines) > 1:
+        longest = max(len(shorten(line.name, _LONGEST_LABEL)) for line in lines)
+        right = max(_RIGHT_LABELLED, 14 + _LABEL_CHARACTER * longest)
     x_span = _ends(x_axis, [v for line in lines for v in line.x])
-    x_ticks = ticks(*x_span, whole=True)
+    x_ticks = x_axis.marks or ticks(*x_span, whole=True)
     values = [v for line in lines for v in line.y] + [v for ln in lines for p in ln.band for v in p]
-    y_ticks = ticks(*_ends(y_axis, [*values, *references]))
+    y_ticks = y_axis.marks or ticks(*_ends(y_axis, [*values, *references]))
     x_at = Scale(x_span, _LEFT + 6, WIDTH - right)
-    y_at = Scale(_span(y_axis, y_ticks), _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(x_axis, y_axis, x_ticks, y_ticks, x_at, y_at, right)]
+    y_at = Scale(_span(y_axis, y_ticks), height - _BOTTOM, _TOP)
+    parts = [_grid(x_axis, y_axis, x_ticks, y_ticks, x_at, y_at, (WIDTH - right, height))]
     parts += [rule(_LEFT, y_at(y), WIDTH - right, y_at(y), "reference") for y in references]
     parts += [_curve(line, x_at, y_at) for line in lines]
     if len(lines) > 1:
-        parts.append(_end_labels(lines, y_at))
-    return drawing(f"{y_axis.label} against {x_axis.label}", _HEIGHT, parts)
+        parts.append(_end_labels(lines, y_at, (WIDTH - right, height)))
+    return drawing(f"{y_axis.label} against {x_axis.label}", height, parts)
 
 
 @dataclass(frozen=True)
@@ -149,49 +160,64 @@ class Whisker:
     name: str
     note: str
     share: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
+    """Its lower and upper end; None draws none."""
+    singles: Sequence[float] = field(default=())
+    """Single measurements that the share is the mean of."""
 
 
-def share_rows(rows: Sequence[Whisker], x_label: str) -> Markup:
-    """Draw shares as dots with their intervals, one row each, on an axis of 0 to 100%.
+def share_rows(
+    rows: Sequence[Whisker], x_label: str, by: str, *, marks: Sequence[float] = _WHOLE
+) -> Markup:
+    """Draw shares as dots with their intervals, one row each.
 
     Args:
         rows: At least one.
         x_label: What is measured, with its unit.
+        by: What a row is.
+        marks: Ticks of the axis, ascending; it goes from the first to the last.
 
     Returns:
         An `<svg>` element.
     """
     left, right, row_height, top = 150, 96, 22, 8
-    x_at = Scale((0.0, 1.0), left, WIDTH - right)
+    x_at = Scale((marks[0], marks[-1]), left, WIDTH - right)
     bottom = top + len(rows) * row_height + 4
     parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+    for tick in marks:
         x = x_at(tick)
         parts.append(rule(x, top, x, bottom, "grid"))
-        parts.append(
-            Markup('<text x="{}" y="{}" class="tick" text-anchor="middle">{:.0%}</text>').format(
-                number(x), bottom + 15, tick
-            )
-        )
+        parts.append(caption(x, bottom + 15, share_text(tick)))
     for index, row in enumerate(rows):
         y = top + index * row_height + row_height / 2
-        said = f"{row.name}: {row.share:.1%} ({row.low:.1%} to {row.high:.1%})"
         parts.append(
             Markup(
                 '<g><title>{}</title><text x="{}" y="{}" class="label" text-anchor="end">{}</text>'
-                '<line x1="{}" y1="{}" x2="{}" y2="{}" class="whisker"/>'
-                '<circle cx="{}" cy="{}" r="4.5" class="dot tone-0"/>'
+                '{}<circle cx="{}" cy="{}" r="4.5" class="dot tone-0"/>'
                 '<text x="{}" y="{}" class="tick">{}</text></g>'
             ).format(
-                said, left - 10, y + 4, shorten(row.name, 22),
-                number(x_at(row.low)), y, number(x_at(row.high)), y,
-                number(x_at(row.share)), y, WIDTH - right + 14, y + 4, row.note,
+                _said(row), left - 10, y + 4, shorten(row.name, 22),
+                _spread(row, x_at, y), number(x_at(row.share)), y,
+                WIDTH - right + 14, y + 4, row.note,
             )
         )  # fmt: skip
     parts.append(caption((left + WIDTH - right) / 2, bottom + 32, x_label))
-    return drawing(f"{x_label} by slice", bottom + 38, parts)
+    return drawing(f"{x_label} by {by}", bottom + 38, parts)
+
+
+def _said(row: Whisker) -> str:
+    interval = f" ({row.interval[0]:.1%} to {row.interval[1]:.1%})" if row.interval else ""
+    return f"{row.name}: {row.share:.1%}{interval}"
+
+
+def _spread(row: Whisker, x_at: Scale, y: float) -> Markup:
+    parts = [
+        Markup('<circle cx="{}" cy="{}" r="2" class="single"/>').format(number(x_at(value)), y)
+        for value in row.singles
+    ]
+    if row.interval:
+        parts.insert(0, rule(x_at(row.interval[0]), y, x_at(row.interval[1]), y, "whisker"))
+    return Markup("").join(parts)
 
 
 def _ends(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
@@ -213,15 +239,17 @@ def _grid(
     y_ticks: Sequence[float],
     x_at: Scale,
     y_at: Scale,
-    right: float,
+    size: tuple[float, float],
 ) -> Markup:
-    bottom, end = _HEIGHT - _BOTTOM, WIDTH - right
+    """Ticks, lines and labels of a plot that ends at size[0], in a chart as tall as size[1]."""
+    end, height = size
+    bottom = height - _BOTTOM
     parts = []
     for tick in y_ticks:
         y = y_at(tick)
         if _TOP - 1 <= y <= bottom + 1:
             parts.append(rule(_LEFT, y, end, y, "grid" if y < bottom - 1 else "axis"))
-            text = f"{tick:.0%}" if y_axis.is_share else f"{tick:g}"
+            text = share_text(tick) if y_axis.is_share else f"{tick:g}"
             parts.append(
                 Markup('<text x="{}" y="{}" class="tick" text-anchor="end">{}</text>').format(
                     _LEFT - 7, number(y + 4), text
@@ -232,10 +260,10 @@ def _grid(
         if _LEFT - 1 <= x <= end + 1:
             parts.append(
                 Markup('<text x="{}" y="{}" class="tick" text-anchor="middle">{}</text>').format(
-                    number(x), bottom + 16, f"{tick:,g}"
+                    number(x), bottom + 16, share_text(tick) if x_axis.is_share else f"{tick:,g}"
                 )
             )
-    parts.append(caption((_LEFT + end) / 2, _HEIGHT - 6, x_axis.label))
+    parts.append(caption((_LEFT + end) / 2, height - 6, x_axis.label))
     parts.append(Markup('<text x="4" y="14" class="tick">{}</text>').format(y_axis.label))
     return Markup("").join(parts)
 
@@ -252,7 +280,9 @@ def _curve(line: Line, x_at: Scale, y_at: Scale) -> Markup:
             )
         )
     parts.append(
-        Markup('<polyline points="{}" class="curve tone-{}"/>').format(path(points), line.tone)
+        Markup('<polyline points="{}" class="curve tone-{}{}"/>').format(
+            path(points), line.tone, " dashed" if line.is_dashed else ""
+        )
     )
     if len(points) <= _MARKER_POINTS:
         parts += [
@@ -266,15 +296,15 @@ def _curve(line: Line, x_at: Scale, y_at: Scale) -> Markup:
     return Markup("").join(parts)
 
 
-def _end_labels(lines: Sequence[Line], y_at: Scale) -> Markup:
+def _end_labels(lines: Sequence[Line], y_at: Scale, size: tuple[float, float]) -> Markup:
     wanted = sorted((y_at(line.y[-1]) + 4, line.name, line.tone) for line in lines)
     placed: list[float] = []
     for y, _, _ in wanted:
         placed.append(max(y, placed[-1] + _LABEL_GAP) if placed else y)
-    overflow = max(0.0, placed[-1] - (_HEIGHT - _BOTTOM + 4))
+    overflow = max(0.0, placed[-1] - (size[1] - _BOTTOM + 4))
     return Markup("").join(
         Markup('<text x="{}" y="{}" class="label tone-{}">{}</text>').format(
-            WIDTH - _RIGHT_LABELLED + 8, number(y - overflow), tone, name
+            number(size[0] + 8), number(y - overflow), tone, shorten(name, _LONGEST_LABEL)
         )
         for y, (_, name, tone) in zip(placed, wanted, strict=True)
     )

@@ -1,12 +1,21 @@
 """Primitives of a drawing: scales, ticks, lines and bars as escaped SVG."""
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
 WIDTH = 520
 """Width of every drawing in its own units; the page shows it at about as many pixels."""
+NUM_TONES = 8
+"""Colours of `DRAWING_CSS`; 0 and 1 are also those of positive and negative."""
+DRAWING_CSS = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
+"""Look of all drawings, light and dark."""
+
+_FILE_WIDTH = 640
+_EDGE = 12
 
 
 class Scale:
@@ -79,8 +88,30 @@ def number(value: float) -> str:
     return f"{value:.1f}"
 
 
+def share_text(share: float) -> str:
+    """A tick in percent, with decimals only where it has some."""
+    return f"{round(share * 100, 6):g}%"
+
+
 def drawing(label: str, height: float, parts: Sequence[Markup]) -> Markup:
     """Wrap elements into one `<svg>` that screen readers announce as `label`."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, number(height), label, Markup("").join(parts)
+    )
+
+
+def standalone(svg: Markup) -> str:
+    """Make a file of a drawing: its own colours, an opaque background and an edge around it.
+
+    An image has no page behind it to take these from, and a page that shows it may be dark.
+    """
+    parts = re.fullmatch(r'<svg viewBox="0 0 \d+ ([\d.]+)"( [^>]*)>(.*)</svg>', svg, re.DOTALL)
+    assert parts is not None  # as `drawing` makes it
+    width, height = WIDTH + 2 * _EDGE, float(parts[1]) + 2 * _EDGE
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_EDGE} {-_EDGE} {width} '
+        f'{number(height)}" width="{_FILE_WIDTH}" height="{_FILE_WIDTH * height / width:.0f}"'
+        f"{parts[2]}>\n<style>\n{DRAWING_CSS}</style>\n"
+        f'<rect x="{-_EDGE}" y="{-_EDGE}" width="100%" height="100%" fill="var(--card)"/>\n'
+        f"{parts[3]}\n</svg>\n"
     )

@@ -14,7 +14,7 @@ from qcrd_core.report.plots import (
     line_chart,
     share_rows,
 )
-from qcrd_core.report.svg import ticks
+from qcrd_core.report.svg import WIDTH, share_text, standalone, ticks
 from qcrd_core.report.text import clip, number, percent, plain_name, seconds, visible
 
 
@@ -72,9 +72,51 @@ def test_histogram_rows_with_scores_at_both_ends_counts_them():
 
 
 def test_share_rows_with_markup_in_a_name_escapes_it():
-    svg = share_rows([Whisker("<b onload='x'>", "1 of 2", 0.5, 0.1, 0.9)], "accuracy")
+    svg = share_rows([Whisker("<b onload='x'>", "1 of 2", 0.5, (0.1, 0.9))], "accuracy", "slice")
     assert "<b" not in svg
     assert "&lt;b onload=" in svg
+
+
+def test_share_rows_on_given_marks_spans_them_and_draws_seeds():
+    rows = [Whisker("a", "n", 0.5, None, [0.45, 0.55]), Whisker("b", "n", 0.55, (0.5, 0.6))]
+    svg = share_rows(rows, "accuracy", "method", marks=[0.4, 0.5, 0.6])
+    assert re.findall(r">([\d.]+%)<", svg) == ["40%", "50%", "60%"]
+    singles = [float(x) for x in re.findall(r'cx="([\d.]+)" cy="[\d.]+" r="2"', svg)]
+    means = [float(x) for x in re.findall(r'cx="([\d.]+)" cy="[\d.]+" r="4.5"', svg)]
+    assert means[0] == pytest.approx(sum(singles) / 2)
+    assert means[1] == singles[1]
+    assert svg.count('class="whisker"') == 1
+
+
+def test_line_chart_with_many_lines_and_long_names_stays_inside():
+    lines = [Line(f"variant_with_a_long_name_{i}", [0, 1], [0.5, 0.5 + i / 99]) for i in range(16)]
+    svg = line_chart(lines, Axis("round"), Axis("accuracy", is_share=True), height=330)
+    labels = re.findall(r'x="([\d.]+)" y="([\d.]+)" class="label[^>]*>([^<]*)<', svg)
+    assert min(float(y) for _, y, _ in labels) > 14
+    assert max(float(y) for _, y, _ in labels) < 330
+    assert max(float(x) + 7.2 * len(name) for x, _, name in labels) <= WIDTH
+
+
+def test_line_chart_with_marks_and_dashes_has_them():
+    line = Line("only", [0.25, 1.0], [0.1, 0.2], is_dashed=True)
+    x_axis = Axis("share", is_share=True, marks=[0.25, 1.0])
+    svg = line_chart([line], x_axis, Axis("accuracy", is_share=True, marks=[0.1, 0.125, 0.2]))
+    assert re.findall(r">([\d.]+%)<", svg) == ["10%", "12.5%", "20%", "25%", "100%"]
+    assert 'class="curve tone-0 dashed"' in svg
+
+
+def test_share_text_has_decimals_only_where_needed():
+    assert [share_text(v) for v in (0.0, 0.29, 0.825, 1.0)] == ["0%", "29%", "82.5%", "100%"]
+
+
+def test_standalone_keeps_the_drawing_and_covers_its_ground():
+    svg = share_rows([Whisker('a > "b"', "n", 0.5, (0.1, 0.9))], "accuracy", "slice")
+    image = standalone(svg)
+    x, y, width, height = map(float, re.search(r'viewBox="([^"]*)"', image)[1].split())
+    inner = float(re.search(r'viewBox="0 0 520 ([\d.]+)"', svg)[1])
+    assert (x, y, width, height) == (-12, -12, 544, pytest.approx(inner + 24))
+    assert '<rect x="-12" y="-12" width="100%" height="100%"' in image
+    assert svg.split(">", 1)[1].removesuffix("</svg>") in image
 
 
 def test_numbers_are_shown_for_readers():
