@@ -1,0 +1,195 @@
+"""The results of a bench: its tables, what they are about, and their statistics.
+
+    results = read_bench(store, "bench/word_problems")
+    results.summaries["qcrd", 1.0].mean
+    results.comparisons["qcrd", "dss_sc", 1.0].difference
+
+A bench's folder holds `bench.json` (`BenchDescription`), `cells.parquet` and `answers.parquet`, and
+nothing else is needed to make its page again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import yaml
+from pydantic import Field, ValidationError
+
+from data_schemas import BenchAnswers, BenchCells
+from qcrd_core.bench.config import BenchConfig
+from qcrd_core.bench.statistics import Comparison, Summary, compare, summarize
+from qcrd_core.config import explain
+from qcrd_core.config_method import Section
+from qcrd_core.errors import DataError
+from qcrd_core.store import Store
+
+ALL_DATA = 1.0
+"""The share of the data at which all methods are compared."""
+
+
+class BenchDescription(Section):
+    """What a bench's tables are about."""
+
+    name: str
+    """Name of the bench."""
+    dataset: str
+    """Data set of all runs."""
+    machine: str
+    """Where and with what the cells were made, one line: seconds and bytes mean little without."""
+    config: str
+    """YAML of the run that all methods share."""
+    methods: dict[str, str] = Field(min_length=1)
+    """One line on each method, by name, in the order of the tables."""
+    references: tuple[str, ...]
+    """Methods that every other is compared with."""
+    share_methods: tuple[str, ...]
+    """Methods measured on shares of the training questions too."""
+    confidence: float = Field(gt=0.5, lt=1)
+    """Level of all intervals."""
+
+
+@dataclass(frozen=True, eq=False)
+class BenchResults:
+    """A bench's tables and their statistics."""
+
+    description: BenchDescription
+    cells: pl.DataFrame
+    """Table `bench_cells`."""
+    answers: pl.DataFrame
+    """Table `bench_answers`."""
+    summaries: Mapping[tuple[str, float], Summary]
+    """By method and share; one without cells is absent."""
+    comparisons: Mapping[tuple[str, str, float], Comparison]
+    """By method, reference and share; one without common seeds is absent."""
+
+    @property
+    def shares(self) -> list[float]:
+        """Shares of the training questions that were measured, ascending."""
+        return sorted({share for _, share in self.summaries})
+
+
+def describe(bench: BenchConfig, machine: str) -> BenchDescription:
+    """Describe a bench for its readers.
+
+    Args:
+        bench: The bench.
+        machine: Where and with what its cells are made, one line.
+
+    Returns:
+        The description, of plain values alone: it outlives the code that made it.
+    """
+    return BenchDescription(
+        name=bench.name,
+        dataset=str(bench.base["data"]["dataset"]),
+        machine=machine,
+        config=yaml.safe_dump(bench.base, sort_keys=False, allow_unicode=True),
+        methods={method: bench.description(method) for method in bench.methods},
+        references=bench.references,
+        share_methods=bench.share_methods,
+        confidence=bench.confidence,
+    )
+
+
+def analyse(
+    description: BenchDescription, cells: pl.DataFrame, answers: pl.DataFrame
+) -> BenchResults:
+    """Make the statistics of a bench, whole or still running.
+
+    Args:
+        description: What the tables are about.
+        cells: Table `bench_cells`.
+        answers: Table `bench_answers`.
+
+    Returns:
+        The tables with their statistics.
+
+    Raises:
+        DataError: If the tables contradict each other or the description, or two cells were not
+            tested on the same questions.
+    """
+    _check(description, cells, answers)
+    confidence = description.confidence
+    summaries = {(s.method, s.share): s for s in summarize(cells, confidence=confidence)}
+    comparisons = {}
+    for method, share in summaries:
+        for reference in description.references:
+            if method != reference:
+                found = compare(answers, method, reference, share=share, confidence=confidence)
+                if found is not None:
+                    comparisons[method, reference, share] = found
+    return BenchResults(description, cells, answers, summaries, comparisons)
+
+
+def read_bench(store: Store, folder: str) -> BenchResults:
+    """Read a bench's folder.
+
+    Args:
+        store: Where it is.
+        folder: Its place below the store's root, such as `bench/word_problems`.
+
+    Returns:
+        The results.
+
+    Raises:
+        StoreError: If a file is absent.
+        DataError: If a file is damaged, or as `analyse` says.
+    """
+    place = f"{folder}/bench.json"
+    try:
+        description = BenchDescription.model_validate(store.read_json(place))
+    except ValidationError as error:
+        raise DataError(explain(error, f"{store}/{place}")) from error
+    return analyse(
+        description,
+        store.read_table(f"{folder}/cells.parquet", BenchCells),
+        store.read_table(f"{folder}/answers.parquet", BenchAnswers),
+    )
+
+
+def write_bench(store: Store, folder: str, results: BenchResults) -> None:
+    """Write a bench's folder, over an earlier one.
+
+    Args:
+        store: Where it shall be.
+        folder: Its place below the store's root.
+        results: The results.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    store.write_json(f"{folder}/bench.json", results.description.model_dump(mode="json"))
+    store.write_table(f"{folder}/cells.parquet", results.cells, BenchCells)
+    store.write_table(f"{folder}/answers.parquet", results.answers, BenchAnswers)
+
+
+def _check(description: BenchDescription, cells: pl.DataFrame, answers: pl.DataFrame) -> None:
+    unknown = _absent(cells["method"].unique().to_list(), description.methods)
+    if unknown:
+        msg = (
+            f"Every cell's method must be described; got {', '.join(unknown)} (bench "
+            f"{description.name}). Leave their rows out or describe them in bench.json."
+        )
+        raise DataError(msg)
+    key = ["method", "share", "seed"]
+    counted = answers.group_by(key).agg(
+        pl.len().alias("num_answers"), pl.col("is_correct").sum().alias("num_right")
+    )
+    measured = cells.filter(pl.col("status") == "ok").select(*key, "num_test", "num_correct")
+    both = measured.join(counted, on=key, how="full", coalesce=True)
+    agrees = pl.col("num_test").eq_missing(pl.col("num_answers")) & pl.col(
+        "num_correct"
+    ).eq_missing(pl.col("num_right"))
+    odd = both.filter(~agrees).sort(key)
+    if odd.height:
+        row = odd.row(0, named=True)
+        msg = (
+            f"The answers of a cell must be those it counts; {row['method']} at share "
+            f"{row['share']:g} with seed {row['seed']} counts {row['num_correct']} right of "
+            f"{row['num_test']} and has {row['num_right']} of {row['num_answers']} (bench "
+            f"{description.name}). Write both tables anew: `qcrd bench` does."
+        )
+        raise DataError(msg)
+
+
+def _absent(names: Sequence[str], known: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in names if name not in known)
