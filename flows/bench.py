@@ -10,7 +10,7 @@ from prefect import flow
 
 from flows.distill import distill
 from flows.logs import show_core_logs
-from qcrd_core.bench.cells import CellResult, bench_folder, failed, measured, open_cell
+from qcrd_core.bench.cells import CellResult, failed, measured, open_cell
 from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.stages.plan import plan_run
 from tasks.bench import publish
@@ -19,14 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 @flow(name="benchmark", flow_run_name="benchmark {config.name}")
-def benchmark(config: BenchConfig) -> str:
+def benchmark(config: BenchConfig) -> None:
     """Compare methods on the same rationales, steps and seeds.
 
     Args:
         config: Methods, seeds, shares, and the run they share.
-
-    Returns:
-        Folder of the tables and the page, relative to the store's root.
     """
     show_core_logs()
     plan = plan_run(config.run_config(config.methods[0], config.seeds[0]))
@@ -36,7 +33,6 @@ def benchmark(config: BenchConfig) -> str:
         logger.info("Cell %d of %d | %s", number, len(cells), cell.name)
         results.append(_run(config, cell))
         publish(config, results)
-    return bench_folder(config)
 
 
 def _run(config: BenchConfig, cell: Cell) -> CellResult:

@@ -17,7 +17,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -25,6 +25,10 @@ from flows.serving import down, status, up
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
+
+if TYPE_CHECKING:
+    from qcrd_core.bench.config import BenchConfig
+    from qcrd_core.context import RunContext
 
 app = App(
     name="qcrd",
@@ -91,6 +95,7 @@ def _prepare_prefect() -> None:
 def bench(
     *overrides: str,
     config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    publish: Path | None = None,
     dry_run: bool = False,
 ) -> None:
     """Compare methods over several seeds on the same rationales.
@@ -100,6 +105,8 @@ def bench(
     Args:
         overrides: Settings on top of the run's, for example training.num_rounds=2.
         config: YAML file of a bench; see configs/bench_*.yaml.
+        publish: Folder that receives a copy of the results, for example docs: its results.md is
+            made anew from all benches in its folder results.
         dry_run: Show the cells; start nothing.
     """
     from qcrd_core.bench.cells import open_cell
@@ -124,6 +131,24 @@ def bench(
     from flows.bench import benchmark
 
     benchmark(settings)
+    _show_bench(settings, plan.context, publish)
+
+
+def _show_bench(settings: "BenchConfig", context: "RunContext", publish: Path | None) -> None:
+    from qcrd_core.bench.cells import bench_folder
+    from qcrd_core.bench.document import write_results
+    from qcrd_core.bench.results import read_bench, write_bench
+    from qcrd_core.bench.terminal import terminal_table
+    from qcrd_core.store import Store
+
+    store, page = context.store, "bench.md"
+    results = read_bench(store, bench_folder(settings))
+    print(f"\n{terminal_table(results)}\n")
+    if publish is not None:
+        store = Store(str(publish), context.config.run.scratch)
+        write_bench(store, f"results/{settings.name}", results)
+        page = write_results(store, "results")
+    print(f"Tables, plots and costs:\n{store}/{page}")
 
 
 def _show_result(settings: RunConfig, run_id: str) -> None:

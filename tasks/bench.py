@@ -1,13 +1,49 @@
 """What a bench shows while it runs and at its end."""
 
+import os
+import platform
 from collections.abc import Sequence
+from importlib import metadata
 
-from qcrd_core.bench.cells import CellResult, write_tables
+import polars as pl
+from prefect.artifacts import create_markdown_artifact
+
+from data_schemas import BenchCells
+from qcrd_core.bench.cells import CellResult, bench_folder
 from qcrd_core.bench.config import BenchConfig
+from qcrd_core.bench.document import write_results
+from qcrd_core.bench.markdown import section
+from qcrd_core.bench.results import BenchResults, analyse, describe, write_bench
 from qcrd_core.store import Store
 
 
-def publish(config: BenchConfig, results: Sequence[CellResult]) -> None:
-    """Write the tables of all cells so far."""
-    run = config.run_config(config.methods[0], config.seeds[0]).run
-    write_tables(Store(run.store, run.scratch), config, results)
+def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:
+    """Write tables, page and plots of the cells so far, and show them in the UI.
+
+    Args:
+        config: The bench.
+        cells: At least one.
+
+    Returns:
+        The results.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    run, folder = config.run_config(config.methods[0], config.seeds[0]).run, bench_folder(config)
+    store = Store(run.store, run.scratch)
+    rows = pl.DataFrame([cell.row for cell in cells], schema=BenchCells.create_empty().schema)
+    answers = pl.concat([cell.answers for cell in cells])
+    results = analyse(describe(config, _machine()), rows, answers)
+    write_bench(store, folder, results)
+    write_results(store, folder.rpartition("/")[0])
+    create_markdown_artifact(section(results), key="bench", description=f"Bench {config.name}")
+    return results
+
+
+def _machine() -> str:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{platform.machine()}, {allowed} of {os.cpu_count()} processors, "
+        f"Python {platform.python_version()}, torch {metadata.version('torch')}"
+    )

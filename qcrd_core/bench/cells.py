@@ -1,7 +1,6 @@
-"""From finished runs to the two tables of a bench."""
+"""From finished runs to the rows of a bench's two tables."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.context import RunContext
 from qcrd_core.stages.plan import plan_run
 from qcrd_core.stages.sampling import read_rationales
-from qcrd_core.store import Store
 
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
 """Stages of a student: what a method costs beside the teacher's samples."""
@@ -92,26 +90,6 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
         "is_correct",
     )
     return CellResult(row, BenchAnswers.validate(answers, cast=True))
-
-
-def write_tables(store: Store, bench: BenchConfig, results: Sequence[CellResult]) -> None:
-    """Write both tables; they replace those of an earlier start.
-
-    Args:
-        store: Where the bench is.
-        bench: The bench.
-        results: At least one.
-
-    Raises:
-        StoreError: If the store refuses.
-    """
-    folder = bench_folder(bench)
-    cells = pl.DataFrame(
-        [result.row for result in results], schema=BenchCells.create_empty().schema
-    )
-    answers = pl.concat([result.answers for result in results])
-    store.write_table(f"{folder}/cells.parquet", cells, BenchCells)
-    store.write_table(f"{folder}/answers.parquet", answers, BenchAnswers)
 
 
 def _key(bench: BenchConfig, cell: Cell) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def terminal_summary(store: Store, run_id: str) -> str:
     lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), _WIDTH)
     if store.exists(RunPaths(run_id).report):
         # A path is kept whole: a cut one could not be opened.
-        lines.append(f"Report: {store.local(RunPaths(run_id).report)}")
+        report = RunPaths(run_id).report
+        lines.append(f"Report: {store.local(report) if store.is_local else f'{store}/{report}'}")
     return "\n".join(lines)
 
 

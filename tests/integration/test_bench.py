@@ -1,5 +1,8 @@
 """`qcrd bench` at tiny size: methods in the real loop, a cell that fails, a second start."""
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 import yaml
@@ -33,7 +36,7 @@ def bench(tmp_path_factory, prefect_server):  # noqa: ARG001  (its environment i
         (folder / "bench.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         first = qcrd("bench", "--config", folder / "bench.yaml")
         num_requests = len(engine.bodies)
-        second = qcrd("bench", "--config", folder / "bench.yaml")
+        second = qcrd("bench", "--config", folder / "bench.yaml", "--publish", folder / "docs")
         assert len(engine.bodies) == num_requests
     store = Store(run["run"]["store"], folder / "scratch")
     return store, first, second, num_requests
@@ -74,6 +77,17 @@ def test_second_start_runs_only_what_failed(bench):
 
     assert second.returncode == 0, second.stderr
     assert "cells           4, of which 3 are done" in second.stdout
+
+
+def test_results_are_a_table_a_page_and_a_copy_of_it(bench):
+    store, first, second, _ = bench
+
+    assert re.search(r"mi +1/1 +\d+\.\d", first.stdout)
+    assert first.stdout.splitlines()[-1] == f"{store}/bench.md"
+    page = Path(second.stdout.splitlines()[-1])
+    assert page.parts[-2:] == ("docs", "results.md")
+    assert "| `single_task` |" in page.read_text(encoding="utf-8")
+    assert (page.parent / "results/tiny/accuracy.svg").exists()
 
 
 def test_single_task_writes_rationale_and_label(bench):
