@@ -5,12 +5,13 @@ read, not run.
 """
 
 import logging
+from collections.abc import Mapping
 
 from prefect import flow
 
 from flows.distill import distill
 from flows.logs import show_core_logs
-from qcrd_core.bench.cells import CellResult, failed, measured, open_cell
+from qcrd_core.bench.cells import CellResult, bench_folder, failed, find, stored
 from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.stages.plan import plan_run
 from tasks.bench import publish
@@ -28,20 +29,22 @@ def benchmark(config: BenchConfig) -> None:
     show_core_logs()
     plan = plan_run(config.run_config(config.methods[0], config.seeds[0]))
     cells = list(config.cells(plan.split("train").height))
+    known = stored(plan.context.store, bench_folder(config))
     results: list[CellResult] = []
     for number, cell in enumerate(cells, 1):
         logger.info("Cell %d of %d | %s", number, len(cells), cell.name)
-        results.append(_run(config, cell))
+        results.append(_run(config, cell, known))
         publish(config, results)
 
 
-def _run(config: BenchConfig, cell: Cell) -> CellResult:
+def _run(config: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> CellResult:
     try:
-        if open_cell(cell) is None:
+        found = find(config, cell, known)
+        if found is None:
             distill(cell.config)
-        context = open_cell(cell)
-        assert context is not None  # distill returned
-        return measured(config, cell, context)
+            found = find(config, cell, known)
     except Exception as error:  # noqa: BLE001  (a cell is a row, whatever happened to it)
         logger.warning("%s failed: %s", cell.name, error)
         return failed(config, cell, f"{type(error).__name__}: {error}")
+    assert found is not None  # distill returned
+    return found

@@ -106,18 +106,25 @@ def bench(
         overrides: Settings on top of the run's, for example training.num_rounds=2.
         config: YAML file of a bench; see configs/bench_*.yaml.
         publish: Folder that receives a copy of the results, for example docs: its results.md is
-            made anew from all benches in its folder results.
+            made anew from all benches in its folder results. A new store takes the cells that are
+            there already: a row stands for a run of the same settings, questions and teacher.
         dry_run: Show the cells; start nothing.
     """
-    from qcrd_core.bench.cells import open_cell
+    from qcrd_core.bench.cells import bench_folder, find, stored
     from qcrd_core.bench.config import load_bench
     from qcrd_core.stages.describe import describe_plan
     from qcrd_core.stages.plan import plan_run
+    from qcrd_core.store import Store
 
     settings = load_bench(config, overrides)
     plan = plan_run(settings.run_config(settings.methods[0], settings.seeds[0]))
     cells = list(settings.cells(plan.split("train").height))
-    num_done = sum(open_cell(cell) is not None for cell in cells)
+    known = stored(plan.context.store, bench_folder(settings))
+    if publish is not None:
+        known |= stored(
+            Store(str(publish), plan.context.config.run.scratch), f"results/{settings.name}"
+        )
+    num_done = sum(find(settings, cell, known) is not None for cell in cells)
     print(f"{describe_plan(plan)}\n")
     for method in settings.methods:
         print(f"  {method:20} {settings.description(method)}")
@@ -127,11 +134,25 @@ def bench(
         print(f"\nNothing was started or written. To run it:\n{command}")
         return
     print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
+    if publish is not None:
+        _take_over(settings, plan.context, publish)
     _prepare_prefect()
     from flows.bench import benchmark
 
     benchmark(settings)
     _show_bench(settings, plan.context, publish)
+
+
+def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) -> None:
+    """Bring published cells into a store that has none, so that they are not run again."""
+    from qcrd_core.bench.cells import bench_folder
+    from qcrd_core.bench.results import read_bench, write_bench
+    from qcrd_core.store import Store
+
+    published = Store(str(publish), context.config.run.scratch)
+    here, there = bench_folder(settings), f"results/{settings.name}"
+    if published.exists(f"{there}/bench.json") and not context.store.exists(f"{here}/bench.json"):
+        write_bench(context.store, here, read_bench(published, there))
 
 
 def _show_bench(settings: "BenchConfig", context: "RunContext", publish: Path | None) -> None:

@@ -1,6 +1,7 @@
 """From finished runs to the rows of a bench's two tables."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.context import RunContext
 from qcrd_core.stages.plan import plan_run
 from qcrd_core.stages.sampling import read_rationales
+from qcrd_core.store import Store
 
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
 """Stages of a student: what a method costs beside the teacher's samples."""
@@ -31,10 +33,55 @@ def bench_folder(bench: BenchConfig) -> str:
     return f"bench/{bench.name}"
 
 
-def open_cell(cell: Cell) -> RunContext | None:
-    """Open a cell's run, or None if it is not complete."""
+def stored(store: Store, folder: str) -> dict[str, CellResult]:
+    """Read the cells that a bench's tables have already.
+
+    A run's name hashes its settings, its questions and its teacher, so a row stands for its run
+    even where the run itself has been deleted or was made elsewhere.
+
+    Args:
+        store: Where the tables are.
+        folder: Their folder, which may be absent.
+
+    Returns:
+        Results of the cells that went well, by run id.
+
+    Raises:
+        DataError: If a table is damaged.
+    """
+    if not store.exists(f"{folder}/cells.parquet"):
+        return {}
+    cells = store.read_table(f"{folder}/cells.parquet", BenchCells)
+    answers = store.read_table(f"{folder}/answers.parquet", BenchAnswers)
+    good = cells.filter(pl.col("status") == "ok")
+    return {
+        row["run_id"]: CellResult(row, answers.join(key, on=key.columns, how="semi"))
+        for row, key in zip(
+            good.iter_rows(named=True),
+            good.select("method", "share", "seed").iter_slices(1),
+            strict=True,
+        )
+    }
+
+
+def find(bench: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> CellResult | None:
+    """Find a cell's numbers, in the tables or in its complete run.
+
+    Args:
+        bench: The bench.
+        cell: The cell.
+        known: From `stored`.
+
+    Returns:
+        Its rows; None if it has to be run.
+
+    Raises:
+        DataError: If a table of the run is damaged.
+    """
     plan = plan_run(cell.config)
-    return plan.context if plan.is_complete else None
+    if plan.run_id in known:
+        return known[plan.run_id]
+    return measured(bench, cell, plan.context) if plan.is_complete else None
 
 
 def failed(bench: BenchConfig, cell: Cell, error: str) -> CellResult:

@@ -90,6 +90,23 @@ def test_results_are_a_table_a_page_and_a_copy_of_it(bench):
     assert (page.parent / "results/tiny/accuracy.svg").exists()
 
 
+def test_published_cells_are_not_run_again_in_a_new_store(bench):
+    store, *_ = bench
+    folder = Path(str(store)).parent
+
+    done = qcrd(
+        "bench",
+        "--config",
+        folder / "bench.yaml",
+        "--publish",
+        folder / "docs",
+        "--dry-run",
+        f"run.store={folder / 'elsewhere'}",
+    )
+
+    assert "cells           4, of which 3 are done" in done.stdout
+
+
 def test_single_task_writes_rationale_and_label(bench):
     store, *_ = bench
     cells, _ = _tables(store)
