@@ -23,6 +23,7 @@ from qcrd_core.config_method import (
     TrainingSection,
     VotingSection,
 )
+from qcrd_core.config_operations import BudgetSection, CardSection, PromotionSection
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import fingerprint
 
@@ -270,6 +271,9 @@ class RunConfig(Section):
     loss: LossSection = LossSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    promotion: PromotionSection = PromotionSection()
+    budget: BudgetSection = BudgetSection()
+    card: CardSection = CardSection()
 
     @model_validator(mode="after")
     def _vote_needs_two(self) -> Self:
@@ -297,9 +301,9 @@ class RunConfig(Section):
     def run_id(self, data_hash: str) -> str:
         """Name, and a hash of the data and of every setting that changes the result.
 
-        Settings that only say where and how fast (store, endpoints, concurrency, shard sizes) are
-        left out, so the same command continues its own run on another machine, and new questions
-        make a new run.
+        Settings that only say where and how fast (store, endpoints, concurrency, shard sizes), or
+        what becomes of the student, are left out, so the same command continues its own run on
+        another machine, and new questions make a new run.
 
         Args:
             data_hash: Hash of what the configuration only names: questions, data-set file, teacher.
@@ -310,6 +314,8 @@ class RunConfig(Section):
         content = self.model_dump(mode="json")
         for section, key in _NOT_IDENTITY:
             content[section].pop(key)
+        for section in _OPERATIONS:
+            content.pop(section)
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
@@ -327,6 +333,7 @@ _NOT_IDENTITY = (
     ("teacher", "reuse"),
     ("training", "checkpoint_seconds"),
 )
+_OPERATIONS = ("promotion", "budget", "card")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:

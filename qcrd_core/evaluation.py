@@ -56,6 +56,29 @@ def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> In
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
+def mcnemar_p_value(num_gained: int, num_lost: int) -> float:
+    """Exact one-sided McNemar test: how likely so large a gain is when neither student is better.
+
+    Args:
+        num_gained: Questions that only the new student has right.
+        num_lost: Questions that only the old one has right.
+
+    Returns:
+        P(X >= num_gained) for X ~ Binomial(num_gained + num_lost, 1/2); 1 where they never differ.
+
+    Source:
+        McNemar (1947), with the binomial distribution in place of chi-square. In whole numbers, so
+        that no tail underflows: 40 gained and 20 lost give 0.0067.
+    """
+    num_differing = num_gained + num_lost
+    term, ways = 1, 0
+    # Terms of the binomial sum from X = num_differing down to num_gained.
+    for count in range(num_differing, num_gained - 1, -1):
+        ways += term
+        term = term * count // (num_differing - count + 1)
+    return float(ways / (1 << num_differing))
+
+
 def score_predictions(
     texts: Mapping[str, str],
     answers: Mapping[str, str | None],

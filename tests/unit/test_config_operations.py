@@ -1,0 +1,39 @@
+"""Sections that govern a student's use and train nothing anew."""
+
+import pytest
+
+from qcrd_core.config import validate_config
+from qcrd_core.errors import ConfigError
+
+
+def _load(**sections):
+    tiny = {"model": {"type": "scratch"}}
+    content = {
+        "run": {"name": "tiny", "store": "s"},
+        "data": {"dataset": "word_problems"},
+        "teacher": {"model": {"type": "hub", "name": "none"}},
+        "discriminator": tiny,
+        "student": tiny,
+    }
+    return validate_config({**content, **sections}, "tiny.yaml")
+
+
+def test_rule_price_and_licence_do_not_rename_a_run():
+    changed = _load(
+        promotion={"min_gain": 0.01},
+        budget={"max_cost": 5, "sampled_price": 0.6},
+        card={"license": "apache-2.0"},
+    )
+
+    assert changed.run_id("data") == _load().run_id("data")
+
+
+def test_cost_is_of_a_million_tokens():
+    budget = _load(budget={"prompt_price": 0.15, "sampled_price": 0.6}).budget
+
+    assert budget.cost(2_000_000, 500_000) == pytest.approx(0.6)
+
+
+def test_limit_of_cost_without_a_price_is_refused():
+    with pytest.raises(ConfigError, match=r"budget\.max_cost must come with budget\.prompt_price"):
+        _load(budget={"max_cost": 5})
