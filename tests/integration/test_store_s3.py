@@ -15,9 +15,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from data_schemas import Predictions
+from qcrd_core.config_operations import PromotionSection
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.registry import decide, read_champion, rollback
 from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.store import DONE, Store
+from tests.support.registered import registered
 
 ROOT = Path(__file__).parents[2]
 STUDENT = "runs/a/checkpoints/student"
@@ -240,3 +243,15 @@ def test_messages_show_neither_options_nor_credentials(store):
         store.read_bytes("none")
     shown = json.dumps([str(caught.value), str(store)])
     assert not [word for word in ("endpoint_override", "some-key", "some-secret") if word in shown]
+
+
+def test_promoted_on_one_machine_is_rolled_back_on_another(store, elsewhere):
+    for name, right in (("one", 20), ("two", 40)):
+        registered(store, name, lambda number, right=right: number < right)
+        decide(store, "synthetic", name, PromotionSection())
+
+    entry = rollback(elsewhere, "synthetic", "worse on invoices")
+
+    assert read_champion(store, "synthetic").version == entry.version == "one"
+    folder = elsewhere.fetch_folder("models/synthetic/one")
+    assert (folder / "README.md").read_text().startswith("---")

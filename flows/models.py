@@ -1,0 +1,114 @@
+"""The commands `qcrd models`, `qcrd promote` and `qcrd rollback`: students under a model's name.
+
+    qcrd models --store STORE [NAME]
+    qcrd promote RUN --store STORE              by the rule; or --anyway REASON
+    qcrd rollback NAME --store STORE --reason TEXT
+
+The nightly flow registers and promotes by itself; these are for looking and for deciding by hand.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcrd_core.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for polars
+    from qcrd_core.registry import Entry
+    from qcrd_core.store import Store
+
+_SCRATCH = Path(".qcrd/scratch")
+
+
+def models(name: str | None = None, *, store: str) -> None:
+    """List the models of a store, or one model's versions and what was decided about them.
+
+    Args:
+        name: The model; without it all of them.
+        store: Folder or URL of the store.
+    """
+    from qcrd_core import registry
+    from qcrd_core.store import Store
+
+    opened = Store(store, _SCRATCH)
+    names = registry.model_names(opened)
+    if name is not None and name not in names:
+        known = ", ".join(names) or "none"
+        msg = f"A model must be in {opened}; got {name!r}. Models that are there: {known}."
+        raise ConfigError(msg)
+    for model in names if name is None else [name]:
+        _show(opened, model, whole=name is not None)
+    if not names:
+        print(f"No model in {opened} yet.\n\nqcrd promote RUN --store {store}")
+
+
+def promote(run: str, *, store: str, anyway: str | None = None) -> None:
+    """Register a complete run's student and promote it if it is better than the champion.
+
+    Args:
+        run: Name of the run, or MODEL/VERSION of a student that is registered.
+        store: Folder or URL of the store.
+        anyway: Promote it whatever the rule says; the text is the reason in the history.
+    """
+    from qcrd_core import registry
+    from qcrd_core.store import Store
+
+    opened = Store(store, _SCRATCH)
+    model, slash, name = run.partition("/")
+    version = (
+        registry.find_version(opened, model, name) if slash else registry.register(opened, run)
+    )
+    if anyway is None:
+        rule = registry.promotion_rule(opened, version)
+        entry = registry.decide(opened, version.model, version.name, rule)
+    else:
+        entry = registry.promote(opened, version.model, version.name, anyway)
+    _say(entry)
+    if entry.action == registry.KEPT:
+        print(f"\nqcrd promote {version.model}/{version.name} --store {store} --anyway REASON")
+    else:
+        print(f"\nqcrd models {version.model} --store {store}")
+
+
+def rollback(name: str, *, store: str, reason: str) -> None:
+    """Make the champion before the present one the champion again.
+
+    Args:
+        name: The model.
+        store: Folder or URL of the store.
+        reason: Why; it goes to the history.
+    """
+    from qcrd_core import registry
+    from qcrd_core.store import Store
+
+    _say(registry.rollback(Store(store, _SCRATCH), name, reason))
+    print(f"\nqcrd models {name} --store {store}")
+
+
+def _show(store: "Store", model: str, *, whole: bool) -> None:
+    from qcrd_core import registry
+
+    champion, found = registry.read_champion(store, model), registry.versions(store, model)
+    print(f"{model}: {len(found)} versions, champion {champion.version or 'none'}")
+    if not whole:
+        return
+    for version in found:
+        mark = "*" if version.name == champion.version else " "
+        accuracy = "not measured" if version.accuracy is None else f"{version.accuracy:.1%}"
+        latest = champion.latest(version.name)
+        decided = "not decided upon" if latest is None else latest.action
+        print(
+            f"{mark} {version.name:<10} {version.created_at[:16].replace('T', ' ')}  {accuracy} of "
+            f"{version.num_test:,} test questions  {decided}  {version.run_id}"
+        )
+    print("\nDecisions, newest first:")
+    for entry in champion.history[::-1]:
+        _say(entry)
+    if champion.version is not None:
+        print(f"\nqcrd predict {store}/models/{model}/{champion.version} FILE.jsonl")
+
+
+def _say(entry: "Entry") -> None:
+    before = f", before it {entry.previous}" if entry.previous else ""
+    print(f"  {entry.at[:16].replace('T', ' ')} UTC  {entry.version} {entry.action}{before}")
+    for reason in entry.reasons:
+        print(f"      {reason}")

@@ -1,0 +1,142 @@
+"""The model card of a student: what it learnt from, how well it does, where it comes from.
+
+Markdown with the front matter that the Hugging Face hub reads. Made from the run's tables and the
+configuration's section `card`; what nobody said is "not stated".
+"""
+
+from typing import Any
+
+import yaml
+
+from qcrd_core.report import summary
+from qcrd_core.report.data import RunData
+from qcrd_core.report.text import percent, plain_name, visible
+
+_DATA_ROWS = ("num_teacher_positives", "num_teacher_negatives", "num_student_negatives")
+
+
+def model_card(data: RunData, version: str, warm_start: str | None) -> str:
+    """Write a student's card.
+
+    Args:
+        data: Its run.
+        version: Name of the version.
+        warm_start: Version whose weights it began with.
+
+    Returns:
+        Markdown.
+    """
+    config, card = data.config, data.config.card
+    head = {
+        "license": card.license or "unknown",
+        "library_name": "transformers",
+        "tags": ["qcrd", "distillation"],
+    }
+    not_stated = "not stated"
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {config.run.name} {version}",
+        "A small student that learnt from a large teacher's rationales by quality-guided "
+        "contrastive rationale distillation (arXiv 2405.13014).",
+        "## Use",
+        f"Intended use: {_text(card.intended_use) or not_stated}. "
+        f"Contact: {_text(card.contact) or not_stated}.\n\n"
+        f"`qcrd predict FOLDER FILE` asks it as it was asked in the evaluation; `qcrd.json` says "
+        "how. It loads with plain transformers.",
+        "## Licences",
+        _table(
+            ("student", _text(card.license) or not_stated),
+            ("teacher", _text(card.teacher_license) or not_stated),
+            ("questions", _text(card.data_license) or not_stated),
+        ),
+        "## Accuracy",
+        _accuracy(data),
+        "## Data",
+        _table(*_data_rows(data)),
+        "## Lineage",
+        _table(*_lineage(data, warm_start)),
+        "All settings are in `run/config.yaml`, the environment in `run/environment.json`, the "
+        "test questions and the student's answers in `test/`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _accuracy(data: RunData) -> str:
+    test = summary.student_accuracy(data)
+    if test is None:
+        return "Not measured: no test question has a gold answer."
+    level = f"{data.config.evaluation.confidence:.0%}"
+    rows = [
+        (_text(part.label), f"{part.share:.1%}", part.num_correct, part.num_questions, _range(part))
+        for part in (test, *summary.accuracy_by_template(data))
+    ]
+    lines = ["| questions | right | | of | " + level + " interval |", "|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    vote = summary.vote_numbers(data)
+    lines.append(
+        f"\nThe teacher on the training questions: single sample "
+        f"{percent(vote.get('sample_accuracy'))}, majority "
+        f"{percent(vote.get('majority_accuracy'))}."
+    )
+    return "\n".join(lines)
+
+
+def _range(part: summary.Accuracy) -> str:
+    return f"{part.interval.low:.1%} to {part.interval.high:.1%}"
+
+
+def _data_rows(data: RunData) -> list[tuple[str, str]]:
+    splits = dict(data.questions.group_by("split").len().sort("split").iter_rows())
+    counts = ", ".join(f"{number:,} {split}" for split, number in splits.items())
+    vote, round_data = summary.vote_numbers(data), summary.last_values(data.metrics, "data")
+    rows = [
+        ("data set", _text(str(data.environment.get("dataset", data.config.data.dataset)))),
+        ("questions", counts),
+        ("label", data.config.data.label),
+    ]
+    rows += [
+        (plain_name(name), f"{values[name]:,.0f}")
+        for values, names in (
+            (vote, ("num_samples", "num_failed", "num_unparsable", "num_abstained")),
+            (round_data, _DATA_ROWS),
+        )
+        for name in names
+        if values.get(name) is not None
+    ]
+    return rows
+
+
+def _lineage(data: RunData, warm_start: str | None) -> list[tuple[str, str]]:
+    environment: dict[str, Any] = data.environment
+    versions = environment.get("versions") or {}
+    shown = ", ".join(f"{name} {value}" for name, value in versions.items() if value)
+    chosen = summary.chosen_round(data)
+    return [
+        ("run", data.run_id),
+        ("chosen round", "not measured" if chosen is None else str(chosen)),
+        ("weights at the start", f"version {warm_start}" if warm_start else _weights(data)),
+        ("teacher", _text(summary.teacher_name(data.config.teacher.model))),
+        ("teacher's samples (generation)", str(environment.get("generation"))),
+        ("hash of the questions", str(environment.get("questions_hash"))),
+        ("began", str(environment.get("started_at"))),
+        ("commit of qcrd", str(environment.get("commit"))),
+        ("versions", _text(shown)),
+    ]
+
+
+def _weights(data: RunData) -> str:
+    model = data.config.student.model
+    return _text(str(getattr(model, "name", getattr(model, "path", "from scratch"))))
+
+
+def _table(*rows: tuple[str, str]) -> str:
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return "\n".join(lines)
+
+
+def _text(text: str | None) -> str:
+    """A foreign text that cannot break a table or start a tag."""
+    if text is None:
+        return ""
+    shown = visible(" ".join(text.split())).rstrip(".")
+    return shown.replace("|", "\\|").replace("<", "&lt;")

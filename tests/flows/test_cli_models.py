@@ -1,0 +1,90 @@
+"""`qcrd models`, `promote` and `rollback`."""
+
+import sys
+
+import pytest
+
+from flows.cli import main
+from qcrd_core.registry import read_champion
+from qcrd_core.store import Store
+from tests.support.registered import complete_run
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"), tmp_path / "scratch")
+
+
+@pytest.fixture
+def qcrd(monkeypatch, capsys, store):
+    """Run the command on the store: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["qcrd", *arguments, "--store", str(store)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_promote_registers_a_run_and_says_why_it_is_taken_or_not(qcrd, store):
+    complete_run(store, "synthetic-one", lambda number: number < 30)
+    complete_run(store, "synthetic-two", lambda number: number < 31)
+
+    first, second = qcrd("promote", "synthetic-one"), qcrd("promote", "synthetic-two")
+
+    assert "one promoted\n      There was no champion before." in first[1]
+    assert "p = 0.5, at most 0.05 asked for: not held." in second[1]
+    assert second[1].splitlines()[-1] == (
+        f"qcrd promote synthetic/two --store {store} --anyway REASON"
+    )
+
+
+def test_promote_anyway_and_rollback_move_the_champion(qcrd, store):
+    for name in ("one", "two"):
+        complete_run(store, f"synthetic-{name}", lambda _: True)
+    qcrd("promote", "synthetic-one")
+
+    code, out, _ = qcrd("promote", "synthetic-two", "--anyway", "a new test set")
+    assert (code, read_champion(store, "synthetic").version) == (0, "two")
+    assert "By hand: a new test set" in out
+    qcrd("rollback", "synthetic", "--reason", "worse on invoices")
+    assert read_champion(store, "synthetic").version == "one"
+
+
+def test_models_lists_versions_and_decisions_newest_first(qcrd, store):
+    for name in ("one", "two"):
+        complete_run(store, f"synthetic-{name}", lambda _: True)
+        qcrd("promote", f"synthetic-{name}")
+
+    assert qcrd("models")[1] == "synthetic: 2 versions, champion one\n"
+    out = qcrd("models", "synthetic")[1]
+    assert "* one" in out
+    assert "100.0% of 60 test questions  kept  synthetic-two" in out
+    assert out.index("two kept, before it one") < out.index("one promoted")
+    assert out.splitlines()[-1] == f"qcrd predict {store}/models/synthetic/one FILE.jsonl"
+
+
+def test_models_of_empty_store_says_how_to_begin(qcrd, store):
+    assert qcrd("models")[1].splitlines()[-1] == f"qcrd promote RUN --store {store}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("promote", "synthetic-none"), 1, "The run must be in"),
+        (("promote", "synthetic/none"), 2, "A version must be in"),
+        (("models", "synthetic"), 2, "A model must be in"),
+        (("rollback", "synthetic", "--reason", "no"), 2, "A model must be in"),
+    ],
+)
+def test_unknown_names_are_refused(qcrd, arguments, code, sentence):
+    said = qcrd(*arguments)
+
+    assert said[0] == code
+    assert sentence in said[2]
