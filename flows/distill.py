@@ -31,6 +31,19 @@ def distill(config: RunConfig) -> dict[str, Any]:
     """
     show_core_logs()
     run_id = prepare_run(config)
+    return run_stages(config, run_id)
+
+
+def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Bring a prepared run to its end, as a part of whichever flow calls it.
+
+    Args:
+        config: The run's configuration.
+        run_id: From `prepare_run`.
+
+    Returns:
+        The run's result.
+    """
     with run_lock(config, run_id):
         check_student(config, run_id)
         sample_teacher(config, run_id)

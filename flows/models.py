@@ -58,7 +58,7 @@ def promote(run: str, *, store: str, anyway: str | None = None) -> None:
         registry.find_version(opened, model, name) if slash else registry.register(opened, run)
     )
     if anyway is None:
-        rule = registry.promotion_rule(opened, version)
+        rule = registry.version_config(opened, version).promotion
         entry = registry.decide(opened, version.model, version.name, rule)
     else:
         entry = registry.promote(opened, version.model, version.name, anyway)

@@ -28,7 +28,7 @@ import pyarrow as pa
 import yaml
 
 from data_schemas import Predictions, Questions, write_part
-from qcrd_core.config import validate_config
+from qcrd_core.config import RunConfig, validate_config
 from qcrd_core.config_operations import PromotionSection
 from qcrd_core.errors import ConfigError, StoreError
 from qcrd_core.filesystem import alone
@@ -144,14 +144,14 @@ def version_name(run_id: str) -> str:
     return run_id.rpartition("-")[2]
 
 
-def promotion_rule(store: Store, version: Version) -> PromotionSection:
-    """Section `promotion` of the run that made a version.
+def version_config(store: Store, version: Version) -> RunConfig:
+    """Settings of the run that made a version.
 
     Raises:
         StoreError: If the version's files are damaged.
     """
     rel = f"{version.folder}/run/config.yaml"
-    return validate_config(yaml.safe_load(store.read_bytes(rel)), rel).promotion
+    return validate_config(yaml.safe_load(store.read_bytes(rel)), rel)
 
 
 def register(

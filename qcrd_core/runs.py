@@ -58,6 +58,11 @@ class RunPaths:
         return f"{self.root}/report.html"
 
     @property
+    def decision(self) -> str:
+        """What a night decided about the student, Markdown."""
+        return f"{self.root}/decision.md"
+
+    @property
     def tokenizer(self) -> str:
         """Published folder: the student's tokenizer."""
         return f"{self.root}/tokenizer"

@@ -90,6 +90,11 @@ def report_artifact(summary: str) -> None:
     create_markdown_artifact(f"```\n{summary}\n```", key="report", description="Result of the run")
 
 
+def decision_artifact(page: str) -> None:
+    """Show what a night came to."""
+    create_markdown_artifact(page, key="decision", description="Is the student better?")
+
+
 def import_artifact(done: ImportSummary) -> None:
     """Show what an import brought in, and the setting that distils it."""
     rows = [{"what": name, "value": value} for name, value in asdict(done).items()]

@@ -13,13 +13,16 @@ from qcrd_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-TRAINING = [item for item in DEPLOYMENTS if item["entrypoint"].startswith("flows/distill.py")]
+TRAINING = [
+    item
+    for item in DEPLOYMENTS
+    if item["entrypoint"].startswith(("flows/distill.py", "flows/redistill_nightly.py"))
+]
 PRESETS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if not p.stem.startswith("bench_")]
 
 
 def _preset_of(deployment):
-    (step,) = deployment["build"]
-    return step["flows.presets.read_preset"]["path"]
+    return deployment["build"][0]["flows.presets.read_preset"]["path"]
 
 
 def test_every_recipe_is_a_deployment_of_its_name():
@@ -56,18 +59,19 @@ def test_training_deployments_let_a_second_run_wait():
     ] * len(TRAINING)
 
 
-def test_schedules_have_a_time_zone_and_a_name_to_update_them_by():
+def test_schedules_have_a_time_zone_and_are_off_until_somebody_switches_them_on():
     schedules = [one for item in DEPLOYMENTS for one in item.get("schedules", [])]
 
     assert len(schedules) == 1
     assert all({"slug", "cron", "timezone"} <= one.keys() for one in schedules)
+    assert all(one["active"] == "{{ schedule.active }}" for one in schedules)
 
 
 def test_nightly_trains_with_a_file_of_settings():
     (nightly,) = [item for item in DEPLOYMENTS if item["name"] == "redistill-nightly"]
 
     assert (ROOT / _preset_of(nightly)).exists()
-    assert nightly["parameters"] == {"config": "{{ preset.config }}"}
+    assert nightly["parameters"] == {"config": "{{ preset.config }}", "warm_start": False}
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda item: item["name"])

@@ -20,6 +20,7 @@ from tests.support.tiny_llama import make_tiny_llama
 pytestmark = pytest.mark.timeout(400)
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+NIGHTLY = "redistill-nightly/redistill-nightly"
 STUB = Path(__file__).parents[1] / "support" / "stub_vllm.py"
 
 
@@ -41,6 +42,16 @@ class Up:
 
     def deployment(self, name):
         return self.api.get(f"/deployments/name/{name}").json()
+
+    def switch_nightly_on(self):
+        deployment = self.deployment(NIGHTLY)
+        (schedule,) = deployment["schedules"]
+        path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+        self.api.patch(path, json={"active": True}).raise_for_status()
+
+    def is_nightly_on(self):
+        (schedule,) = self.deployment(NIGHTLY)["schedules"]
+        return schedule["active"]
 
     def trigger(self, name, parameters, **more):
         path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
@@ -90,18 +101,20 @@ def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
 
     assert f"The UI: {(up.home / 'url').read_text().strip()}/deployments" in up.said
     assert {"distill", "distill-quickstart", "redistill-nightly", "import-rationales"} <= found
+    assert not up.is_nightly_on()
     assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
 
 
-def test_up_again_keeps_its_processes_and_doubles_nothing(up):
+def test_up_again_keeps_processes_and_the_schedule_as_it_was_switched(up):
     before = up.pid("server"), up.pid("worker")
+    up.switch_nightly_on()
 
     again = qcrd("up")
 
     assert again.returncode == 0, again.stderr
     assert (up.pid("server"), up.pid("worker")) == before
     assert len(up.api.post("/automations/filter", json={}).json()) == 1
-    assert len(up.deployment("distill/redistill-nightly")["schedules"]) == 1
+    assert up.is_nightly_on()
 
 
 def test_form_carries_descriptions_bounds_and_the_preset(up):
@@ -171,6 +184,8 @@ def test_two_triggers_with_one_key_are_one_run_which_completes(up, tmp_path):
 
 def test_schedule_gets_runs(up):
     """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes one."""
+    up.switch_nightly_on()
+
     _wait(lambda: up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json(), 90)
 
     run = up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json()[0]

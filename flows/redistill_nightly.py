@@ -1,0 +1,38 @@
+"""The flow `redistill-nightly`: learn from what is new, and keep the better student.
+
+    what is new?  nothing -> done in seconds
+                  else    -> a run of the flow `distill`, sampling only what is missing
+                             -> version with model card -> champion or not, with the reasons
+
+Started again after a kill it continues; a night that was decided is not decided again.
+"""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.distill import run_stages
+from flows.logs import show_core_logs
+from qcrd_core.config import RunConfig
+from tasks.nightly import decide, look_for_news
+from tasks.teacher import prepare_run
+
+
+@flow(name="redistill-nightly", flow_run_name="redistill {config.run.name}")
+def redistill_nightly(config: RunConfig, warm_start: bool = False) -> dict[str, Any]:
+    """Distil anew if there is something new to learn from, and promote a better student.
+
+    Args:
+        config: The settings. `promotion` has the rule, `budget` what sampling may take.
+        warm_start: Begin with the champion's weights and tokenizer instead of the settings' ones.
+
+    Returns:
+        `action` (nothing new, promoted or kept), `version`, `reasons`.
+    """
+    show_core_logs()
+    night = look_for_news(config, warm_start=warm_start)
+    if not night.is_new:
+        return {"action": "nothing new", "version": night.version, "reasons": [night.news]}
+    run_id = prepare_run(night.config)
+    run_stages(night.config, run_id)
+    return decide(night, run_id)

@@ -1,0 +1,58 @@
+"""A promotion decision as a page of Markdown, for the Prefect UI and beside the run's report."""
+
+from typing import TYPE_CHECKING, Any
+
+from qcrd_core.report.text import visible
+
+if TYPE_CHECKING:  # the registry writes model cards, which are of this package
+    from qcrd_core.registry import Entry, Version
+
+
+def decision_page(version: "Version", entry: "Entry", news: str, store: str) -> str:
+    """Say what a night came to.
+
+    Args:
+        version: The student that was decided upon.
+        entry: The decision.
+        news: What was new, a sentence.
+        store: The store as its user names it.
+
+    Returns:
+        Markdown.
+    """
+    model, name = version.model, version.name
+    title = {
+        "promoted": f"{name} is the champion of {model} now",
+        "kept": f"{entry.previous or 'No version'} stays the champion of {model}",
+    }.get(entry.action, f"{name} of {model}: {entry.action}")
+    began = f"version {version.warm_start}" if version.warm_start else "the settings' weights"
+    parts = [
+        f"# {title}",
+        news,
+        "## Why",
+        "\n".join(f"- {reason}" for reason in entry.reasons),
+    ]
+    if entry.comparison is not None:
+        parts += ["## By slice", _slices(entry.comparison)]
+    parts += [
+        "## Where",
+        f"- student and model card: `{store}/{version.folder}`\n"
+        f"- run and report: `{store}/runs/{version.run_id}`\n"
+        f"- it began with {began}; the champion before: {entry.previous or 'none'}",
+        f"To decide otherwise: `qcrd promote {model}/{name} --store {store} --anyway REASON`, "
+        f"`qcrd rollback {model} --store {store} --reason REASON`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _slices(comparison: dict[str, Any]) -> str:
+    lines = ["| test questions | of | champion right | challenger right | gain |", "|" + "---|" * 5]
+    for part in (comparison["whole"], *comparison["slices"]):
+        total = part["num_questions"]
+        was, now = part["champion_correct"], part["challenger_correct"]
+        name = visible(part["name"]).replace("|", "\\|")
+        lines.append(
+            f"| {name} | {total:,} | {was / total:.1%} | {now / total:.1%} | "
+            f"{100 * (now - was) / total:+.1f} points |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""Tasks of the flow `redistill-nightly` around the run itself."""
+
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from qcrd_core.config import RunConfig
+from qcrd_core.context import RunContext
+from qcrd_core.stages import nightly
+from tasks.artifacts import decision_artifact
+
+
+@task(name="Look for news", task_run_name="Look for news", cache_policy=NO_CACHE)
+def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
+    """Find out whether there is something to learn from.
+
+    Reads: the data set, table `rationales`, the model's history.
+    """
+    night = nightly.plan_night(config, warm_start=warm_start)
+    if not night.is_new:
+        decision_artifact(night.news)
+    return night
+
+
+@task(name="Decide", task_run_name="Decide upon the student", cache_policy=NO_CACHE)
+def decide(night: nightly.Night, run_id: str) -> dict[str, Any]:
+    """Register the student and promote it if it is better.
+
+    Reads: tables `questions` and `predictions` of both students. Writes: a version, the champion,
+    decision.md.
+    """
+    entry = nightly.decide_night(night, run_id)
+    context = RunContext.open(night.config, run_id)
+    decision_artifact(context.store.read_bytes(context.paths.decision).decode())
+    return {"action": entry.action, "version": entry.version, "reasons": list(entry.reasons)}
