@@ -4,7 +4,7 @@
     qcrd import FILE --store STORE --dataset NAME --rationales COLUMN
     qcrd predict STUDENT FILE
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
-    qcrd models, qcrd promote, qcrd rollback
+    qcrd models, qcrd promote, qcrd rollback, qcrd janitor
     qcrd up, qcrd status, qcrd down
     qcrd doctor
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows.models import models, promote, rollback
+from flows.models import janitor, models, promote, rollback
 from flows.serving import down, status, up
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
@@ -38,7 +38,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (models, promote, rollback, up, status, down):
+for command in (models, promote, rollback, janitor, up, status, down):
     app.command(command)
 
 

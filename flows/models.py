@@ -1,8 +1,9 @@
-"""The commands `qcrd models`, `qcrd promote` and `qcrd rollback`: students under a model's name.
+"""The commands `qcrd models`, `promote`, `rollback` and `janitor`: what is kept in a store.
 
     qcrd models --store STORE [NAME]
     qcrd promote RUN --store STORE              by the rule; or --anyway REASON
     qcrd rollback NAME --store STORE --reason TEXT
+    qcrd janitor --store STORE [--delete]       without --delete it only says what it would do
 
 The nightly flow registers and promotes by itself; these are for looking and for deciding by hand.
 """
@@ -82,6 +83,45 @@ def rollback(name: str, *, store: str, reason: str) -> None:
 
     _say(registry.rollback(Store(store, _SCRATCH), name, reason))
     print(f"\nqcrd models {name} --store {store}")
+
+
+def janitor(
+    *,
+    store: str,
+    days: int = 30,
+    keep_runs: int = 3,
+    scratch: Path = _SCRATCH,
+    delete: bool = False,
+) -> None:
+    """Show what nobody will miss: old runs, students that were never champion, leftovers.
+
+    Versions that are or were champion, with their runs, are never touched, nor is anything younger
+    than a month.
+
+    Args:
+        store: Folder or URL of the store.
+        days: Whatever was written within so many days stays.
+        keep_runs: Newest runs and versions of each name that stay, however old.
+        scratch: Local folder of logs and copies, the runs' setting `run.scratch`.
+        delete: Remove what is shown.
+    """
+    from pydantic import ValidationError
+
+    from qcrd_core.config import explain
+    from qcrd_core.janitor import Retention, find_waste, megabytes, remove, waste_table
+    from qcrd_core.store import Store
+
+    try:
+        retention = Retention(days=days, keep_runs=keep_runs)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "command line")) from error
+    opened = Store(store, scratch)
+    waste = find_waste(opened, scratch, retention)
+    print(waste_table(waste) if waste else "  Nothing to remove.")
+    if delete:
+        print(f"\nRemoved {megabytes(remove(opened, waste))}.")
+    elif waste:
+        print(f"\nNothing was removed. To remove it:\nqcrd janitor --store {store} --delete")
 
 
 def _show(store: "Store", model: str, *, whole: bool) -> None:

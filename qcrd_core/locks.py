@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from qcrd_core.config import RunConfig
 from qcrd_core.errors import StoreError
@@ -20,7 +21,7 @@ def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
     Raises:
         StoreError: If another process on this machine holds it.
     """
-    path = config.run.scratch / "runs" / run_id / "lock"
+    path = _path(config.run.scratch, run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
@@ -36,3 +37,24 @@ def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def is_worked_on(scratch: Path, run_id: str) -> bool:
+    """Whether a process of this machine holds a run.
+
+    Args:
+        scratch: Setting `run.scratch` of that process.
+        run_id: The run.
+    """
+    try:
+        with _path(scratch, run_id).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _path(scratch: Path, run_id: str) -> Path:
+    return scratch / "runs" / run_id / "lock"

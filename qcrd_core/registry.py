@@ -42,11 +42,10 @@ from qcrd_core.store import DONE, Store
 logger = logging.getLogger(__name__)
 
 PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled back"
-CARD = "README.md"
+CARD, CHAMPION = "README.md", "champion.json"
 
 _ROOT = "models"
 _ABOUT = "version.json"
-_CHAMPION = "champion.json"
 _QUESTIONS, _PREDICTIONS = "test/questions.parquet", "test/predictions.parquet"
 
 
@@ -383,7 +382,7 @@ def _read_version(store: Store, model: str, name: str) -> Version:
 
 
 def _champion_file(model: str) -> str:
-    return f"{_ROOT}/{model}/{_CHAMPION}"
+    return f"{_ROOT}/{model}/{CHAMPION}"
 
 
 def _now() -> str:

@@ -23,6 +23,8 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,17 @@ logger = logging.getLogger(__name__)
 
 DONE = "DONE"
 _TEMPORARY = "_tmp"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a store."""
+
+    path: str
+    """Relative to the store's root."""
+    num_bytes: int
+    modified: datetime
+    """UTC."""
 
 
 class Store:
@@ -119,6 +132,30 @@ class Store:
         with self._explained(rel, "readable"):
             names = [info.base_name for info in self._fs.get_file_info(selector)]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
+
+    def files(self, rel: str) -> tuple[StoredFile, ...]:
+        """All files below a folder, temporaries and what killed writers left included.
+
+        Args:
+            rel: Folder; an absent one has no files.
+
+        Returns:
+            Files, sorted by path.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        selector = fs.FileSelector(self._path(rel), allow_not_found=True, recursive=True)
+        with self._explained(rel, "readable"):
+            found = [info for info in self._fs.get_file_info(selector) if info.is_file]
+        return tuple(
+            StoredFile(
+                path=info.path[len(self._root) :].lstrip("/"),
+                num_bytes=info.size,
+                modified=datetime.fromtimestamp(info.mtime_ns / 1e9, UTC),
+            )
+            for info in sorted(found, key=lambda info: info.path)
+        )
 
     def delete(self, rel: str) -> None:
         """Delete a file or a folder with all it holds; absent ones are no error.

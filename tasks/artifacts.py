@@ -18,6 +18,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from qcrd_core.datasets.importing import ImportSummary
+from qcrd_core.janitor import Waste, megabytes
 from qcrd_core.progress import listen
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,15 @@ def report_artifact(summary: str) -> None:
 def decision_artifact(page: str) -> None:
     """Show what a night came to."""
     create_markdown_artifact(page, key="decision", description="Is the student better?")
+
+
+def waste_artifact(waste: list[Waste], summary: str) -> None:
+    """Show what the janitor found."""
+    rows = [
+        {**asdict(item), "num_bytes": megabytes(item.num_bytes), "modified": str(item.modified)}
+        for item in waste
+    ]
+    create_table_artifact(rows, key="janitor", description=summary)
 
 
 def import_artifact(done: ImportSummary) -> None:

@@ -1,5 +1,6 @@
 """`qcrd models`, `promote` and `rollback`."""
 
+import os
 import sys
 
 import pytest
@@ -16,8 +17,9 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def qcrd(monkeypatch, capsys, store):
+def qcrd(monkeypatch, capsys, store, tmp_path):
     """Run the command on the store: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["qcrd", *arguments, "--store", str(store)])
@@ -88,3 +90,24 @@ def test_unknown_names_are_refused(qcrd, arguments, code, sentence):
 
     assert said[0] == code
     assert sentence in said[2]
+
+
+def test_janitor_only_shows_until_it_is_told_to_delete(qcrd, store):
+    store.write_bytes("models/m/_tmp-one/weights", b"half")
+    old = store.local("models/m/_tmp-one/weights")
+    os.utime(old, (0, 0))
+
+    shown = qcrd("janitor")
+    assert old.exists()
+    assert "models/m/_tmp-one" in shown[1]
+    assert shown[1].splitlines()[-1] == f"qcrd janitor --store {store} --delete"
+    removed = qcrd("janitor", "--delete")
+    assert not old.exists()
+    assert removed[1].splitlines()[-1] == "Removed 0.0 MB."
+    assert qcrd("janitor")[1] == "  Nothing to remove.\n"
+
+
+def test_janitor_with_wrong_number_exits_with_2(qcrd):
+    code, _, err = qcrd("janitor", "--days", "0")
+
+    assert (code, err) == (2, "days must be greater than or equal to 1; got 0 (command line).\n")

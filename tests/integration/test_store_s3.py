@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,8 @@ from moto.server import ThreadedMotoServer
 from data_schemas import Predictions
 from qcrd_core.config_operations import PromotionSection
 from qcrd_core.errors import DataError, StoreError
-from qcrd_core.registry import decide, read_champion, rollback
+from qcrd_core.janitor import Retention, find_waste, remove
+from qcrd_core.registry import decide, promote, read_champion, rollback
 from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.store import DONE, Store
 from tests.support.registered import registered
@@ -255,3 +257,18 @@ def test_promoted_on_one_machine_is_rolled_back_on_another(store, elsewhere):
     assert read_champion(store, "synthetic").version == entry.version == "one"
     folder = elsewhere.fetch_folder("models/synthetic/one")
     assert (folder / "README.md").read_text().startswith("---")
+
+
+def test_janitor_takes_an_old_run_from_the_bucket_and_its_copy_from_the_disk(store, tmp_path):
+    registered(store, "one", lambda _: True)
+    promote(store, "synthetic", "one", "the first")
+    later = datetime.now(UTC) + timedelta(days=40)
+
+    found = find_waste(store, tmp_path, Retention(keep_runs=0), later)
+    remove(store, found)
+
+    assert {(waste.kind, Path(waste.path).name) for waste in found} >= {
+        ("run", "synthetic-0123456789ab"), ("scratch", "synthetic-one"), ("scratch", "one"),
+    }  # fmt: skip
+    assert store.list("runs") == ["synthetic-one"]
+    assert store.fetch_folder("models/synthetic/one").is_dir()

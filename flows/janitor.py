@@ -1,0 +1,35 @@
+"""The flow `janitor`: what of a store nobody will miss is shown, or removed.
+
+`qcrd janitor` does the same from the command line.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.logs import show_core_logs
+from qcrd_core.janitor import Retention
+from tasks.janitor import tidy_up
+
+
+@flow(name="janitor", flow_run_name="janitor of {store}")
+def janitor(
+    store: str,
+    retention: Retention = Retention(),  # noqa: B008 (frozen, and the form's default)
+    scratch: Path = Path(".qcrd/scratch"),
+    delete: bool = False,
+) -> dict[str, Any]:
+    """Find old runs, students that were never champion, unused samples and leftovers.
+
+    Args:
+        store: Folder or object-store URL of the store.
+        retention: What stays in any case.
+        scratch: Local folder of logs and copies, the runs' setting `run.scratch`.
+        delete: Remove what was found; without it, it is only shown.
+
+    Returns:
+        Counts.
+    """
+    show_core_logs()
+    return tidy_up(store, scratch, retention, delete=delete)

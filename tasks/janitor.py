@@ -1,0 +1,25 @@
+"""Task of the flow `janitor`."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from qcrd_core.janitor import Retention, find_waste, megabytes, remove
+from qcrd_core.store import Store
+from tasks.artifacts import waste_artifact
+
+
+@task(name="Tidy up", task_run_name="Tidy up", cache_policy=NO_CACHE)
+def tidy_up(store: str, scratch: Path, retention: Retention, *, delete: bool) -> dict[str, Any]:
+    """Find waste and, if asked to, remove it.
+
+    Reads: the whole store. Writes: nothing; removes folders.
+    """
+    opened = Store(store, scratch)
+    waste = find_waste(opened, scratch, retention)
+    size = megabytes(sum(item.num_bytes for item in waste))
+    waste_artifact(waste, f"{len(waste)} {'removed' if delete else 'would be removed'}, {size}")
+    num_bytes = remove(opened, waste) if delete else 0
+    return {"num_found": len(waste), "num_bytes_removed": num_bytes}
