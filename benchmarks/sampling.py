@@ -43,6 +43,7 @@ from qcrd_core.ids import derive_seed
 from qcrd_core.processes import has_accelerator
 from qcrd_core.progress import progress
 from qcrd_core.store import Store
+from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.launch import find_vllm_python, server_environment
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
@@ -168,6 +169,7 @@ def _sample(bench: Bench, pool: TeacherPool, repeat: int) -> tuple[dict[str, flo
         pool=pool,
         store=store,
         run_id="benchmark",
+        meter=Meter(config.budget, Tokens()),
     )
     with (
         progress("Sample teacher", plan.num_missing, "samples") as bar,

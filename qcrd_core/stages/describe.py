@@ -8,7 +8,7 @@ from qcrd_core.report.summary import teacher_name
 from qcrd_core.report.text import visible
 from qcrd_core.stages.plan import RunPlan
 from qcrd_core.teacher.client import Prompt
-from qcrd_core.teacher.rendering import estimate_tokens
+from qcrd_core.teacher.rendering import describe_estimate
 
 _NAME_WIDTH, _WIDTH = 16, 98
 
@@ -69,7 +69,6 @@ def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
         return [("rationales", f"{plan.num_imported:,} imported, nothing to sample")]
     config, sampling = plan.context.config, plan.sampling
     train = plan.questions.filter(pl.col("split") == "train")
-    estimate = estimate_tokens(config, plan.spec, train, sampling)
     where = "a local vLLM server"
     if config.teacher.endpoints is not None:
         where = f"{len(config.teacher.endpoints)} running servers"
@@ -81,11 +80,7 @@ def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         ("generation", sampling.fingerprint),
         ("sampling", f"{len(sampling.shards):,} shards on {where}"),
-        (
-            "tokens",
-            f"about {estimate['num_prompt_tokens']:,} of prompts, at most "
-            f"{estimate['max_tokens']:,} sampled",
-        ),
+        ("estimate", describe_estimate(config, plan.spec, train, sampling)),
     ]
 
 

@@ -1,5 +1,6 @@
 """Sample what the plan says is missing, several shards at a time on one resident engine."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from typing import Any
@@ -10,13 +11,18 @@ from qcrd_core.config import ImportedModel
 from qcrd_core.context import RunContext
 from qcrd_core.datasets.imported import read_imported
 from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.errors import SamplingError
 from qcrd_core.progress import progress
 from qcrd_core.stages.timing import timed
+from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity, rationales_folder
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
+from qcrd_core.teacher.rendering import describe_estimate
 from qcrd_core.teacher.sample import SamplingJob, ShardResult, check_prompt_lengths, sample_shard
 from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
+
+logger = logging.getLogger(__name__)
 
 
 def sample_teacher(context: RunContext) -> dict[str, Any]:
@@ -32,7 +38,8 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         `num_tokens`, `num_retries`.
 
     Raises:
-        SamplingError: If the teacher stays away or refuses everything. Finished shards are kept.
+        SamplingError: If the teacher stays away or refuses everything, or the budget ends before
+            all is sampled. Finished shards are kept, and all that was paid for within a budget.
         LaunchError: If the local engine does not start.
         DataError: If a prompt exceeds the teacher's context.
     """
@@ -50,9 +57,13 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     )
     open_generation(context.store, plan)
     results: list[ShardResult] = []
+    meter = Meter(config.budget, tokens_of(read_rationales(context), context.paths.run_id))
     if plan.shards:
+        check_budget(meter, plan, num_sampled=0)
+        logger.info("To sample: %s", describe_estimate(config, spec, questions, plan))
         with timed(context, "sample_teacher"):
-            results = _sample_missing(context, spec, questions, plan)
+            results = _sample_missing(context, spec, questions, plan, meter)
+        check_budget(meter, plan, num_sampled=sum(result.num_rows for result in results))
     num_stored = plan.num_stored + plan.reused.height
     return {"folder": plan.folder, "num_stored": num_stored, **_count(results)}
 
@@ -84,8 +95,33 @@ def read_rationales(context: RunContext) -> pl.DataFrame:
     return read_samples(context.store, folder, questions=questions, num_samples=teacher.num_samples)
 
 
+def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:
+    """Refuse to go on where the budget is spent and samples are missing.
+
+    Args:
+        meter: What the run took.
+        plan: What it is to sample.
+        num_sampled: How many of the plan's samples are there now.
+
+    Raises:
+        SamplingError: If the budget is spent before all is sampled.
+    """
+    num_missing = plan.num_missing - num_sampled
+    if meter.excess is not None and num_missing:
+        msg = (
+            f"Sampling must stay within {meter.excess}, and {num_missing:,} of "
+            f"{plan.num_wanted:,} samples are missing. All that was paid for is kept: raise the "
+            "limit and run the same again, and only the rest is asked."
+        )
+        raise SamplingError(msg)
+
+
 def _sample_missing(
-    context: RunContext, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
+    context: RunContext,
+    spec: DatasetSpec,
+    questions: pl.DataFrame,
+    plan: SamplingPlan,
+    meter: Meter,
 ) -> list[ShardResult]:
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # such rationales are never missing
@@ -101,6 +137,7 @@ def _sample_missing(
             pool=pool,
             store=context.store,
             run_id=context.paths.run_id,
+            meter=meter,
         )
         check_prompt_lengths(job)
         return _sample_shards(job, pool)

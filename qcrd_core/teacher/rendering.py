@@ -39,6 +39,33 @@ def estimate_tokens(
     }
 
 
+def describe_estimate(
+    config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
+) -> str:
+    """Say what the plan takes at most, and what that costs where there is a price.
+
+    Args:
+        config: The run's configuration.
+        spec: The data set.
+        questions: Table `questions`.
+        plan: What is to be sampled.
+
+    Returns:
+        One line, for example `about 12,000 tokens of prompts, at most 64,000 sampled`.
+    """
+    estimate, budget = estimate_tokens(config, spec, questions, plan), config.budget
+    num_prompt, num_sampled = estimate["num_prompt_tokens"], estimate["max_tokens"]
+    text = f"about {num_prompt:,} tokens of prompts, at most {num_sampled:,} sampled"
+    if budget.prompt_price or budget.sampled_price:
+        text += f", cost at most {budget.cost(num_prompt, num_sampled):,.4g}"
+    limits = [
+        f"{name} = {value:,g}"
+        for name, value in (("max_cost", budget.max_cost), ("max_tokens", budget.max_tokens))
+        if value is not None
+    ]
+    return f"{text} (it stops at budget.{' or '.join(limits)})" if limits else text
+
+
 def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
     """Write a question's prompt in the form `teacher.api` wants.
 

@@ -30,7 +30,8 @@ from qcrd_core.datasets.spec import DatasetSpec
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
 from qcrd_core.progress import Bar
-from qcrd_core.store import Store
+from qcrd_core.store import Store, part_name
+from qcrd_core.teacher.budget import Meter
 from qcrd_core.teacher.client import Completion, Prompt, Refusal, TeacherClient
 from qcrd_core.teacher.plan import SamplingPlan, Shard
 from qcrd_core.teacher.prepare import PreparedTeacher
@@ -55,6 +56,7 @@ class SamplingJob:
     pool: TeacherPool
     store: Store
     run_id: str
+    meter: Meter
 
     @cached_property
     def by_id(self) -> Mapping[str, dict[str, Any]]:
@@ -81,6 +83,8 @@ class ShardResult:
 def sample_shard(job: SamplingJob, shard: Shard, bar: Bar) -> ShardResult:
     """Sample a shard and write its part. Call it from several threads to keep an engine full.
 
+    Where the budget ends within the shard, the part holds what was sampled until then.
+
     Args:
         job: What the shards share.
         shard: One of `job.plan.shards`.
@@ -96,11 +100,12 @@ def sample_shard(job: SamplingJob, shard: Shard, bar: Bar) -> ShardResult:
     """
     start = time.monotonic()
     outcomes, num_retries = asyncio.run(_sample_all(job, shard, bar))
-    rows = [_row(job, key, outcomes[key]) for key in shard.keys]
+    rows = [_row(job, key, outcomes[key]) for key in shard.keys if key in outcomes]
     _refuse_total_failure(rows)
     frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
-    path = f"{job.plan.folder}/{shard.part}"
-    job.store.write_table(path, frame, Rationales)
+    path = f"{job.plan.folder}/{_part(shard, frame)}"
+    if rows:
+        job.store.write_table(path, frame, Rationales)
     result = ShardResult(
         path=path,
         num_rows=frame.height,
@@ -152,10 +157,13 @@ async def _sample_all(
         async def work(keys: Iterator[_Key]) -> None:
             # All workers draw from one iterator: as many requests in flight as workers.
             for key in keys:
-                outcomes[key] = await client.sample(
-                    prompts[key[0]], seed=_seed(job, key), lane=lanes[key[0]]
-                )
-                bar.advance()
+                if job.meter.is_spent:
+                    return
+                prompt = prompts[key[0]]
+                outcome = await client.sample(prompt, seed=_seed(job, key), lane=lanes[key[0]])
+                outcomes[key] = outcome
+                _count(job, prompt, outcome)
+                bar.advance(note=job.meter.note)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -193,6 +201,23 @@ async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit:
 
 def _prompt(job: SamplingJob, question_id: str) -> Prompt:
     return render(job.config, job.spec, job.by_id[question_id]["question"])
+
+
+def _count(job: SamplingJob, prompt: Prompt, outcome: Completion | Refusal) -> None:
+    if isinstance(outcome, Refusal):
+        return
+    asked, written = outcome.num_prompt_tokens, outcome.num_tokens
+    # A server that counts nothing must not make a limit void: what it took at most.
+    job.meter.add(
+        num_bytes(prompt) if asked is None else asked,
+        job.config.teacher.max_new_tokens if written is None else written,
+    )
+
+
+def _part(shard: Shard, frame: pl.DataFrame) -> str:
+    if frame.height == len(shard.keys):
+        return shard.part
+    return part_name(frame.select("question_id", "sample_idx", "prompt_hash"))
 
 
 def _seed(job: SamplingJob, key: _Key) -> int:

@@ -12,6 +12,7 @@ from qcrd_core.config import RunConfig, validate_config
 from qcrd_core.datasets.spec import DatasetSpec, WordProblemsSource
 from qcrd_core.progress import progress
 from qcrd_core.store import Store
+from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import PreparedTeacher
@@ -29,7 +30,13 @@ PREPARED = PreparedTeacher(
 )
 
 
-def make_config(store: Path, endpoints: list[str] | None, **teacher: Any) -> RunConfig:
+def make_config(
+    store: Path,
+    endpoints: list[str] | None,
+    *,
+    budget: dict[str, Any] | None = None,
+    **teacher: Any,
+) -> RunConfig:
     """Build a configuration around a teacher section."""
     model = {"type": "hub", "name": "stub"}
     content = {
@@ -46,6 +53,7 @@ def make_config(store: Path, endpoints: list[str] | None, **teacher: Any) -> Run
         },
         "discriminator": {"model": {"type": "scratch"}},
         "student": {"model": {"type": "scratch"}},
+        "budget": budget or {},
     }
     return validate_config(content, "test")
 
@@ -79,6 +87,9 @@ class Sampling:
             teacher=self.config.teacher,
         )
 
+    def meter(self) -> Meter:
+        return Meter(self.config.budget, tokens_of(self.table(), "run-1"))
+
     def run(self, max_shards: int | None = None, num_threads: int = 1) -> pl.DataFrame:
         scratch = self.config.run.scratch
         with teacher_endpoints(
@@ -100,6 +111,7 @@ class Sampling:
             pool=pool,
             store=self.store,
             run_id="run-1",
+            meter=self.meter(),
         )
         check_prompt_lengths(job)
         with (
