@@ -5,7 +5,7 @@
     qcrd predict STUDENT FILE
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
-    qcrd up, qcrd status, qcrd down
+    qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd doctor
 
 Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.models import janitor, models, promote, rollback
-from flows.serving import down, status, up
+from flows.serving import deploy, down, status, up
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
@@ -38,7 +38,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (models, promote, rollback, janitor, up, status, down):
+for command in (models, promote, rollback, janitor, up, deploy, status, down):
     app.command(command)
 
 

@@ -121,35 +121,13 @@ class LocalServer:
         self.worker.start(command, env=self._client_environment(), cwd=ROOT)
         return True
 
-    def prepare(self) -> None:
-        """Create what deployments and runs rely on, where it is absent: pool, queue, automation."""
-        api = self.api()
-        api.create_pool(POOL, "Runs of qcrd on this machine.")
-        # One run at a time: training takes the whole machine, also of another deployment's.
-        api.create_queue(POOL, TRAINING_QUEUE, limit=1)
-        api.create_zombie_automation(_ZOMBIE_SECONDS)
-
     def deploy(self) -> None:
-        """Apply prefect.yaml.
+        """Apply prefect.yaml; see `deploy`.
 
         Raises:
             LaunchError: If Prefect refuses.
         """
-        command = [*_PREFECT, "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self._client_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_DEPLOY_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
-            msg = f"prefect.yaml must be one that Prefect takes; it said:\n{said}"
-            raise LaunchError(msg)
+        deploy(self.api(), self._client_environment())
 
     def stop(self) -> bool:
         """Stop the worker and with it all runs, then the server.
@@ -199,9 +177,13 @@ class LocalServer:
 
     def _server_environment(self) -> dict[str, str]:
         environment = {
+            # Runs that ended 90 days ago leave the database.
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
             **os.environ,
             **self._quiet(),
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
+            # Links in notifications.
+            "PREFECT_UI_URL": str(self.url),
         }
         # In a server it would become the address that the browser asks.
         environment.pop("PREFECT_API_URL", None)
@@ -228,6 +210,37 @@ class LocalServer:
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
+
+
+def deploy(api: PrefectApi, environment: dict[str, str]) -> None:
+    """Create what deployments and runs rely on, where it is absent, and apply prefect.yaml.
+
+    Args:
+        api: The server.
+        environment: Of the command `prefect deploy`; names the same server.
+
+    Raises:
+        LaunchError: If Prefect refuses.
+    """
+    api.create_pool(POOL, "Runs of qcrd.")
+    # One run at a time: training takes the whole machine, also of another deployment's.
+    api.create_queue(POOL, TRAINING_QUEUE, limit=1)
+    api.create_zombie_automation(_ZOMBIE_SECONDS)
+    command = [*_PREFECT, "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_DEPLOY_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
+        msg = f"prefect.yaml must be one that Prefect takes; it said:\n{said}"
+        raise LaunchError(msg)
 
 
 def _check_port(port: int) -> None:

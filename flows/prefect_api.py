@@ -13,6 +13,12 @@ from qcrd_core.errors import LaunchError
 Json = dict[str, Any]
 
 _AUTOMATION = "Crash runs that gave no sign of life"
+_WEBHOOK = "qcrd-notify"
+# As JSON with all that must be escaped; what is absent is left out.
+_TEXT = (
+    '{"text": {{ [flow_run.name, flow_run.state.name, flow_run.state.message, flow_run|ui_url]'
+    '|select|join(" | ")|tojson }}}'
+)
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
@@ -58,8 +64,7 @@ class PrefectApi:
         Args:
             seconds: How long a run may be silent.
         """
-        named = {"automations": {"name": {"any_": [_AUTOMATION]}}}
-        if self._ask("POST", "/automations/filter", named):
+        if self._has_automation(_AUTOMATION):
             return
         ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled")]
         trigger = {
@@ -84,6 +89,37 @@ class PrefectApi:
             "actions": [action],
         }
         self._ask("POST", "/automations/", automation)
+
+    def notify(self, url: str) -> None:
+        """Post to an address when a run fails or crashes, and when a night is over.
+
+        One address at a time: a new one replaces it.
+
+        Args:
+            url: A webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat, one's own).
+        """
+        path = "/block_types/slug/webhook"
+        kind = self._ask("GET", path)["id"]
+        (schema, *_) = self._ask(
+            "POST", "/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}}
+        )
+        headers = {"Content-Type": "application/json"}
+        content = {"data": {"method": "POST", "url": url, "headers": headers}}
+        document = f"{path}/block_documents/name/{_WEBHOOK}"
+        if self._exists(document):
+            block = self._ask("GET", document)["id"]
+            self._ask("PATCH", f"/block_documents/{block}", content)
+        else:
+            new = {
+                **content,
+                "name": _WEBHOOK,
+                "block_type_id": kind,
+                "block_schema_id": schema["id"],
+            }
+            block = self._ask("POST", "/block_documents/", new)["id"]
+        for automation in _notifications(block):
+            if not self._has_automation(automation["name"]):
+                self._ask("POST", "/automations/", automation)
 
     def deployments(self) -> list[Json]:
         """All deployments, by name."""
@@ -115,10 +151,14 @@ class PrefectApi:
         state = {"type": "CRASHED", "name": "Crashed", "message": message}
         self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
+    def _has_automation(self, name: str) -> bool:
+        named = {"automations": {"name": {"any_": [name]}}}
+        return bool(self._ask("POST", "/automations/filter", named))
+
     def _exists(self, path: str) -> bool:
         return self._client.get(path).status_code == httpx.codes.OK
 
-    def _ask(self, method: str, path: str, content: Json) -> Any:
+    def _ask(self, method: str, path: str, content: Json | None = None) -> Any:
         try:
             answer = self._client.request(method, path, json=content)
             answer.raise_for_status()
@@ -131,4 +171,37 @@ class PrefectApi:
         except httpx.HTTPError as error:
             msg = f"The Prefect server must answer; got {error!r}. Look at `qcrd status`."
             raise LaunchError(msg) from error
-        return answer.json()
+        return answer.json() if answer.content else None
+
+
+def _notifications(block: str) -> list[Json]:
+    """Automations that post to a webhook block."""
+    wrong = {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]}
+    night = {
+        "expect": ["prefect.flow-run.Completed"],
+        "match_related": {
+            "prefect.resource.role": "deployment",
+            "prefect.resource.name": "redistill-nightly",
+        },
+    }
+    trigger = {
+        "type": "event",
+        "posture": "Reactive",
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "for_each": ["prefect.resource.id"],
+        "threshold": 1,
+        "within": 0,
+    }
+    action = {"type": "call-webhook", "block_document_id": block, "payload": _TEXT}
+    return [
+        {
+            "name": name,
+            "description": f"Posts to the block {_WEBHOOK}. Made by `qcrd up --notify`.",
+            "trigger": {**trigger, **expected},
+            "actions": [action],
+        }
+        for name, expected in (
+            ("Tell of runs that went wrong", wrong),
+            ("Tell what a night came to", night),
+        )
+    ]

@@ -10,6 +10,8 @@ Started again after a kill it continues; a night that was decided is not decided
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from flows.distill import run_stages
 from flows.logs import show_core_logs
@@ -19,7 +21,7 @@ from tasks.teacher import prepare_run
 
 
 @flow(name="redistill-nightly", flow_run_name="redistill {config.run.name}")
-def redistill_nightly(config: RunConfig, warm_start: bool = False) -> dict[str, Any]:
+def redistill_nightly(config: RunConfig, warm_start: bool = False) -> State[dict[str, Any]]:
     """Distil anew if there is something new to learn from, and promote a better student.
 
     Args:
@@ -27,12 +29,16 @@ def redistill_nightly(config: RunConfig, warm_start: bool = False) -> dict[str, 
         warm_start: Begin with the champion's weights and tokenizer instead of the settings' ones.
 
     Returns:
-        `action` (nothing new, promoted or kept), `version`, `reasons`.
+        `action` (nothing new, promoted or kept), `version`, `reasons`, in a state whose message
+        says the same: the run's page and notifications show it.
     """
     show_core_logs()
     night = look_for_news(config, warm_start=warm_start)
     if not night.is_new:
-        return {"action": "nothing new", "version": night.version, "reasons": [night.news]}
+        nothing = {"action": "nothing new", "version": night.version, "reasons": [night.news]}
+        return Completed(message=night.news, data=nothing)
     run_id = prepare_run(night.config)
     run_stages(night.config, run_id)
-    return decide(night, run_id)
+    result = decide(night, run_id)
+    reasons = " ".join(result["reasons"])
+    return Completed(message=f"{result['version']} {result['action']}. {reasons}", data=result)

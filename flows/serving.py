@@ -1,29 +1,33 @@
-"""The commands `qcrd up`, `qcrd down` and `qcrd status`: Prefect on one machine.
+"""The commands `qcrd up`, `down`, `status` and `deploy`: Prefect on one machine, or elsewhere.
 
     qcrd up        server, worker and the deployments of prefect.yaml; says where the UI is
+    qcrd deploy    the deployments alone, to a server elsewhere
     qcrd status    what runs, and what is scheduled next
     qcrd down      ends both, and every run with them
 
 For more than one machine, and for PostgreSQL, see docker-compose.yml.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from qcrd_core.errors import LaunchError
+from qcrd_core.errors import ConfigError, LaunchError
 
 _SHOWN_RUNS = 10
 
 
-def up(*, port: int = 4200) -> None:
+def up(*, port: int = 4200, notify: str | None = None) -> None:
     """Start Prefect's server and a worker here, and deploy what prefect.yaml names.
 
     Called again it starts what is missing and applies prefect.yaml anew. Stop it with `qcrd down`.
 
     Args:
         port: Port of the server on the loopback. A server that runs keeps its own.
+        notify: Webhook that is told of runs that went wrong and of what a night came to, as
+            `{"text": ...}`. It is kept until another one is given.
     """
     from flows.local_server import LocalServer
 
@@ -31,10 +35,12 @@ def up(*, port: int = 4200) -> None:
     with local.alone():
         _say("server", "starting" if not local.server.is_alive() else "runs already")
         local.start_server(port)
-        local.prepare()
-        _say("worker", "started" if local.start_worker() else "runs already")
         _say("deployments", "reading prefect.yaml")
         local.deploy()
+        if notify is not None:
+            local.api().notify(notify)
+            _say("notify", "runs that went wrong, and what a night came to")
+        _say("worker", "started" if local.start_worker() else "runs already")
     names = [item["name"] for item in local.api().deployments()]
     _say("", ", ".join(names))
     _say("home", f"{local.home} (database and logs)")
@@ -45,6 +51,32 @@ def up(*, port: int = 4200) -> None:
         f"PREFECT_API_URL={local.url}/api {shlex.quote(str(prefect))} deployment run "
         "distill/distill-quickstart --watch"
     )
+
+
+def deploy(*, notify: str | None = None) -> None:
+    """Deploy what prefect.yaml names to the server that PREFECT_API_URL names.
+
+    Makes the work pool, the queue that trains one run at a time, and the automation that crashes
+    runs without a sign of life, where they are absent.
+
+    Args:
+        notify: As with `qcrd up`.
+    """
+    from flows.local_server import deploy as deploy_to
+    from flows.prefect_api import PrefectApi
+
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        msg = (
+            "PREFECT_API_URL must name a server's API, for example http://server:4200/api; it is "
+            "not set. For a server on this machine use `qcrd up`."
+        )
+        raise ConfigError(msg)
+    api = PrefectApi(url)
+    deploy_to(api, dict(os.environ))
+    if notify is not None:
+        api.notify(notify)
+    print(", ".join(item["name"] for item in api.deployments()))
 
 
 def down() -> None:

@@ -3,9 +3,10 @@
 import json
 import sqlite3
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -28,11 +29,32 @@ class _NoEngine:
     url = ""
 
 
+class Webhook(ThreadingHTTPServer):
+    """Somebody who wants to be told; `texts` is what arrived."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Listener)
+        self.texts = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class _Listener(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["Content-Type"] == "application/json"
+        self.server.texts.append(body["text"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Stay silent."""
+
+
 class Up:
     """A started `qcrd up`."""
 
-    def __init__(self, home, said, llama):
-        self.home, self.said, self.llama = home, said, llama
+    def __init__(self, home, said, webhook):
+        self.home, self.said, self.webhook = home, said, webhook
         self.api = httpx.Client(
             base_url=f"{(home / 'url').read_text().strip()}/api", timeout=30, trust_env=False
         )
@@ -84,16 +106,20 @@ def up(tmp_path_factory):
         patch.setenv("QCRD_VLLM_PYTHON", str(launcher))
         patch.setenv("QCRD_STUB", "slow")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
-        with ThreadPoolExecutor(1) as meanwhile:
-            llama = meanwhile.submit(make_tiny_llama, home / "llama", max_length=1024)
-            done = qcrd("up", "--port", free_port())
+        webhook = Webhook()
+        thread = threading.Thread(target=webhook.serve_forever, daemon=True)
+        thread.start()
+        done = qcrd("up", "--port", free_port(), "--notify", webhook.url)
         try:
             assert done.returncode == 0, done.stderr
-            started = Up(home, done.stdout, llama.result())
+            started = Up(home, done.stdout, webhook)
             with started.api:
                 yield started
         finally:
             qcrd("down")
+            webhook.shutdown()
+            webhook.server_close()
+            thread.join()
 
 
 def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
@@ -113,7 +139,7 @@ def test_up_again_keeps_processes_and_the_schedule_as_it_was_switched(up):
 
     assert again.returncode == 0, again.stderr
     assert (up.pid("server"), up.pid("worker")) == before
-    assert len(up.api.post("/automations/filter", json={}).json()) == 1
+    assert len(up.api.post("/automations/filter", json={}).json()) == 3
     assert up.is_nightly_on()
 
 
@@ -167,11 +193,11 @@ def test_import_brings_rationales_in_and_shows_what_to_set(up, tmp_path):
     assert "teacher.model = {type: imported" in artifact["description"]
 
 
-def test_two_triggers_with_one_key_are_one_run_which_completes(up, tmp_path):
+def test_two_triggers_with_one_key_are_one_night_and_somebody_is_told(up, tmp_path):
     with taught_teacher() as engine:
         config = settings_for(tmp_path, engine, training={"num_rounds": 1})
         runs = [
-            up.trigger("distill/distill", {"config": config}, idempotency_key="night").json()
+            up.trigger(NIGHTLY, {"config": config}, idempotency_key="night").json()
             for _ in range(2)
         ]
         state = up.wait(runs[0]["id"], FINAL)
@@ -179,7 +205,25 @@ def test_two_triggers_with_one_key_are_one_run_which_completes(up, tmp_path):
     assert runs[0]["id"] == runs[1]["id"]
     assert state["type"] == "COMPLETED", state["message"]
     assert len(list((tmp_path / "store").glob("runs/*/report.html"))) == 1
-    assert up.api.get(f"/flow_runs/{runs[0]['id']}").json()["name"] == "distill tiny"
+    assert "promoted. There was no champion before." in state["message"]
+    _wait(lambda: up.webhook.texts, 30)
+    assert up.webhook.texts[-1].startswith(f"redistill tiny | Completed | {state['message'][:40]}")
+    assert up.webhook.texts[-1].endswith(f"/runs/flow-run/{runs[0]['id']}")
+
+
+def test_run_that_fails_is_told_in_its_own_words(up, tmp_path):
+    parameters = {
+        "file": str(tmp_path / "none.jsonl"),
+        "store": str(tmp_path / "store"),
+        "dataset": "word_problems",
+        "columns": {"question": "question", "rationales": "said"},
+    }
+
+    run = up.trigger("import-rationales/import-rationales", parameters).json()
+
+    assert up.wait(run["id"], FINAL)["type"] == "FAILED"
+    _wait(lambda: any(run["id"] in text for text in up.webhook.texts), 30)
+    assert f"{tmp_path / 'none.jsonl'} must be a readable file" in up.webhook.texts[-1]
 
 
 def test_schedule_gets_runs(up):
