@@ -1,5 +1,6 @@
 """prefect.yaml: what is deployed, and that presets are the files of configs/."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -81,3 +82,28 @@ def test_entrypoint_is_a_flow_and_the_form_says_what_it_is_for(deployment):
 
     assert getattr(module, function).name in deployment["entrypoint"].replace("_", "-")
     assert deployment["description"].strip().endswith(".")
+
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE))
+def test_compose_pins_images_and_holds_no_secret(name):
+    service = COMPOSE[name]
+
+    assert re.fullmatch(r"[\w./-]+:v?[\w.-]*\d[\w.-]*", service["image"])
+    assert "latest" not in service["image"]
+    secrets = {
+        key: value
+        for key, value in service.get("environment", {}).items()
+        if re.search("PASSWORD|KEY|SECRET|AUTH", key)
+    }
+    assert all(value.startswith("${") for value in secrets.values()), secrets
+
+
+def test_compose_workers_deploy_first_and_have_time_to_write_a_checkpoint():
+    workers = [COMPOSE["worker"], COMPOSE["worker-gpu"]]
+
+    assert all(one["init"] and one["stop_grace_period"] == "120s" for one in workers)
+    assert all("deploy" in one["depends_on"] for one in workers)
+    assert COMPOSE["deploy"]["command"] == ["qcrd", "deploy"]
