@@ -1,6 +1,7 @@
 """What a bench measured: one method, share of the data and seed a cell, and its test answers."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dataframely as dy
 import polars as pl
@@ -15,6 +16,29 @@ class BenchCells(Table):
 
     table_name: ClassVar[str] = "bench_cells"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "method": "qcrd",
+        "share": 0.5,
+        "seed": 1,
+        "status": "ok",
+        "error": None,
+        "run_id": "bench-qcrd-1c9e5ab0",
+        "settings": '{"loss": {"beta": 0.5}}',
+        "num_train": 360,
+        "num_steps": 1000,
+        "best_round": 1,
+        "validation_accuracy": [0.31, 0.44, 0.42],
+        "num_test": 200,
+        "num_correct": 91,
+        "active_hinge_share": 0.37,
+        "negatives_right_share": 0.12,
+        "auc_polarity": 0.81,
+        "auc_correct": 0.77,
+        "seconds": 312.5,
+        "num_teacher_tokens": 51234,
+        "num_student_tokens": 20480,
+        "peak_memory_bytes": 1610612736,
+    }
 
     method = dy.String(primary_key=True, min_length=1, description="Name of the method.")
     share = dy.Float64(
@@ -61,7 +85,12 @@ class BenchCells(Table):
     auc_correct = dy.Float64(
         nullable=True, min=0, max=1, description="Likewise right answers from wrong ones."
     )
-    seconds = dy.Float64(nullable=True, min=0, description="All stages of the student, seconds.")
+    seconds = dy.Float64(
+        nullable=True,
+        min=0,
+        description="Time of all stages of the student.",
+        metadata={"unit": "seconds"},
+    )
     num_teacher_tokens = dy.Int64(
         nullable=True, min=0, description="Tokens that the teacher sampled for the cell."
     )
@@ -96,6 +125,13 @@ class BenchAnswers(Table):
 
     table_name: ClassVar[str] = "bench_answers"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "method": "qcrd",
+        "share": 0.5,
+        "seed": 1,
+        "question_id": "test-0042",
+        "is_correct": True,
+    }
 
     method = dy.String(primary_key=True, min_length=1, description="Foreign key: bench_cells.")
     share = dy.Float64(

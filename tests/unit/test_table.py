@@ -8,7 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_schemas import Votes
-from data_schemas.table import METADATA_KEY, SchemaMismatchError, read_part, write_part
+from data_schemas.table import (
+    METADATA_KEY,
+    SchemaMismatchError,
+    layout_fingerprint,
+    read_part,
+    write_part,
+)
 
 ROW = {
     "question_id": "q",
@@ -91,5 +97,19 @@ def test_write_part_sorts_by_key_and_names_table_version_and_rows():
     write_part(_votes(2).reverse(), Votes, sink)
     arrow = pq.read_table(pa.BufferReader(sink.getvalue()))
     stored = json.loads(arrow.schema.metadata[METADATA_KEY])
-    assert stored == {"table": "votes", "version": 1, "num_rows": 2}
+    fingerprint = layout_fingerprint(Votes)
+    assert stored == {"table": "votes", "version": 1, "num_rows": 2, "fingerprint": fingerprint}
     assert arrow["question_id"].to_pylist() == ["q00", "q01"]
+
+
+def test_write_part_groups_rows_so_that_a_filter_on_the_key_reads_one_group():
+    sink = pa.BufferOutputStream()
+    ids = pl.select(question_id="q" + pl.int_range(70_000).cast(pl.String).str.zfill(6)).to_series()
+    write_part(_votes(1).drop("question_id").join(ids.to_frame(), how="cross"), Votes, sink)
+    metadata = pq.ParquetFile(pa.BufferReader(sink.getvalue())).metadata
+    ends = [
+        (column.statistics.min, column.statistics.max)
+        for column in (metadata.row_group(i).column(0) for i in range(metadata.num_row_groups))
+    ]
+    assert len(ends) == 3
+    assert sum(low <= "q040000" <= high for low, high in ends) == 1
