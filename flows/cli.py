@@ -6,6 +6,7 @@
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
     qcrd up, qcrd deploy, qcrd status, qcrd down
+    qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd doctor
 
 Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
@@ -24,6 +25,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from flows.models import janitor, models, promote, rollback
 from flows.serving import deploy, down, status, up
+from flows.inspecting import inspect
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
@@ -40,6 +42,7 @@ app = App(
 )
 for command in (models, promote, rollback, janitor, up, deploy, status, down):
     app.command(command)
+app.command(inspect)
 
 
 @app.command

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -63,6 +63,17 @@ class StoredFile:
     """UTC."""
 
 
+class PartInfo(NamedTuple):
+    """One Parquet file of the store."""
+
+    rel: str
+    """Path relative to the root."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """When it was last written, ns since 1970; 0 where the store does not say."""
+
+
 class Store:
     """Files and typed tables below one root.
 
@@ -80,10 +91,11 @@ class Store:
         Raises:
             StoreError: If the URL names no known kind of store, or holds credentials.
         """
-        self._fs, self._root = open_file_system(url)
-        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self.file_system, self._root = open_file_system(url)
+        self.is_local = isinstance(self.file_system, fs.LocalFileSystem)
         self._url = without_secrets(url).rstrip("/")
-        self._mirror = scratch.absolute() / "mirror" / content_hash(url)
+        self.scratch = scratch.absolute()
+        self._mirror = self.scratch / "mirror" / content_hash(url)
         self._has_root = False
 
     def __str__(self) -> str:
@@ -113,7 +125,7 @@ class Store:
             StoreError: If the store does not answer.
         """
         with self._explained(rel, "readable"):
-            return bool(self._fs.get_file_info(self._path(rel)).type != fs.FileType.NotFound)
+            return bool(self.file_system.get_file_info(self.path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
         """Names directly below a folder, temporaries left out, sorted.
@@ -128,9 +140,9 @@ class Store:
         Raises:
             StoreError: If the store does not answer.
         """
-        selector = fs.FileSelector(self._path(rel), allow_not_found=True)
+        selector = fs.FileSelector(self.path(rel), allow_not_found=True)
         with self._explained(rel, "readable"):
-            names = [info.base_name for info in self._fs.get_file_info(selector)]
+            names = [info.base_name for info in self.file_system.get_file_info(selector)]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
 
     def files(self, rel: str) -> tuple[StoredFile, ...]:
@@ -145,9 +157,9 @@ class Store:
         Raises:
             StoreError: If the store does not answer.
         """
-        selector = fs.FileSelector(self._path(rel), allow_not_found=True, recursive=True)
+        selector = fs.FileSelector(self.path(rel), allow_not_found=True, recursive=True)
         with self._explained(rel, "readable"):
-            found = [info for info in self._fs.get_file_info(selector) if info.is_file]
+            found = [info for info in self.file_system.get_file_info(selector) if info.is_file]
         return tuple(
             StoredFile(
                 path=info.path[len(self._root) :].lstrip("/"),
@@ -164,14 +176,14 @@ class Store:
             StoreError: If the store refuses.
         """
         with self._explained(rel, "deletable"):
-            info = self._fs.get_file_info(self._path(rel))
+            info = self.file_system.get_file_info(self.path(rel))
             if info.type == fs.FileType.Directory:
                 # First, so that a deletion cut short leaves no folder that looks whole.
                 if self.is_published(rel):
-                    self._fs.delete_file(f"{info.path}/{DONE}")
-                self._fs.delete_dir(info.path)
+                    self.file_system.delete_file(f"{info.path}/{DONE}")
+                self.file_system.delete_dir(info.path)
             elif info.type == fs.FileType.File:
-                self._fs.delete_file(info.path)
+                self.file_system.delete_file(info.path)
         if not self.is_local:
             shutil.rmtree(self.local(rel), ignore_errors=True)
 
@@ -195,7 +207,7 @@ class Store:
         """
         with (
             self._explained(rel, "readable"),
-            self._fs.open_input_stream(self._path(rel)) as stream,
+            self.file_system.open_input_stream(self.path(rel)) as stream,
         ):
             return bytes(stream.read())
 
@@ -253,7 +265,9 @@ class Store:
             DataError: If a part is damaged, foreign, or newer than this qcrd.
             StoreError: If the store does not answer.
         """
-        parts = [rel] if rel.endswith(".parquet") else list(self._parts(rel))
+        parts = [rel]
+        if not rel.endswith(".parquet"):
+            parts = [info.rel for info in self.part_infos(rel)]
         frames = [self._read_part(part, table) for part in parts]
         if not frames:
             return table.create_empty()
@@ -269,6 +283,34 @@ class Store:
                 )
             frame = unique
         return frame
+
+    def part_infos(self, rel: str) -> tuple[PartInfo, ...]:
+        """List the parts below a folder, sorted by path.
+
+        Args:
+            rel: A folder, an absent one has none; or one part.
+
+        Returns:
+            Each part's path, size and time.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        path = self.path(rel)
+        asked = (
+            [path]
+            if rel.endswith(".parquet")
+            else fs.FileSelector(path, allow_not_found=True, recursive=True)
+        )
+        with self._explained(rel, "readable"):
+            found = self.file_system.get_file_info(asked)
+        return tuple(
+            PartInfo(info.path[len(self._root) :].lstrip("/"), info.size, info.mtime_ns or 0)
+            for info in sorted(found, key=lambda item: str(item.path))
+            if info.is_file
+            and info.base_name.endswith(".parquet")
+            and not info.base_name.startswith(_TEMPORARY)
+        )
 
     def publish_folder(self, source: Path, rel: str) -> None:
         """Make a finished local folder visible, whole, under `rel`.
@@ -291,9 +333,9 @@ class Store:
             fsync_tree(source)
             self.delete(rel)
             if not self.is_local:
-                self._make_folder(self._path(rel))
+                self._make_folder(self.path(rel))
                 for name in hashes:
-                    upload(source / name, self._fs, self._path(f"{rel}/{name}"))
+                    upload(source / name, self.file_system, self.path(f"{rel}/{name}"))
                 self.write_bytes(f"{rel}/{DONE}", (source / DONE).read_bytes())
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
@@ -333,15 +375,6 @@ class Store:
                 self._fill(target, rel, hashes)
         return target
 
-    def _parts(self, rel: str) -> Iterator[str]:
-        selector = fs.FileSelector(self._path(rel), allow_not_found=True, recursive=True)
-        with self._explained(rel, "readable"):
-            found = self._fs.get_file_info(selector)
-        for info in sorted(found, key=lambda item: item.path):
-            name = info.base_name
-            if info.is_file and name.endswith(".parquet") and not name.startswith(_TEMPORARY):
-                yield info.path[len(self._root) :].lstrip("/")
-
     def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
         # All of it first: a network that fails must not read as a damaged part.
         content = self.read_bytes(rel)
@@ -351,13 +384,13 @@ class Store:
             raise DataError(str(error)) from error
 
     def _write(self, rel: str, content: bytes | pa.Buffer) -> None:
-        path = self._path(rel)
+        path = self.path(rel)
         folder, _, name = path.rpartition("/")
         target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
         try:
             with self._explained(rel, "writable"):
                 self._make_folder(folder)
-                with self._fs.open_output_stream(target) as sink:
+                with self.file_system.open_output_stream(target) as sink:
                     sink.write(content)
                 if self.is_local:
                     fsync_path(Path(target))
@@ -375,9 +408,9 @@ class Store:
         Objects need no folders, and pyarrow would put an empty object for each one, every time.
         """
         if self.is_local:
-            self._fs.create_dir(folder, recursive=True)
+            self.file_system.create_dir(folder, recursive=True)
         elif not self._has_root:
-            self._fs.create_dir(self._root, recursive=True)
+            self.file_system.create_dir(self._root, recursive=True)
             self._has_root = True
 
     def _fill(self, target: Path, rel: str, hashes: dict[str, str]) -> None:
@@ -385,7 +418,7 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, digest in hashes.items():
-            download(self._fs, self._path(f"{rel}/{name}"), temporary / name)
+            download(self.file_system, self.path(f"{rel}/{name}"), temporary / name)
             if file_hash(temporary / name) != digest:
                 msg = (
                     f"{self._shown(rel)}/{name} must hold what its {DONE} file names; got other "
@@ -405,7 +438,8 @@ class Store:
             msg = f"{self._shown(rel)} must be {rule}; got {describe(error)}.{remedy}"
             raise StoreError(msg) from error
 
-    def _path(self, rel: str) -> str:
+    def path(self, rel: str) -> str:
+        """Name a path as the store's file system does."""
         return f"{self._root}/{rel}" if rel else self._root
 
     def _shown(self, rel: str) -> str:

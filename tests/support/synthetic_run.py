@@ -7,13 +7,19 @@ from dataclasses import dataclass
 import polars as pl
 import yaml
 
-from data_schemas import Metrics, Predictions, Questions, Scores, Votes
+from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
+from qcrd_core.datasets.spec import load_spec
+from qcrd_core.ids import fingerprint
 from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.store import Store, part_name
+from qcrd_core.teacher.generation import FILE, generation_folder
+from qcrd_core.teacher.plan import prompt_hashes
 from qcrd_core.vote import vote, vote_summary
 from tests.support.tables import make_questions, make_rationales
 
 RUN_ID = "synthetic-0123456789ab"
+IDENTITY = {"schema_version": Rationales.version, "model": {"name": "stub"}}
+GENERATION = fingerprint(IDENTITY)
 TEMPLATES = ("get_more", "give_away", "boxes", "share", "three_days", "boxes_then_eaten")
 
 HOSTILE = (
@@ -44,7 +50,7 @@ class Shape:
 
 
 def write_synthetic_run(store: Store, shape: Shape | None = None) -> str:
-    """Write every file a report reads.
+    """Write every table of a run and its teacher's samples, in parts of 16 questions.
 
     Returns:
         The run_id.
@@ -53,12 +59,18 @@ def write_synthetic_run(store: Store, shape: Shape | None = None) -> str:
     generator = random.Random(7)
     paths = RunPaths(RUN_ID)
     questions = _questions(shape)
-    rationales = _rationales(shape, generator)
+    rationales = _with_lineage(_rationales(shape, generator), questions)
     votes = vote(rationales, questions.filter(pl.col("split") == "train"), "abstain")
     numbers = vote_summary(votes, rationales, questions.filter(pl.col("split") == "train"))
     store.write_table(paths.questions, questions, Questions)
     store.write_bytes(paths.config, yaml.safe_dump(CONFIG, sort_keys=False).encode())
     store.write_json(paths.environment, _environment())
+    store.write_json(paths.dataset, load_spec("word_problems").model_dump(mode="json"))
+    _write_samples(store, rationales)
+    for round_ in range(1, shape.num_rounds):
+        rows = _student_rows(shape, round_)
+        part = part_name(rows.select("question_id"))
+        store.write_table(f"{paths.negatives(round_)}/{part}", rows, Rationales)
     store.write_table(paths.votes, votes, Votes)
     for stage, round_, rows in _metrics(shape, generator, numbers):
         store.write_table(paths.metrics_part(stage, round_), rows, Metrics)
@@ -103,6 +115,43 @@ def _rationales(shape: Shape, generator: random.Random) -> pl.DataFrame:
                 }
             )
     return make_rationales(rows)
+
+
+def _with_lineage(rationales: pl.DataFrame, questions: pl.DataFrame) -> pl.DataFrame:
+    asked = questions.select("question_id").with_columns(prompt_hashes(questions))
+    return (
+        rationales.drop("prompt_hash")
+        .join(asked, on="question_id", how="left")
+        .with_columns(generation=pl.lit(GENERATION))
+        .select(Rationales.column_names())
+    )
+
+
+def _write_samples(store: Store, rationales: pl.DataFrame) -> None:
+    folder = generation_folder("word_problems", IDENTITY)
+    store.write_json(f"{folder}/{FILE}", IDENTITY)
+    for rows in rationales.iter_slices(16 * 5):
+        name = part_name(rows.select("question_id", "sample_idx", "prompt_hash"))
+        store.write_table(f"{folder}/{name}", rows, Rationales)
+
+
+def _student_rows(shape: Shape, round_: int) -> pl.DataFrame:
+    rows = [
+        {
+            "question_id": f"q{index:04d}",
+            "sample_idx": 0,
+            "answer": str(index),
+            "rationale": f"Tom had {index} and 3 gave away.",
+        }
+        for index in range(shape.num_train)
+    ]
+    lineage = {
+        "source": pl.lit("student"),
+        "round": pl.lit(round_, pl.Int32),
+        "model": pl.lit(f"checkpoints/round={round_ - 1:03d}/student"),
+        "generation": pl.lit(f"student{round_:05d}"),
+    }
+    return Rationales.validate(make_rationales(rows).with_columns(**lineage), cast=True)
 
 
 def _scores(
@@ -212,6 +261,7 @@ def _discriminator(shape: Shape, round_: int) -> dict[str, float | None]:
 def _environment() -> dict[str, object]:
     return {
         "dataset": "word_problems",
+        "generation": GENERATION,
         "first_prompt": [
             {"role": "user", "content": "Solve the problem step by step.\nTom had 2 apples <b>."},
             {"role": "assistant", "content": "2 + 3 = 5. The answer is 5."},

@@ -1,0 +1,120 @@
+"""Rationales written for other tools: JSON lines, CSV, Parquet, or a Hugging Face data set folder.
+
+The rows are streamed: a million need no more memory than a thousand.
+"""
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.inspect.find import matching
+from qcrd_core.inspect.view import ROW_COLUMNS, View
+
+_SPLITS = ("train", "validation", "test")
+_CARD = """\
+---
+pretty_name: {name}
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+
+# Rationales of {name}
+
+{num_rows} rationales, exported by qcrd. One row a rationale, failures included (`status`).
+
+{where}| column | type |
+|---|---|
+{columns}
+
+Load it with `datasets.load_dataset("{folder}")`.
+"""
+
+
+def export_rows(view: View, target: Path, where: str | None) -> int:
+    """Write a view's rows.
+
+    Args:
+        view: A store or a run.
+        target: .jsonl, .csv, .parquet, or a folder that does not exist yet: a Hugging Face data
+            set with a file a split and a card.
+        where: SQL expression over ROW_COLUMNS; None takes all.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        ConfigError: If the expression is none, or the target exists or has another ending.
+        DataError: If a part is damaged.
+    """
+    if target.exists():
+        msg = f"--export must name a new place; {target} is there. Delete it or name another."
+        raise ConfigError(msg)
+    lazy = matching(view, where, ROW_COLUMNS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"_tmp-{target.name}")
+    try:
+        if target.suffix:
+            num_rows = _write_file(lazy, temporary, target.suffix)
+        else:
+            num_rows = _write_folder(lazy, temporary, view, (target.name, where))
+        temporary.rename(target)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        msg = f"{target} must be writable and {view.name} whole; got {str(error).splitlines()[0]}."
+        raise DataError(msg) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+    return num_rows
+
+
+def _write_file(lazy: pl.LazyFrame, path: Path, ending: str) -> int:
+    if ending == ".jsonl":
+        lazy.sink_ndjson(path)
+        return _count(pl.scan_ndjson(path, infer_schema_length=1).select(pl.len()))
+    if ending == ".csv":
+        lazy.sink_csv(path)
+        return _count(pl.scan_csv(path, infer_schema=False).select(pl.len()))
+    if ending == ".parquet":
+        lazy.sink_parquet(path)
+        return _count(pl.scan_parquet(path).select(pl.len()))
+    msg = f"--export must end in .jsonl, .csv or .parquet, or be a folder; got {ending}."
+    raise ConfigError(msg)
+
+
+def _write_folder(lazy: pl.LazyFrame, path: Path, view: View, about: tuple[str, str | None]) -> int:
+    name, where = about
+    (path / "data").mkdir(parents=True)
+    counts = {}
+    for split in _SPLITS:
+        file = path / "data" / f"{split}-00000-of-00001.parquet"
+        lazy.filter(pl.col("split") == split).sink_parquet(file)
+        counts[split] = _count(pl.scan_parquet(file).select(pl.len()))
+        if not counts[split]:
+            file.unlink()
+    if not sum(counts.values()):
+        msg = f"--export must have rows to write; none of {view.name} satisfies {where!r}."
+        raise ConfigError(msg)
+    files = [
+        f"  - split: {split}\n    path: data/{split}-*.parquet" for split in counts if counts[split]
+    ]
+    schema = lazy.collect_schema()
+    card = _CARD.format(
+        name=view.name.rpartition("/")[2],
+        folder=name,
+        files="\n".join(files),
+        num_rows=f"{sum(counts.values()):,}",
+        where="" if where is None else f"Only rows where `{where}`.\n\n",
+        columns="\n".join(f"| `{column}` | {kind} |" for column, kind in schema.items()),
+    )
+    (path / "README.md").write_text(card, encoding="utf-8")
+    return sum(counts.values())
+
+
+def _count(lazy: pl.LazyFrame) -> int:
+    return int(lazy.collect().item())

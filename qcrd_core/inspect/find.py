@@ -1,0 +1,121 @@
+"""Rationales that satisfy a SQL expression."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.inspect.parts import collect
+from qcrd_core.inspect.view import ROW_COLUMNS, View
+
+ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One page of rows."""
+
+    num_rows: int
+    """Rows that satisfy the expression, on all pages."""
+    rows: pl.DataFrame
+    """Columns ROW_COLUMNS, sorted by question, source, round and sample."""
+
+
+def condition(text: str) -> pl.Expr:
+    """Read a SQL expression over ROW_COLUMNS.
+
+    Args:
+        text: For example `agreement < 0.5 AND is_correct`.
+
+    Returns:
+        The expression.
+
+    Raises:
+        ConfigError: If it is none, or names an unknown column.
+    """
+    try:
+        expression = pl.sql_expr(text)
+        names = expression.meta.root_names()
+    except pl.exceptions.PolarsError as error:
+        raise _refused(text, str(error)) from error
+    unknown = sorted(set(names) - set(ROW_COLUMNS))
+    if unknown:
+        raise _refused(text, f"no column {unknown[0]}; there are {', '.join(ROW_COLUMNS)}")
+    return expression
+
+
+def find_rows(view: View, where: str | None, *, limit: int, offset: int = 0) -> Found:
+    """Find rationales.
+
+    Args:
+        view: A store or a run.
+        where: SQL expression over ROW_COLUMNS; None takes all.
+        limit: Most rows to return.
+        offset: Rows to leave out before them.
+
+    Returns:
+        The rows, and how many there are in all.
+
+    Raises:
+        ConfigError: If the expression is none, is no condition, or names an unknown column.
+        DataError: If a part is damaged.
+    """
+    keys = collect_matching(view, where, ROW_KEY)
+    page = keys.sort(ROW_KEY).slice(offset, limit)
+    ids = page["question_id"].unique().to_list()
+    rows = view.rows(question_ids=ids).join(page.lazy(), on=ROW_KEY, how="semi", nulls_equal=True)
+    return Found(keys.height, collect(rows.sort(ROW_KEY), view.name))
+
+
+def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Collect what `matching` finds.
+
+    Raises:
+        ConfigError: If the expression is no condition, or fails on a value, as a cast may.
+        DataError: If a part is damaged.
+    """
+    lazy = matching(view, where, columns)
+    try:
+        return collect(lazy, view.name)
+    except DataError as error:
+        if where is not None and isinstance(error.__cause__, pl.exceptions.InvalidOperationError):
+            raise _refused(where, str(error.__cause__)) from error
+        raise
+
+
+def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.LazyFrame:
+    """Columns of all rows that satisfy an expression, lazily.
+
+    Args:
+        view: A store or a run.
+        where: SQL expression over ROW_COLUMNS; None takes all.
+        columns: Which of ROW_COLUMNS.
+
+    Returns:
+        The rows.
+
+    Raises:
+        ConfigError: If the expression is none, is no condition, or names an unknown column.
+    """
+    if where is None:
+        return view.rows(columns)
+    expression = condition(where)
+    lazy = view.rows({*columns, *expression.meta.root_names()})
+    # An empty frame of these columns shows a wrong type before a million rows are read.
+    empty = pl.DataFrame(schema=lazy.collect_schema()).lazy()
+    try:
+        kind = empty.select(expression.alias("condition")).collect_schema()["condition"]
+        empty.filter(expression).collect()
+    except pl.exceptions.PolarsError as error:
+        raise _refused(where, str(error)) from error
+    if kind != pl.Boolean:
+        raise _refused(where, f"a value of type {kind}, not true or false")
+    return lazy.filter(expression).select(pl.col(name) for name in ROW_COLUMNS if name in columns)
+
+
+def _refused(text: str, reason: str) -> ConfigError:
+    detail = " ".join(reason.splitlines()[0].split()).rstrip(".") if reason else "no reason"
+    return ConfigError(
+        f"--where must be a SQL condition over a row's columns; got {text!r}: {detail}. For "
+        'example "agreement < 0.5 AND is_correct".'
+    )

@@ -1,0 +1,87 @@
+"""Everything that is known of one question, over all rounds and runs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from qcrd_core.datasets.prompts import render_messages, render_text
+from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.errors import DataError
+from qcrd_core.inspect.parts import collect
+from qcrd_core.inspect.view import View
+from qcrd_core.teacher.plan import prompt_hashes
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionRecord:
+    """One question."""
+
+    question: dict[str, Any]
+    """Row of table `questions`."""
+    vote: dict[str, Any] | None
+    """Row of table `votes`."""
+    rows: pl.DataFrame
+    """Its rationales, columns ROW_COLUMNS and has_other_text: asked with another text."""
+    scores: pl.DataFrame
+    """Rows of table `scores`, all rounds."""
+    predictions: pl.DataFrame
+    """Rows of table `predictions`, all rounds."""
+    prompt: str | list[dict[str, str]] | None
+    """What the teacher was asked, as rendered; None without a run, or for imported rationales."""
+    generations: dict[str, dict[str, Any]]
+    """generation.json by fingerprint."""
+
+
+def read_question(view: View, question_id: str) -> QuestionRecord:
+    """Collect what a store or run knows of a question.
+
+    Args:
+        view: The store or run.
+        question_id: The question.
+
+    Returns:
+        The record.
+
+    Raises:
+        DataError: If there is no such question, or a part is damaged.
+    """
+    is_it = pl.col("question_id") == question_id
+    questions = collect(view.questions().filter(is_it), view.name)
+    if questions.is_empty():
+        msg = f"The question must be in {view.name}; got {question_id!r}. `--where` finds ids."
+        raise DataError(msg)
+    rows = collect(view.rows(question_ids=[question_id]), view.name)
+    asked = prompt_hashes(questions)[0]
+    other = (pl.col("prompt_hash") != asked).fill_null(value=False)
+    order = [pl.col("source") == "student", *("round", "generation", "sample_idx")]
+    rows = rows.with_columns(has_other_text=other).sort(order)
+    votes = collect(view.votes().filter(is_it), view.name)
+    scores = collect(view.scores().filter(is_it), view.name)
+    predictions = collect(view.predictions().filter(is_it), view.name)
+    return QuestionRecord(
+        question=questions.row(0, named=True),
+        vote=votes.row(0, named=True) if votes.height else None,
+        rows=rows,
+        scores=scores.sort("source", "sample_idx", "round"),
+        predictions=predictions.sort("round"),
+        prompt=_prompt(view, questions["question"][0]),
+        generations=_generations(view),
+    )
+
+
+def _prompt(view: View, question: str) -> str | list[dict[str, str]] | None:
+    if view.run_id is None or view.environment.get("first_prompt") is None:
+        return None
+    spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
+    is_chat = view.settings["teacher"].get("api", "chat") == "chat"
+    return render_messages(spec, question) if is_chat else render_text(spec, question)
+
+
+def _generations(view: View) -> dict[str, dict[str, Any]]:
+    found = {}
+    for generation in view.generations:
+        path = f"{generation.folder}/generation.json"
+        if view.store.exists(path):
+            found[generation.fingerprint] = view.store.read_json(path)
+    return found

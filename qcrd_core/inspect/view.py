@@ -1,0 +1,276 @@
+"""One store, or one run of it, as lazy tables.
+
+`View.rows` is the table to filter and to export: every rationale with its question, the vote, and
+what the discriminator and the loss made of it. Only the tables are joined whose columns are named.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
+from qcrd_core.errors import StoreError
+from qcrd_core.inspect.parts import Folder, open_folder
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+
+_KEY = ("generation", "question_id", "sample_idx")
+_QUESTION = ("split", "question", "gold_answer", "template")
+_VOTE = ("majority_answer", "agreement", "margin", "is_tie", "abstained")
+_SCORE = ("polarity", "quality_score", "rationale_weight")
+_CURATION = ("mark", "comment")
+ROW_COLUMNS = (
+    *Rationales.column_names(), *_QUESTION, "is_correct", *_VOTE, "in_majority", *_SCORE,
+    *_CURATION,
+)  # fmt: skip
+"""Columns of `View.rows`. Those of vote and scores are null where no run is looked at."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Samples that were asked for in one way, or one import."""
+
+    dataset: str
+    fingerprint: str
+    folder: str
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A store, or one run of it."""
+
+    store: Store
+    run_id: str | None
+
+    @property
+    def name(self) -> str:
+        """The run's name, or the store's URL."""
+        return self.run_id or str(self.store)
+
+    @cached_property
+    def paths(self) -> RunPaths:
+        """Paths of the run."""
+        if self.run_id is None:
+            msg = f"A run must be named; got the store {self.store}. Its runs: {self._run_names()}."
+            raise StoreError(msg)
+        return RunPaths(self.run_id)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Configuration of the run as it stands in the store.
+
+        Not validated: runs of other versions of qcrd are to be seen too.
+        """
+        path = self.paths.config
+        try:
+            content = yaml.safe_load(self.store.read_bytes(path))
+            return {**content, "teacher": {"model": {}, **content["teacher"]}}
+        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+            msg = f"{self.store}/{path} must be a run's YAML; got {error!r}. Run again."
+            raise StoreError(msg) from error
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What the run recorded of itself; empty before it began."""
+        path = self.paths.environment
+        return self.store.read_json(path) if self.store.exists(path) else {}
+
+    @cached_property
+    def run_ids(self) -> list[str]:
+        """Runs of the store, by name."""
+        names = self.store.list("runs")
+        return [name for name in names if self.store.exists(RunPaths(name).config)]
+
+    @cached_property
+    def generations(self) -> list[Generation]:
+        """Generations of the run (one), or of the store."""
+        if self.run_id is not None:
+            dataset, generation = self.environment.get("dataset"), self._generation()
+            if dataset is None or generation is None:
+                return []
+            return [_generation(dataset, generation)]
+        return [
+            _generation(dataset, name.removeprefix("generation="))
+            for dataset in self.store.list("datasets")
+            for name in self.store.list(f"datasets/{dataset}/rationales")
+            if name.startswith("generation=")
+        ]
+
+    def generation_folder(self, generation: Generation) -> Folder:
+        """Parts of one generation."""
+        return self._folder(generation.folder, Rationales)
+
+    def questions(self) -> pl.LazyFrame:
+        """Table `questions`: the run's, or all of the store's, each id once."""
+        if self.run_id is not None:
+            return self._scan(self.paths.questions, Questions)
+        imported = [f"datasets/{name}/questions" for name in self.store.list("datasets")]
+        places = [*(RunPaths(name).questions for name in self.run_ids), *imported]
+        if not places:
+            return Questions.create_empty().lazy()
+        frames = [self._scan(place, Questions) for place in places]
+        return pl.concat(frames).unique("question_id", keep="first", maintain_order=True)
+
+    def votes(self) -> pl.LazyFrame:
+        """Table `votes` of the run; empty without a run."""
+        return self._run_table("votes", Votes)
+
+    def scores(self) -> pl.LazyFrame:
+        """Table `scores` of the run, all rounds; empty without a run."""
+        return self._run_table("scores", Scores)
+
+    def predictions(self) -> pl.LazyFrame:
+        """Table `predictions` of the run, all splits and rounds; empty without a run."""
+        return self._run_table("predictions", Predictions)
+
+    def metrics(self) -> pl.DataFrame:
+        """Table `metrics` of the run."""
+        return self.store.read_table(self.paths.metrics, Metrics)
+
+    def curation(self) -> pl.LazyFrame:
+        """Table `curation`: of the run's data set, or of all of the store's."""
+        names = self.store.list("datasets")
+        if self.run_id is not None:
+            names = [name for name in names if name == self.environment.get("dataset")]
+        frames = [self._scan(f"datasets/{name}/curation", Curation) for name in names]
+        return pl.concat(frames) if frames else Curation.create_empty().lazy()
+
+    def rationales(self, question_ids: list[str] | None = None) -> pl.LazyFrame:
+        """Table `rationales`: the teacher's or imported ones, then the students'.
+
+        Args:
+            question_ids: Only these questions, found without opening every part.
+
+        Returns:
+            Of a run, the first K samples of its training questions and its own negatives. Rows that
+            were asked with an older text of their question are among them (`prompt_hash` differs).
+        """
+        frames = [self.generation_folder(each).scan(question_ids) for each in self.generations]
+        teacher = pl.concat(frames) if frames else Rationales.create_empty().lazy()
+        if self.run_id is not None:
+            train = self.questions().filter(pl.col("split") == "train")
+            teacher = teacher.join(train.select("question_id"), on="question_id", how="semi")
+            if "num_samples" in self.settings["teacher"]:
+                teacher = teacher.filter(
+                    pl.col("sample_idx") < self.settings["teacher"]["num_samples"]
+                )
+        return pl.concat([teacher, self.students(question_ids)])
+
+    def students(self, question_ids: list[str] | None = None) -> pl.LazyFrame:
+        """Table `rationales`, the students' negatives of the run, or of all runs."""
+        names = self.run_ids if self.run_id is None else [self.run_id]
+        folders = [self._folder(f"{RunPaths(name).root}/negatives", Rationales) for name in names]
+        frames = [folder.scan(question_ids) for folder in folders]
+        return pl.concat(frames) if frames else Rationales.create_empty().lazy()
+
+    def rows(
+        self, columns: Collection[str] = ROW_COLUMNS, question_ids: list[str] | None = None
+    ) -> pl.LazyFrame:
+        """Rationales with what is known of them: see ROW_COLUMNS.
+
+        Args:
+            columns: Those that are wanted, in the order of ROW_COLUMNS.
+            question_ids: Only these questions.
+
+        Returns:
+            One row a rationale; source, status and the like are plain text.
+        """
+        wanted = [name for name in ROW_COLUMNS if name in columns]
+        rows = self.rationales(question_ids)
+        needs = {*wanted, *(["gold_answer"] if "is_correct" in wanted else [])}
+        needs |= {"majority_answer"} if "in_majority" in wanted else set()
+        if needs & set(_QUESTION):
+            of_question = self.questions().select("question_id", *_QUESTION)
+            rows = rows.join(of_question, on="question_id", how="left")
+        if needs & set(_VOTE):
+            of_vote = self.votes().select("question_id", *_VOTE)
+            rows = rows.join(of_vote, on="question_id", how="left")
+        if needs & set(_SCORE):
+            rows = self._with_scores(rows)
+        if needs & set(_CURATION):
+            of_curation = self.curation().select(*_KEY, *_CURATION)
+            rows = rows.join(of_curation, on=_KEY, how="left")
+        answer = pl.col("answer")
+        has_gold, has_vote = (pl.col(n).is_not_null() for n in ("gold_answer", "majority_answer"))
+        derived = {
+            "is_correct": pl.when(has_gold).then(answer.eq_missing(pl.col("gold_answer"))),
+            "in_majority": pl.when(has_vote).then(answer.eq_missing(pl.col("majority_answer"))),
+        }
+        rows = rows.with_columns(**{name: derived[name] for name in wanted if name in derived})
+        return rows.select(wanted).with_columns(pl.col(pl.Enum).cast(pl.String))
+
+    def _with_scores(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Scores of the last round; for a student's rationale, of the round that trains on it."""
+        scores = self.scores().select("round", "question_id", "source", "sample_idx", *_SCORE)
+        is_student = pl.col("source") == "student"
+        scores = scores.filter(is_student | (pl.col("round") == pl.col("round").max()))
+        scores = scores.with_columns(round=pl.when(is_student).then("round"))
+        return rows.join(
+            scores,
+            on=["question_id", "source", "sample_idx", "round"],
+            how="left",
+            nulls_equal=True,
+        )
+
+    def _run_table(self, name: str, table: type[Table]) -> pl.LazyFrame:
+        if self.run_id is None:
+            return table.create_empty().lazy()
+        place = self.paths.votes if name == "votes" else f"{self.paths.root}/{name}"
+        return self._scan(place, table)
+
+    def _scan(self, rel: str, table: type[Table]) -> pl.LazyFrame:
+        return self._folder(rel, table).scan()
+
+    def _folder(self, rel: str, table: type[Table]) -> Folder:
+        return open_folder(self.store, rel, table)
+
+    def _generation(self) -> str | None:
+        imported = self.settings["teacher"]["model"].get("generation")
+        generation: str | None = imported or self.environment.get("generation")
+        return generation
+
+    def _run_names(self) -> str:
+        return ", ".join(self.run_ids) or "none"
+
+
+def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
+    """Open a store or one of its runs.
+
+    Args:
+        target: Folder or URL of a store, or of a run below it: `<store>/runs/<run id>`.
+        scratch: Where indexes of parts are kept.
+
+    Returns:
+        The view.
+
+    Raises:
+        StoreError: If there is no store, or no such run.
+    """
+    place, mark, options = target.partition("?")
+    text = place.rstrip("/")
+    root, separator, run_id = text.rpartition("/runs/")
+    if separator and run_id and "/" not in run_id:
+        view = View(Store(root + mark + options, scratch), run_id)
+        if not view.store.exists(view.paths.config):
+            known = ", ".join(view.run_ids) or "none"
+            msg = f"The run must be in {view.store}; got {run_id!r}. Runs that are there: {known}."
+            raise StoreError(msg)
+        return view
+    view = View(Store(text + mark + options, scratch), None)
+    if not (view.store.exists("datasets") or view.store.exists("runs")):
+        msg = (
+            f"{text} must be a store of qcrd or a run in one; it has neither datasets/ nor runs/. "
+            "Name the folder that `run.store` names, or <store>/runs/<run id>."
+        )
+        raise StoreError(msg)
+    return view
+
+
+def _generation(dataset: str, fingerprint: str) -> Generation:
+    folder = f"datasets/{dataset}/rationales/generation={fingerprint}"
+    return Generation(dataset, fingerprint, folder)
