@@ -9,7 +9,7 @@ qcrd inspect .qcrd/quickstart --diff RUN_A RUN_B       what changed between two 
 import shlex
 from pathlib import Path
 
-from qcrd_core.errors import ConfigError
+from qcrd_core.errors import ConfigError, DataError
 
 
 def inspect(
@@ -60,3 +60,56 @@ def inspect(
             print("\nRuns: " + (", ".join(view.run_ids) or "none"))
             for run_id in view.run_ids[-1:]:
                 print("qcrd inspect " + shlex.quote(f"{root}/runs/{run_id}"))
+
+
+def validate(store: str, *, repair: bool = False) -> None:
+    """Check a whole store: schema, keys, orphans, hashes, parts against their generation.
+
+    Ends with 1 where something is found that was not repaired.
+
+    Args:
+        store: Folder or URL of the store.
+        repair: Delete temporaries that killed processes left, and move damaged parts of generations
+            to `quarantine/`: the next run makes their rows again.
+    """
+    from qcrd_core.inspect import validate as checks
+    from qcrd_core.inspect.view import open_view
+    from qcrd_core.report.text import visible
+
+    opened = open_view(store).store
+    report = checks.validate_store(opened)
+    print(f"  parts        {report.num_parts:,} with {report.num_rows:,} rows")
+    print(f"  files hashed {report.num_hashed:,}")
+    repaired = checks.repair(opened, report.findings) if repair else []
+    for finding in report.findings:
+        done = f" ({finding.repair}d)" if finding in repaired else ""
+        print(visible(f"{finding.path} {finding.problem}{done}."))
+    left = [finding for finding in report.findings if finding not in repaired]
+    if not left:
+        print(
+            "\nEverything is as it should be." if not repaired else "\nThe rest is as it should be."
+        )
+        return
+    if not repair and any(finding.repair for finding in left):
+        print(f"\nqcrd validate {shlex.quote(store)} --repair")
+    msg = f"A store must have no findings; got {len(left)} ({store}). They stand above."
+    raise DataError(msg)
+
+
+def compact(store: str) -> None:
+    """Join the small parts of a store's generations into large ones; no run may be at work.
+
+    Args:
+        store: Folder or URL of the store.
+    """
+    from qcrd_core.inspect.compact import compact as join_parts
+    from qcrd_core.inspect.view import open_view
+    from qcrd_core.progress import progress
+
+    view = open_view(store)
+    total = sum(view.generation_folder(each).num_rows for each in view.generations)
+    with progress("Compact", total, "rows") as bar:
+        done = join_parts(view, bar)
+    print(f"  parts       {done.num_before:,}, now {done.num_after:,}")
+    print(f"  rows twice  {done.num_twice:,}, now once")
+    print(f"\nqcrd inspect {shlex.quote(store)}")

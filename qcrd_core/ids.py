@@ -55,6 +55,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def bytes_hash(content: bytes) -> str:
+    """Hash bytes as `file_hash` hashes a file that holds them."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def derive_seed(*parts: object) -> int:
     """Derive an independent seed, for example of (run seed, question_id, sample_idx).
 

@@ -1,0 +1,262 @@
+"""Check a whole store: schema, keys, orphans, hashes, and parts against their generation.
+
+    report = validate_store(store)
+    repair(store, report.findings)
+
+Repair does what loses nothing: it deletes temporaries that no process has touched for an hour, and
+moves damaged parts of generations to `quarantine/`; the next run samples what is missing then, or
+the next import brings it. Everything else is for a person to decide.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+import yaml
+from pyarrow import fs
+
+from data_schemas import (
+    Curation,
+    Metrics,
+    Predictions,
+    Questions,
+    Rationales,
+    Scores,
+    Table,
+    Votes,
+)
+from qcrd_core.errors import QcrdError
+from qcrd_core.ids import bytes_hash, fingerprint
+from qcrd_core.inspect.view import Generation, View
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import DONE, Store, part_name
+
+_QUARANTINE = "quarantine"
+_KEYS = ("question_id", "sample_idx", "prompt_hash")
+_RESTING_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    path: str
+    problem: str
+    repair: Literal["delete", "quarantine"] | None = None
+    """What `repair` does about it."""
+
+
+@dataclass
+class StoreReport:
+    """What was looked at, and what was found."""
+
+    num_parts: int = 0
+    num_rows: int = 0
+    num_hashed: int = 0
+    """Files of published folders whose hash was compared."""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def validate_store(store: Store) -> StoreReport:
+    """Read everything in a store and compare it with the store's rules.
+
+    Args:
+        store: The store.
+
+    Returns:
+        Counts and findings, in the order of paths.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    report = StoreReport()
+    view = View(store, None)
+    report.findings += _temporaries(store)
+    known = _known_questions(view, report)
+    for generation in view.generations:
+        _check_generation(store, generation, known.get(generation.dataset, set()), report)
+    for dataset in store.list("datasets"):
+        _read(store, f"datasets/{dataset}/curation", Curation, report)
+    for run_id in store.list("runs"):
+        _check_run(store, RunPaths(run_id), report)
+    report.findings += _check_published(store, report)
+    report.findings.sort(key=lambda finding: finding.path)
+    return report
+
+
+def repair(store: Store, findings: list[Finding]) -> list[Finding]:
+    """Do what is safe.
+
+    Args:
+        store: The store.
+        findings: From `validate_store`.
+
+    Returns:
+        The findings that were dealt with.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    done = []
+    for finding in findings:
+        if finding.repair == "quarantine":
+            store.write_bytes(f"{_QUARANTINE}/{finding.path}", store.read_bytes(finding.path))
+        if finding.repair is not None:
+            store.delete(finding.path)
+            done.append(finding)
+    return done
+
+
+def _temporaries(store: Store) -> Iterator[Finding]:
+    now = time.time()
+    found = store.file_system.get_file_info(fs.FileSelector(store.path(""), recursive=True))
+    for info in found:
+        rel = info.path[len(store.path("")) :].lstrip("/")
+        parent, _, name = rel.rpartition("/")
+        if not name.startswith("_tmp") or "/_tmp" in f"/{parent}":
+            continue
+        is_resting = now - (info.mtime_ns or 0) / 1e9 > _RESTING_SECONDS
+        if is_resting:
+            yield Finding(rel, "is a temporary that a killed process left", "delete")
+
+
+def _known_questions(view: View, report: StoreReport) -> dict[str, set[str]]:
+    """Ids of all questions of a data set that any table of the store holds."""
+    known: dict[str, set[str]] = {}
+    for run_id in view.run_ids:
+        paths = RunPaths(run_id)
+        dataset = _json(view.store, paths.environment, report).get("dataset")
+        frame = _read(view.store, paths.questions, Questions, report)
+        if isinstance(dataset, str):
+            known.setdefault(dataset, set()).update(frame["question_id"])
+    for dataset in view.store.list("datasets"):
+        frame = _read(view.store, f"datasets/{dataset}/questions", Questions, report)
+        known.setdefault(dataset, set()).update(frame["question_id"])
+    return known
+
+
+def _check_generation(
+    store: Store, generation: Generation, known: set[str], report: StoreReport
+) -> None:
+    path = f"{generation.folder}/generation.json"
+    if not store.exists(path):
+        problem = "must have a generation.json; it has none. Import or sample it anew"
+        report.findings.append(Finding(generation.folder, problem))
+    elif (found := fingerprint(_json(store, path, report))) != generation.fingerprint:
+        problem = f"must have the fingerprint {generation.fingerprint}; its content has {found}"
+        report.findings.append(Finding(path, problem))
+    seen: list[pl.Series] = []
+    for info in store.part_infos(generation.folder):
+        frame = _read_part(store, info.rel, Rationales, report, repair="quarantine")
+        if frame is not None:
+            report.findings += _part_findings(info.rel, frame, generation, known)
+            seen.append(frame.select(pl.struct(_KEYS).hash()).to_series())
+    if seen:
+        keys = pl.concat(seen)
+        num_twice = len(keys) - keys.n_unique()
+        if num_twice:
+            problem = f"holds {num_twice:,} rows twice; `qcrd compact` keeps each once"
+            report.findings.append(Finding(generation.folder, problem))
+
+
+def _part_findings(
+    rel: str, frame: pl.DataFrame, generation: Generation, known: set[str]
+) -> Iterator[Finding]:
+    foreign = frame.filter(pl.col("generation") != generation.fingerprint).height
+    if foreign:
+        yield Finding(rel, f"holds {foreign:,} rows of another generation")
+    names = {part_name(frame.select(_KEYS)), part_name(frame.select(_KEYS[:2]))}
+    if rel.rpartition("/")[2] not in names:
+        yield Finding(rel, "must be named after the keys it holds; its keys give another name")
+    orphans = frame.filter(~pl.col("question_id").is_in(list(known)))["question_id"].unique().sort()
+    if known and len(orphans):
+        yield Finding(
+            rel, f"holds rationales of {len(orphans):,} unknown questions (first: {orphans[0]})"
+        )
+
+
+def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
+    if not store.exists(paths.config):
+        report.findings.append(Finding(paths.root, "must have a config.yaml; it has none"))
+        return
+    try:
+        yaml.safe_load(store.read_bytes(paths.config))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        report.findings.append(Finding(paths.config, f"must be YAML; got {detail}"))
+    environment = _json(store, paths.environment, report)
+    generation, dataset = environment.get("generation"), environment.get("dataset")
+    if generation and not store.exists(f"datasets/{dataset}/rationales/generation={generation}"):
+        problem = f"names generation {generation} of {dataset}, which is not in the store"
+        report.findings.append(Finding(paths.environment, problem))
+    ids = set(_read(store, paths.questions, Questions, report)["question_id"])
+    _read(store, paths.metrics, Metrics, report)
+    tables: tuple[tuple[str, type[Table]], ...] = (
+        (paths.votes, Votes),
+        (f"{paths.root}/scores", Scores),
+        (f"{paths.root}/negatives", Rationales),
+        (f"{paths.root}/predictions", Predictions),
+    )
+    for rel, table in tables:
+        for info in store.part_infos(rel):
+            frame = _read_part(store, info.rel, table, report)
+            if frame is None:
+                continue
+            orphans = sorted(set(frame["question_id"]) - ids)
+            if orphans:
+                problem = f"holds {len(orphans):,} questions that the run has not"
+                report.findings.append(Finding(info.rel, f"{problem} (first: {orphans[0]})"))
+
+
+def _check_published(store: Store, report: StoreReport) -> Iterator[Finding]:
+    found = store.file_system.get_file_info(fs.FileSelector(store.path(""), recursive=True))
+    files = {info.path[len(store.path("")) :].lstrip("/") for info in found if info.is_file}
+    for rel in sorted(path for path in files if path.rpartition("/")[2] == DONE):
+        folder = rel.rpartition("/")[0]
+        hashes = _json(store, rel, report)
+        for name, digest in hashes.items():
+            path = f"{folder}/{name}"
+            if path not in files:
+                yield Finding(path, f"must be there, {DONE} names it; it is gone")
+            elif bytes_hash(store.read_bytes(path)) != digest:
+                yield Finding(path, f"must hold what {DONE} names; its hash is another")
+            report.num_hashed += 1
+
+
+def _read(store: Store, rel: str, table: type[Table], report: StoreReport) -> pl.DataFrame:
+    """Rows of all parts that can be read."""
+    frames = [_read_part(store, info.rel, table, report) for info in store.part_infos(rel)]
+    return pl.concat([table.create_empty(), *(frame for frame in frames if frame is not None)])
+
+
+def _read_part(
+    store: Store,
+    rel: str,
+    table: type[Table],
+    report: StoreReport,
+    *,
+    repair: Literal["quarantine"] | None = None,
+) -> pl.DataFrame | None:
+    try:
+        frame = store.read_table(rel, table)
+    except QcrdError as error:
+        if rel not in {finding.path for finding in report.findings}:
+            problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
+            report.findings.append(Finding(rel, problem, repair))
+        return None
+    report.num_parts += 1
+    report.num_rows += frame.height
+    return frame
+
+
+def _json(store: Store, rel: str, report: StoreReport) -> dict[str, object]:
+    try:
+        content = store.read_json(rel)
+    except QcrdError as error:
+        problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
+        if rel not in {finding.path for finding in report.findings}:
+            report.findings.append(Finding(rel, problem))
+        return {}
+    return content if isinstance(content, dict) else {}

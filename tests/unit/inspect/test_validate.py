@@ -1,0 +1,178 @@
+"""A whole store is found whole; what is damaged is named, and moved away where that is safe."""
+
+import os
+
+import polars as pl
+import pytest
+
+from data_schemas import Rationales, Votes
+from qcrd_core.inspect.compact import compact
+from qcrd_core.inspect.validate import repair, validate_store
+from qcrd_core.inspect.view import View
+from qcrd_core.progress import Bar
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+from qcrd_core.teacher.plan import read_samples
+from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
+
+FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"
+PATHS = RunPaths(RUN_ID)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    write_synthetic_run(store)
+    source = store.local("runs/_tmp-model")
+    source.mkdir(parents=True)
+    (source / "weights").write_text("1", encoding="utf-8")
+    store.publish_folder(source, PATHS.best_student)
+    return store
+
+
+def _part(store, number=0):
+    return [info.rel for info in store.part_infos(FOLDER)][number]
+
+
+def _problems(store):
+    return {finding.path: finding.problem for finding in validate_store(store).findings}
+
+
+def test_whole_store_has_no_findings(store):
+    report = validate_store(store)
+    assert report.findings == []
+    assert report.num_hashed == 1
+    assert report.num_rows > 1000
+
+
+def _cut(store):
+    path = store.local(_part(store))
+    path.write_bytes(path.read_bytes()[:500])
+    return _part(store), "whole Parquet file"
+
+
+def _other_generation(store):
+    path = _part(store)
+    frame = store.read_table(path, Rationales).with_columns(generation=pl.lit("0" * 12))
+    store.write_table(path, frame, Rationales)
+    return path, "of another generation"
+
+
+def _renamed(store):
+    store.local(_part(store)).rename(store.local(f"{FOLDER}/part-0000000000000000.parquet"))
+    return f"{FOLDER}/part-0000000000000000.parquet", "named after the keys"
+
+
+def _unknown_question(store):
+    frame = store.read_table(_part(store), Rationales).head(1)
+    frame = frame.with_columns(question_id=pl.lit("nobody"))
+    store.write_table(f"{FOLDER}/part-x.parquet", frame, Rationales)
+    return f"{FOLDER}/part-x.parquet", "unknown questions"
+
+
+def _twice(store):
+    frame = store.read_table(_part(store), Rationales).head(2)
+    store.write_table(f"{FOLDER}/part-x.parquet", frame, Rationales)
+    return FOLDER, "2 rows twice"
+
+
+def _edited_identity(store):
+    store.write_json(f"{FOLDER}/generation.json", {"model": "another"})
+    return f"{FOLDER}/generation.json", "must have the fingerprint"
+
+
+def _no_identity(store):
+    store.delete(f"{FOLDER}/generation.json")
+    return FOLDER, "must have a generation.json"
+
+
+def _changed_weights(store):
+    store.local(f"{PATHS.best_student}/weights").write_text("2", encoding="utf-8")
+    return f"{PATHS.best_student}/weights", "its hash is another"
+
+
+def _lost_weights(store):
+    store.local(f"{PATHS.best_student}/weights").unlink()
+    return f"{PATHS.best_student}/weights", "it is gone"
+
+
+def _foreign_vote(store):
+    frame = store.read_table(PATHS.votes, Votes)
+    frame = pl.concat([frame, frame.head(1).with_columns(question_id=pl.lit("nobody"))])
+    store.write_table(PATHS.votes, frame, Votes)
+    return PATHS.votes, "1 questions that the run has not"
+
+
+def _no_config(store):
+    store.delete(PATHS.config)
+    return PATHS.root, "must have a config.yaml"
+
+
+def _damaged_environment(store):
+    store.write_bytes(PATHS.environment, b"{")
+    return PATHS.environment, "must be valid JSON"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [_cut, _other_generation, _renamed, _unknown_question, _twice, _edited_identity, _no_identity,
+     _changed_weights, _lost_weights, _foreign_vote, _no_config, _damaged_environment],
+    ids=lambda harm: harm.__name__.strip("_"),
+)  # fmt: skip
+def test_harm_is_named_with_its_path(store, harm):
+    path, problem = harm(store)
+    assert problem in _problems(store)[path]
+
+
+def test_repair_moves_damaged_parts_away_and_leaves_the_rest(store):
+    damaged, _ = _cut(store)
+    content = store.read_bytes(damaged)
+    foreign, _ = _foreign_vote(store)
+    old, new = store.local("runs/_tmp-old"), store.local("runs/_tmp-new")
+    for path in (old, new):
+        path.write_text("x", encoding="utf-8")
+    os.utime(old, (1, 1))
+
+    repaired = repair(store, validate_store(store).findings)
+
+    assert {finding.path for finding in repaired} == {damaged, "runs/_tmp-old"}
+    assert store.read_bytes(f"quarantine/{damaged}") == content
+    assert not store.exists(damaged)
+    assert new.exists()
+    assert not old.exists()
+    assert set(_problems(store)) == {foreign}
+
+
+def test_compact_keeps_every_row_under_the_name_of_its_keys(store):
+    view = View(store, None)
+    before = store.read_table(FOLDER, Rationales)
+    done = compact(view, Bar("Compact", 0, "rows"))
+    assert (done.num_before, done.num_after, done.num_twice) == (4, 1, 0)
+    assert store.read_table(FOLDER, Rationales).equals(before)
+    assert validate_store(store).findings == []
+    assert compact(view, Bar("Compact", 0, "rows")).num_after == 1
+
+
+def test_compact_into_several_parts_keeps_a_question_together(store):
+    before = store.read_table(FOLDER, Rationales)
+    assert compact(View(store, None), Bar("Compact", 0, "rows"), rows_per_part=170).num_after == 2
+    assert store.read_table(FOLDER, Rationales).equals(before)
+
+
+def test_compact_keeps_rows_of_an_older_text_and_drops_what_stands_twice(store):
+    rows = store.read_table(_part(store), Rationales).head(3)
+    store.write_table(f"{FOLDER}/part-twice.parquet", rows.head(1), Rationales)
+    store.write_table(
+        f"{FOLDER}/part-old.parquet", rows.with_columns(prompt_hash=pl.lit("old")), Rationales
+    )
+    questions = View(store, RUN_ID).questions().filter(pl.col("split") == "train").collect()
+    before = read_samples(store, FOLDER, questions=questions, num_samples=5)
+
+    done = compact(View(store, None), Bar("Compact", 0, "rows"))
+
+    assert (done.num_twice, done.num_after) == (1, 2)
+    assert read_samples(store, FOLDER, questions=questions, num_samples=5).equals(before)
+    olds = [info.rel for info in store.part_infos(FOLDER)]
+    assert (
+        sum(store.read_table(path, Rationales)["prompt_hash"].eq("old").sum() for path in olds) == 3
+    )
