@@ -32,7 +32,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import fs
 
-from data_schemas.table import SchemaMismatchError, Table, read_part, write_part
+from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part, write_part
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.filesystem import (
     alone,
@@ -284,6 +284,46 @@ class Store:
             frame = unique
         return frame
 
+    def load_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        """Read one part without looking at its rows; `check_rows` is still to see them.
+
+        Args:
+            rel: The part.
+            table: The expected schema.
+
+        Returns:
+            Its rows, as the table's present version.
+
+        Raises:
+            DataError: If the part is damaged, foreign, or newer than this qcrd.
+            StoreError: If the store does not answer.
+        """
+        # All of it first: a network that fails must not read as a damaged part.
+        content = self.read_bytes(rel)
+        try:
+            return load_part(pa.BufferReader(content), table, self._shown(rel))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+
+    def check_rows(self, frame: pl.DataFrame, table: type[Table], rel: str) -> pl.DataFrame:
+        """Hold rows of this store to a table.
+
+        Args:
+            frame: The rows.
+            table: Their schema.
+            rel: Part or folder they come from, for an error.
+
+        Returns:
+            The rows in the table's columns and types.
+
+        Raises:
+            DataError: If a rule is broken.
+        """
+        try:
+            return check_rows(frame, table, self._shown(rel))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+
     def part_infos(self, rel: str) -> tuple[PartInfo, ...]:
         """List the parts below a folder, sorted by path.
 
@@ -376,12 +416,7 @@ class Store:
         return target
 
     def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
-        # All of it first: a network that fails must not read as a damaged part.
-        content = self.read_bytes(rel)
-        try:
-            return read_part(pa.BufferReader(content), table, self._shown(rel))
-        except SchemaMismatchError as error:
-            raise DataError(str(error)) from error
+        return self.check_rows(self.load_part(rel, table), table, rel)
 
     def _write(self, rel: str, content: bytes | pa.Buffer) -> None:
         path = self.path(rel)

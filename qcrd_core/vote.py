@@ -20,6 +20,18 @@ logger = logging.getLogger(__name__)
 Tie = Literal["abstain", "first", "logprob"]
 Positives = Literal["majority", "gold", "majority_and_gold", "first_sample"]
 
+VOTE_COLUMNS = (
+    "question_id",
+    "sample_idx",
+    "source",
+    "answer",
+    "status",
+    "error",
+    "finish_reason",
+    "cumulative_logprob",
+)
+"""Columns of table `rationales` that this module reads: all but the texts."""
+
 _POLARITY = pl.Enum(("positive", "negative"))
 
 
@@ -107,7 +119,7 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
     frame = (
         rationales.lazy()
         .select(
-            "question_id", "source", "sample_idx", "answer", has_text=pl.col("text").is_not_null()
+            "question_id", "source", "sample_idx", "answer", has_text=pl.col("status") != "failed"
         )
         .join(reference, on="question_id", how="inner", maintain_order="left")
         .with_columns(agrees=agrees if positives == "first_sample" else when_answered)
@@ -149,7 +161,7 @@ def vote_summary(
         no sample) and unparsable_share (of completed samples), None where there is no such sample.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
-    completed = rows.filter(pl.col("text").is_not_null())
+    completed = rows.filter(pl.col("status") != "failed")
     unvoted = questions.join(votes, on="question_id", how="anti")
     num_unparsable = completed["answer"].null_count()
     return {

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from data_schemas import Rationales
-from qcrd_core.inspect.parts import open_folder
 from qcrd_core.inspect.view import Generation, View
+from qcrd_core.parts import open_folder
 from qcrd_core.progress import Bar
 from qcrd_core.store import Store, part_name
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.inspect.parts import collect
 from qcrd_core.inspect.view import ROW_COLUMNS, View
+from qcrd_core.parts import collect
 
 ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
 

@@ -8,8 +8,8 @@ import polars as pl
 from qcrd_core.datasets.prompts import render_messages, render_text
 from qcrd_core.datasets.spec import DatasetSpec
 from qcrd_core.errors import DataError
-from qcrd_core.inspect.parts import collect
 from qcrd_core.inspect.view import View
+from qcrd_core.parts import collect
 from qcrd_core.teacher.plan import prompt_hashes
 
 

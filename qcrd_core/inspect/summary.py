@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.inspect.parts import collect
 from qcrd_core.inspect.view import View
+from qcrd_core.parts import collect
 from qcrd_core.vote import summarize_votes
 
 _BINS = 10

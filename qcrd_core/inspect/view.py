@@ -15,7 +15,7 @@ import yaml
 
 from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
 from qcrd_core.errors import StoreError
-from qcrd_core.inspect.parts import Folder, open_folder
+from qcrd_core.parts import Folder, open_folder
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
 

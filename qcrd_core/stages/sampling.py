@@ -1,6 +1,7 @@
 """Sample what the plan says is missing, several shards at a time on one resident engine."""
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from typing import Any
@@ -68,11 +69,12 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     return {"folder": plan.folder, "num_stored": num_stored, **_count(results)}
 
 
-def read_rationales(context: RunContext) -> pl.DataFrame:
+def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Table `rationales` of the run's training questions, as the teacher or an import gave them.
 
     Args:
         context: The run.
+        columns: Only these: ten million texts are several gigabytes. None takes all.
 
     Returns:
         Rows sorted by question_id and sample_idx; at most K a question.
@@ -84,15 +86,22 @@ def read_rationales(context: RunContext) -> pl.DataFrame:
     environment = context.store.read_json(context.paths.environment)
     dataset, generation = environment["dataset"], environment["generation"]
     if isinstance(teacher.model, ImportedModel):
-        return read_imported(
+        rows = read_imported(
             context.store,
             dataset,
             teacher.model.generation,
             questions=questions,
             num_samples=teacher.num_samples,
         )
+        return rows if columns is None else rows.select(columns)
     folder = f"{rationales_folder(dataset)}/generation={generation}"
-    return read_samples(context.store, folder, questions=questions, num_samples=teacher.num_samples)
+    return read_samples(
+        context.store,
+        folder,
+        questions=questions,
+        num_samples=teacher.num_samples,
+        columns=columns,
+    )
 
 
 def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:

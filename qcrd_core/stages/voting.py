@@ -9,7 +9,7 @@ from qcrd_core.context import RunContext
 from qcrd_core.errors import DataError
 from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.stages.timing import timed
-from qcrd_core.vote import polarity, vote, vote_summary
+from qcrd_core.vote import VOTE_COLUMNS, polarity, vote, vote_summary
 
 
 def vote_rationales(context: RunContext) -> dict[str, float | None]:
@@ -25,7 +25,8 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         DataError: If no rationale has a readable answer, or none is positive: there would be
             nothing to learn from.
     """
-    rationales, questions = read_rationales(context), context.read_questions("train")
+    questions = context.read_questions("train")
+    rationales = read_rationales(context, VOTE_COLUMNS)
     with timed(context, "vote"):
         votes = vote(rationales, questions, context.config.voting.tie)
         numbers = vote_summary(votes, rationales, questions)

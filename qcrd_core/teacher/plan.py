@@ -6,7 +6,7 @@ the store and are ignored. A failed row counts as present: its error is permanen
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from data_schemas import Rationales, SchemaMismatchError, read_part
 from qcrd_core.config import TeacherSection
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash, fingerprint
+from qcrd_core.parts import collect, open_folder
 from qcrd_core.store import Store, part_name
 from qcrd_core.teacher.generation import (
     FILE,
@@ -30,6 +31,8 @@ from qcrd_core.teacher.generation import (
 logger = logging.getLogger(__name__)
 
 _KEYS = ("question_id", "sample_idx", "prompt_hash")
+_ASKED = ("question_id", "prompt_hash")
+_ROWS_PER_BATCH = 200_000
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def plan_sampling(
     """
     folder = generation_folder(dataset, identity)
     wanted = _wanted(questions, teacher.num_samples)
-    stored = read_samples(store, folder, questions=questions, num_samples=teacher.num_samples)
-    missing = wanted.join(stored.select(_KEYS), on=_KEYS, how="anti")
+    stored = stored_keys(store, folder, questions=questions, num_samples=teacher.num_samples)
+    missing = wanted.join(stored, on=_KEYS, how="anti")
     reused = reusable_rows(teacher.reuse, identity, missing)
     missing = missing.join(reused.select(_KEYS), on=_KEYS, how="anti")
     return SamplingPlan(
@@ -145,7 +148,12 @@ def open_generation(store: Store, plan: SamplingPlan) -> None:
 
 
 def read_samples(
-    store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int
+    store: Store,
+    folder: str,
+    *,
+    questions: pl.DataFrame,
+    num_samples: int,
+    columns: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Read a generation's samples of these questions as they stand now.
 
@@ -154,20 +162,55 @@ def read_samples(
         folder: The generation's folder; an absent one is empty.
         questions: Table `questions`, the rows that are wanted.
         num_samples: K; samples from K on are left out.
+        columns: Only these; None takes all of table `rationales`. All are read and checked.
 
     Returns:
-        Table `rationales`, sorted by question_id and sample_idx, each key once.
+        The rows, sorted by question_id and sample_idx, each key once.
 
     Raises:
         DataError: If a part is damaged.
     """
-    # Part by part: one key may stand in two parts, under an old and a present question text.
-    wanted = _wanted(questions, num_samples)
-    frames = [
-        store.read_table(f"{folder}/{name}", Rationales).join(wanted, on=_KEYS, how="semi")
-        for name in store.list(folder, suffix=".parquet")
-    ]
-    return _merge(frames)
+    asked = _asked(questions)
+    kept = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    frames = []
+    for parts in _batches(store, folder):
+        try:
+            rows = pl.concat(parts.values()).filter(pl.col("sample_idx") < num_samples)
+            # Rows of an older text of their question stay in the store and are ignored.
+            rows = rows.join(_between(asked, rows["question_id"]), on=_ASKED, how="semi")
+            rows = rows.unique(_KEYS, keep="first", maintain_order=True)
+            checked = store.check_rows(rows, Rationales, folder)
+        except (DataError, pl.exceptions.PolarsError):
+            for path, part in parts.items():
+                store.check_rows(part, Rationales, path)  # names the part
+            raise
+        frames.append(checked if kept is None else checked.select(kept))
+    merged = _merge(frames)
+    return merged if columns is None else merged.select(columns)
+
+
+def stored_keys(
+    store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int
+) -> pl.DataFrame:
+    """Read which samples of these questions a generation holds, and nothing else of them.
+
+    Args:
+        store: The store.
+        folder: The generation's folder; an absent one is empty.
+        questions: Table `questions`, the rows that are wanted.
+        num_samples: K.
+
+    Returns:
+        question_id, sample_idx, prompt_hash, each key once, in no order.
+
+    Raises:
+        DataError: If a part is damaged, as far as its keys show.
+    """
+    lazy = open_folder(store, folder, Rationales).scan().select(_KEYS)
+    wanted = lazy.filter(pl.col("sample_idx") < num_samples).join(
+        _asked(questions).lazy(), on=_ASKED, how="semi"
+    )
+    return collect(wanted, f"{store}/{folder}").unique(_KEYS)
 
 
 def reusable_rows(
@@ -199,19 +242,42 @@ def reusable_rows(
     return _merge(frames)
 
 
+def _asked(questions: pl.DataFrame) -> pl.DataFrame:
+    """question_id and prompt_hash of the questions, sorted."""
+    return questions.select("question_id").with_columns(prompt_hashes(questions)).sort(_ASKED)
+
+
 def _wanted(questions: pl.DataFrame, num_samples: int) -> pl.DataFrame:
     indices = pl.DataFrame({"sample_idx": pl.Series(range(num_samples), dtype=pl.Int32)})
-    keyed = questions.select("question_id").with_columns(prompt_hashes(questions))
-    return keyed.join(indices, how="cross").select(_KEYS).sort(_KEYS)
+    return _asked(questions).join(indices, how="cross").select(_KEYS).sort(_KEYS)
 
 
 def _shards(missing: pl.DataFrame, questions_per_shard: int) -> list[Shard]:
-    groups = missing.sort(_KEYS).partition_by("question_id", maintain_order=True)
-    shards = []
-    for start in range(0, len(groups), questions_per_shard):
-        keys = pl.concat(groups[start : start + questions_per_shard])
-        shards.append(Shard(part=part_name(keys), keys=tuple(keys.rows())))
-    return shards
+    ordered = missing.sort(_KEYS)
+    number = (pl.col("question_id").rle_id() // questions_per_shard).alias("shard")
+    parts = ordered.with_columns(number).partition_by("shard", maintain_order=True)
+    keys = [part.select(_KEYS) for part in parts]
+    return [Shard(part=part_name(rows), keys=tuple(rows.rows())) for rows in keys]
+
+
+def _batches(store: Store, folder: str) -> Iterator[dict[str, pl.DataFrame]]:
+    """Parts of a generation by path, as many at a time as make a batch."""
+    parts: dict[str, pl.DataFrame] = {}
+    num_rows = 0
+    for name in store.list(folder, suffix=".parquet"):
+        path = f"{folder}/{name}"
+        parts[path] = store.load_part(path, Rationales)
+        num_rows += parts[path].height
+        if num_rows >= _ROWS_PER_BATCH:
+            yield parts
+            parts, num_rows = {}, 0
+    if parts:
+        yield parts
+
+
+def _between(asked: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    """Questions that can be among these ids: parts hold neighbours, and a join pays for each."""
+    return asked.filter(pl.col("question_id").is_between(pl.lit(ids.min()), pl.lit(ids.max())))
 
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:

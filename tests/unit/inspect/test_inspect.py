@@ -13,11 +13,11 @@ from qcrd_core.errors import ConfigError, DataError, StoreError
 from qcrd_core.inspect.compare import compare_runs
 from qcrd_core.inspect.export import export_rows
 from qcrd_core.inspect.find import find_rows
-from qcrd_core.inspect.parts import open_folder
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import bin_votes, summarize
 from qcrd_core.inspect.terminal import difference_text, found_text, question_text, summary_text
 from qcrd_core.inspect.view import ROW_COLUMNS, View, open_view
+from qcrd_core.parts import open_folder
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
