@@ -111,9 +111,8 @@ def plan_sampling(
         StoreError: If a folder of `teacher.reuse` has no generation.json.
     """
     folder = generation_folder(dataset, identity)
-    wanted = _wanted(questions, teacher.num_samples)
-    stored = stored_keys(store, folder, questions=questions, num_samples=teacher.num_samples)
-    missing = wanted.join(stored, on=_KEYS, how="anti")
+    held = _held(store, folder, questions=questions, num_samples=teacher.num_samples)
+    missing = _missing(held, teacher.num_samples)
     reused = reusable_rows(teacher.reuse, identity, missing)
     missing = missing.join(reused.select(_KEYS), on=_KEYS, how="anti")
     return SamplingPlan(
@@ -123,8 +122,8 @@ def plan_sampling(
         identity=dict(identity),
         shards=tuple(_shards(missing, teacher.questions_per_shard)),
         reused=reused,
-        num_wanted=wanted.height,
-        num_stored=stored.height,
+        num_wanted=questions.height * teacher.num_samples,
+        num_stored=int(held["sample_idx"].list.len().sum()),
     )
 
 
@@ -189,30 +188,6 @@ def read_samples(
     return merged if columns is None else merged.select(columns)
 
 
-def stored_keys(
-    store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int
-) -> pl.DataFrame:
-    """Read which samples of these questions a generation holds, and nothing else of them.
-
-    Args:
-        store: The store.
-        folder: The generation's folder; an absent one is empty.
-        questions: Table `questions`, the rows that are wanted.
-        num_samples: K.
-
-    Returns:
-        question_id, sample_idx, prompt_hash, each key once, in no order.
-
-    Raises:
-        DataError: If a part is damaged, as far as its keys show.
-    """
-    lazy = open_folder(store, folder, Rationales).scan().select(_KEYS)
-    wanted = lazy.filter(pl.col("sample_idx") < num_samples).join(
-        _asked(questions).lazy(), on=_ASKED, how="semi"
-    )
-    return collect(wanted, f"{store}/{folder}").unique(_KEYS)
-
-
 def reusable_rows(
     folders: Sequence[Path], identity: Mapping[str, Any], missing: pl.DataFrame
 ) -> pl.DataFrame:
@@ -247,9 +222,25 @@ def _asked(questions: pl.DataFrame) -> pl.DataFrame:
     return questions.select("question_id").with_columns(prompt_hashes(questions)).sort(_ASKED)
 
 
-def _wanted(questions: pl.DataFrame, num_samples: int) -> pl.DataFrame:
+def _held(store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int) -> pl.DataFrame:
+    """question_id, prompt_hash and a list of stored sample_idx of each question.
+
+    Keys alone are read, and kept as one row a question: ten million keys as rows are gigabytes.
+    """
+    lazy = open_folder(store, folder, Rationales).scan().select(_KEYS)
+    grouped = lazy.filter(pl.col("sample_idx") < num_samples).group_by(_ASKED)
+    held = collect(grouped.agg(pl.col("sample_idx").unique()), f"{store}/{folder}")
+    return _asked(questions).join(held, on=_ASKED, how="left")
+
+
+def _missing(held: pl.DataFrame, num_samples: int) -> pl.DataFrame:
+    """Keys that the store lacks, sorted."""
     indices = pl.DataFrame({"sample_idx": pl.Series(range(num_samples), dtype=pl.Int32)})
-    return _asked(questions).join(indices, how="cross").select(_KEYS).sort(_KEYS)
+    count = pl.col("sample_idx").list.len().fill_null(0)
+    incomplete = held.filter(count < num_samples)
+    wanted = incomplete.select(_ASKED).join(indices, how="cross").select(_KEYS)
+    stored = incomplete.explode("sample_idx").select(_KEYS)
+    return wanted.join(stored, on=_KEYS, how="anti").sort(_KEYS)
 
 
 def _shards(missing: pl.DataFrame, questions_per_shard: int) -> list[Shard]:
