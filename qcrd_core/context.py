@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from data_schemas import Metrics, Questions
+from data_schemas import Curation, Metrics, Questions
 from qcrd_core.config import RunConfig
 from qcrd_core.datasets.spec import DatasetSpec
 from qcrd_core.runs import RunPaths
@@ -60,6 +60,20 @@ class RunContext:
         """Table `questions` of one split, as the run took them."""
         frame = self.store.read_table(self.paths.questions, Questions)
         return frame.filter(pl.col("split") == split)
+
+    def read_marks(self, mark: str) -> pl.DataFrame:
+        """question_id and sample_idx of the rationales that curators marked so.
+
+        Args:
+            mark: keep or reject.
+
+        Returns:
+            Keys, as the run found them when it began.
+        """
+        marks: pl.DataFrame = Curation.create_empty()
+        if self.store.exists(self.paths.curation):
+            marks = self.store.read_table(self.paths.curation, Curation)
+        return marks.filter(pl.col("mark") == mark).select("question_id", "sample_idx")
 
     def write_metrics(
         self,

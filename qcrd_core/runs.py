@@ -38,6 +38,11 @@ class RunPaths:
         return f"{self.root}/questions.parquet"
 
     @property
+    def curation(self) -> str:
+        """Table `curation`: the marks that the run follows; absent without any."""
+        return f"{self.root}/curation.parquet"
+
+    @property
     def votes(self) -> str:
         """Table `votes`."""
         return f"{self.root}/votes.parquet"

@@ -82,7 +82,13 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
     return Votes.validate(frame, cast=True)
 
 
-def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives) -> pl.DataFrame:
+def polarity(
+    rationales: pl.DataFrame,
+    votes: pl.DataFrame,
+    positives: Positives,
+    *,
+    kept: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Decide which rationales the student is pulled towards and which it is pushed off.
 
     A rationale is positive when its answer equals the reference (the majority, the gold answer, or
@@ -97,6 +103,8 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
         rationales: Table `rationales`, the rows the vote was taken over.
         votes: Table `votes`; rationales of other questions are left out.
         positives: The reference.
+        kept: question_id and sample_idx of rationales that are positive whatever the reference
+            says.
 
     Returns:
         question_id, source, sample_idx, polarity, is_correct (answer equals gold; null without
@@ -123,6 +131,13 @@ def polarity(rationales: pl.DataFrame, votes: pl.DataFrame, positives: Positives
         )
         .join(reference, on="question_id", how="inner", maintain_order="left")
         .with_columns(agrees=agrees if positives == "first_sample" else when_answered)
+        .join(
+            _none_kept() if kept is None else kept.lazy().with_columns(is_kept=pl.lit(value=True)),
+            on=["question_id", "sample_idx"],
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(agrees=pl.when("is_kept").then(True).otherwise("agrees"))
         .collect()
     )
     kept = frame.filter("has_text", pl.col("agrees").is_not_null())
@@ -197,6 +212,11 @@ def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
         "majority_accuracy_decided": _mean(with_gold["is_majority_correct"]),
         "mean_agreement": _mean(votes["agreement"]),
     }
+
+
+def _none_kept() -> pl.LazyFrame:
+    schema = {"question_id": pl.String, "sample_idx": pl.Int32, "is_kept": pl.Boolean}
+    return pl.LazyFrame(schema=schema)
 
 
 def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:

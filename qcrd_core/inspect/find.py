@@ -60,11 +60,43 @@ def find_rows(view: View, where: str | None, *, limit: int, offset: int = 0) -> 
         ConfigError: If the expression is none, is no condition, or names an unknown column.
         DataError: If a part is damaged.
     """
-    keys = collect_matching(view, where, ROW_KEY)
-    page = keys.sort(ROW_KEY).slice(offset, limit)
-    ids = page["question_id"].unique().to_list()
-    rows = view.rows(question_ids=ids).join(page.lazy(), on=ROW_KEY, how="semi", nulls_equal=True)
-    return Found(keys.height, collect(rows.sort(ROW_KEY), view.name))
+    keys = matching_keys(view, where)
+    return Found(keys.height, read_rows(view, keys.slice(offset, limit)))
+
+
+def matching_keys(view: View, where: str | None) -> pl.DataFrame:
+    """Keys of the rationales that satisfy an expression.
+
+    Args:
+        view: A store or a run.
+        where: SQL expression over ROW_COLUMNS; None takes all.
+
+    Returns:
+        Columns ROW_KEY, sorted.
+
+    Raises:
+        ConfigError: If the expression is none, is no condition, or names an unknown column.
+        DataError: If a part is damaged.
+    """
+    return collect_matching(view, where, ROW_KEY).sort(ROW_KEY)
+
+
+def read_rows(view: View, keys: pl.DataFrame) -> pl.DataFrame:
+    """Read a few rationales by their keys.
+
+    Args:
+        view: A store or a run.
+        keys: Columns ROW_KEY.
+
+    Returns:
+        Columns ROW_COLUMNS, sorted by ROW_KEY.
+
+    Raises:
+        DataError: If a part is damaged.
+    """
+    ids = keys["question_id"].unique().to_list()
+    rows = view.rows(question_ids=ids).join(keys.lazy(), on=ROW_KEY, how="semi", nulls_equal=True)
+    return collect(rows.sort(ROW_KEY), view.name)
 
 
 def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.DataFrame:

@@ -18,9 +18,10 @@ from typing import Any
 import polars as pl
 import yaml
 
-from data_schemas import Questions
+from data_schemas import Curation, Questions
 from qcrd_core.config import ImportedModel, RunConfig
 from qcrd_core.context import RunContext
+from qcrd_core.curation import marks_hash, read_marks
 from qcrd_core.datasets.imported import read_imported
 from qcrd_core.datasets.load import load_questions, questions_hash
 from qcrd_core.datasets.spec import DatasetSpec, load_spec
@@ -53,6 +54,8 @@ class RunPlan:
     """Teacher samples that are there and that are missing; None for imported rationales."""
     num_imported: int
     """Imported rationales of the run's questions."""
+    marks: pl.DataFrame
+    """Table `curation`: what curators said of the run's rationales."""
     first_prompt: Prompt | None
     """The teacher's first prompt as rendered; None for imported rationales."""
 
@@ -94,6 +97,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     model = config.teacher.model
     if isinstance(model, ImportedModel):
         identity = fingerprint({"imported": model.generation, **spec.answer.model_dump()})
+        generation = model.generation
         rows = read_imported(
             store,
             spec.name,
@@ -113,10 +117,13 @@ def plan_run(config: RunConfig) -> RunPlan:
         if sampling.shards and config.teacher.endpoints is None:
             find_vllm_python()
         identity, num_imported = sampling.fingerprint, 0
+        generation = sampling.fingerprint
         prompt = render(config, spec, train["question"][0])
-    run_id = config.run_id(content_hash(questions_hash(questions), identity))
-    context = RunContext.open(config, run_id)
-    return RunPlan(context, spec, questions, sampling, num_imported, prompt)
+    marks = read_marks(store, spec.name, generation)
+    # Marks that came later make a run of its own; without any the name is as it ever was.
+    parts = (questions_hash(questions), identity, *filter(None, [marks_hash(marks)]))
+    context = RunContext.open(config, config.run_id(content_hash(*parts)))
+    return RunPlan(context, spec, questions, sampling, num_imported, marks, prompt)
 
 
 def begin_run(plan: RunPlan) -> None:
@@ -139,6 +146,8 @@ def begin_run(plan: RunPlan) -> None:
     logger.info("Begin run %s | %s", plan.run_id, context.store)
     context.store.write_json(paths.dataset, plan.spec.model_dump(mode="json"))
     context.store.write_table(paths.questions, plan.questions, Questions)
+    if plan.marks.height:
+        context.store.write_table(paths.curation, plan.marks, Curation)
     # Last: its presence says that the run's inputs are there.
     context.store.write_json(paths.environment, _environment(plan))
 

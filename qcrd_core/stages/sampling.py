@@ -25,6 +25,8 @@ from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
 
 logger = logging.getLogger(__name__)
 
+_KEYS = ("question_id", "sample_idx")
+
 
 def sample_teacher(context: RunContext) -> dict[str, Any]:
     """Bring the run's generation to K samples a training question.
@@ -58,7 +60,9 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     )
     open_generation(context.store, plan)
     results: list[ShardResult] = []
-    meter = Meter(config.budget, tokens_of(read_rationales(context), context.paths.run_id))
+    # Rejected ones too: they were paid for.
+    paid = _read_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
+    meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
     if plan.shards:
         check_budget(meter, plan, num_sampled=0)
         logger.info("To sample: %s", describe_estimate(config, spec, questions, plan))
@@ -77,11 +81,20 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
         columns: Only these: ten million texts are several gigabytes. None takes all.
 
     Returns:
-        Rows sorted by question_id and sample_idx; at most K a question.
+        Rows sorted by question_id and sample_idx; at most K a question, those that a curator
+        rejected left out.
 
     Raises:
         DataError: If a part is damaged, or there is no such imported generation.
     """
+    rows = _read_rationales(
+        context, None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    )
+    rows = rows.join(context.read_marks("reject"), on=_KEYS, how="anti", maintain_order="left")
+    return rows if columns is None else rows.select(columns)
+
+
+def _read_rationales(context: RunContext, columns: Sequence[str] | None) -> pl.DataFrame:
     questions, teacher = context.read_questions("train"), context.config.teacher
     environment = context.store.read_json(context.paths.environment)
     dataset, generation = environment["dataset"], environment["generation"]

@@ -31,7 +31,8 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         votes = vote(rationales, questions, context.config.voting.tie)
         numbers = vote_summary(votes, rationales, questions)
     _check_answers(context, rationales)
-    positives = polarity(rationales, votes, context.config.voting.positives)
+    kept = context.read_marks("keep")
+    positives = polarity(rationales, votes, context.config.voting.positives, kept=kept)
     if positives.filter(pl.col("polarity") == "positive").is_empty():
         msg = (
             f"At least one rationale must be positive; none of {rationales.height} is "
@@ -41,6 +42,15 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         raise DataError(msg)
     context.store.write_table(context.paths.votes, votes, Votes)
     context.write_metrics("vote", -1, numbers)
+    context.write_metrics(
+        "data",
+        -1,
+        {
+            "num_rejected_by_curator": context.read_marks("reject").height,
+            "num_kept_by_curator": kept.height,
+        },
+        part="curation",
+    )
     return numbers
 
 
@@ -100,7 +110,8 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
     config, questions = context.config, context.read_questions("train")
     teacher = read_rationales(context)
     votes = context.store.read_table(context.paths.votes, Votes)
-    decided = polarity(teacher, votes, config.voting.positives)
+    kept = context.read_marks("keep")
+    decided = polarity(teacher, votes, config.voting.positives, kept=kept)
     if not config.negatives.teacher_minority:
         decided = decided.filter(pl.col("polarity") == "positive")
     texts = teacher.select("question_id", "sample_idx", "rationale")

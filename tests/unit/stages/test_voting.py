@@ -3,9 +3,10 @@
 import polars as pl
 import pytest
 
-from data_schemas import Questions, Rationales, Votes
+from data_schemas import Curation, Metrics, Questions, Rationales, Votes
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
+from qcrd_core.curation import read_marks, write_mark
 from qcrd_core.datasets.spec import load_spec
 from qcrd_core.errors import DataError
 from qcrd_core.stages.voting import candidates, training_labels, vote_rationales
@@ -155,3 +156,26 @@ def test_vote_rationales_without_any_positive_names_the_settings(tmp_path):
     context = _context(tmp_path, {"a": ["7", "7", "8", "8"]}, voting={"tie": "abstain"})
     with pytest.raises(DataError, match=r"none of 4 is \(voting\.positives is .*1 votes abstained"):
         vote_rationales(context)
+
+
+def test_marks_of_curators_decide_votes_and_polarity_and_are_reported(tmp_path):
+    answers = {"a": ["7", "7", "8", "8"], "b": ["9", "9", "9", "8"]}
+    context = _context(tmp_path, answers, voting={"tie": "abstain"})
+    for key, mark in ((("abc", "a", 3), "reject"), (("abc", "b", 3), "keep")):
+        write_mark(context.store, "word_problems", key, mark, None)
+    marks = read_marks(context.store, "word_problems", "abc")
+    context.store.write_table(context.paths.curation, marks, Curation)
+
+    vote_rationales(context)
+
+    votes = context.store.read_table(context.paths.votes, Votes)
+    assert votes["majority_answer"].to_list() == ["7", "9"]  # the tie of a is broken
+    rows, _ = candidates(context, 0)
+    polarity = {
+        (q, k): p for q, k, p in rows.select("question_id", "sample_idx", "polarity").rows()
+    }
+    assert ("a", 3) not in polarity
+    assert (polarity["a", 2], polarity["b", 3]) == ("negative", "positive")
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    counts = dict(metrics.filter(pl.col("stage") == "data").select("name", "value").rows())
+    assert counts == {"num_rejected_by_curator": 1, "num_kept_by_curator": 1}
