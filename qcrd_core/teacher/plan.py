@@ -170,7 +170,7 @@ def read_samples(
         DataError: If a part is damaged.
     """
     asked = _asked(questions)
-    kept = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    kept = None if columns is None else [*dict.fromkeys([*_KEYS[:2], *columns])]
     frames = []
     for parts in _batches(store, folder):
         try:
@@ -272,10 +272,17 @@ def _between(asked: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
 
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of all frames by key, each key once; a question has one prompt_hash in all of them."""
     if not frames:
         return Rationales.create_empty()
-    # The same key twice was sampled twice with one seed: either row will do.
-    return pl.concat(frames).unique(_KEYS, keep="first", maintain_order=True).sort(_KEYS)
+    ordered = pl.concat(frames, rechunk=False).sort("question_id", "sample_idx")
+    # The same key twice was sampled twice with one seed: either row will do. Neighbours are
+    # compared, since a hash table of ten million keys is a gigabyte.
+    is_again = pl.lit(value=True)
+    for name in ("question_id", "sample_idx"):
+        is_again &= pl.col(name).eq_missing(pl.col(name).shift(1))
+    is_first = pl.int_range(pl.len()) == 0
+    return ordered.filter(is_first | ~is_again)
 
 
 def _read_local_part(path: Path) -> pl.DataFrame:
