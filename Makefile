@@ -1,7 +1,7 @@
 # `make help` lists the targets. Works with GNU make 3.81 (macOS) and newer.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install install-gpu quickstart test test-gpu check format lock bench clean FORCE
+.PHONY: help install install-gpu quickstart explorer test test-gpu check format lock bench clean FORCE
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 ...` names another.
 ifndef PYTHON
@@ -41,6 +41,9 @@ install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
 quickstart: install ## Questions to a distilled student on this machine; FRESH=1 samples all of it live
 	.venv/bin/qcrd run --config configs/quickstart.yaml \
 	$(if $(FRESH),'teacher.reuse=[]' run.store=.qcrd/quickstart-fresh)
+
+explorer: install ## See every rationale in a browser: the quickstart's, or STORE=path
+	.venv/bin/qcrd explore $(or $(STORE),.qcrd/quickstart)
 
 test: install ## All tests, real vLLM, DeepSpeed and Prefect included
 	.venv/bin/python -m pytest

@@ -113,3 +113,18 @@ def compact(store: str) -> None:
     print(f"  parts       {done.num_before:,}, now {done.num_after:,}")
     print(f"  rows twice  {done.num_twice:,}, now once")
     print(f"\nqcrd inspect {shlex.quote(store)}")
+
+
+def explore(store: str, *, port: int = 8400) -> None:
+    """Show every rationale of a store in a browser; Ctrl-C ends it.
+
+    Only this machine can reach it. Nothing is changed but the marks of curators, which the next run
+    follows.
+
+    Args:
+        store: Folder or URL of the store.
+        port: Port on 127.0.0.1.
+    """
+    from explorer.app import serve
+
+    serve(store, port=port, scratch=Path(".qcrd/scratch"), said=lambda url: print(url, flush=True))

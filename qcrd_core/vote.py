@@ -140,15 +140,15 @@ def polarity(
         .with_columns(agrees=pl.when("is_kept").then(True).otherwise("agrees"))
         .collect()
     )
-    kept = frame.filter("has_text", pl.col("agrees").is_not_null())
+    decided = frame.filter("has_text", pl.col("agrees").is_not_null())
     num_failed = frame.height - int(frame["has_text"].sum())
     logger.info(
         "%d rationales decided | %d undecided (no reference) | %d failed",
-        kept.height,
-        frame.height - num_failed - kept.height,
+        decided.height,
+        frame.height - num_failed - decided.height,
         num_failed,
     )
-    return kept.select(
+    return decided.select(
         "question_id",
         "source",
         "sample_idx",

@@ -9,6 +9,12 @@ from qcrd_core.inspect.view import ROW_COLUMNS, View
 from qcrd_core.parts import collect
 
 ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
+# A question's teacher comes before its students.
+_ORDER = (
+    pl.col("question_id"),
+    pl.col("source") == "student",
+    *(pl.col(name) for name in ROW_KEY[1:]),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +24,7 @@ class Found:
     num_rows: int
     """Rows that satisfy the expression, on all pages."""
     rows: pl.DataFrame
-    """Columns ROW_COLUMNS, sorted by question, source, round and sample."""
+    """Columns ROW_COLUMNS, by question, teacher before students, round and sample."""
 
 
 def condition(text: str) -> pl.Expr:
@@ -72,13 +78,13 @@ def matching_keys(view: View, where: str | None) -> pl.DataFrame:
         where: SQL expression over ROW_COLUMNS; None takes all.
 
     Returns:
-        Columns ROW_KEY, sorted.
+        Columns ROW_KEY, by question, teacher before students, round and sample.
 
     Raises:
         ConfigError: If the expression is none, is no condition, or names an unknown column.
         DataError: If a part is damaged.
     """
-    return collect_matching(view, where, ROW_KEY).sort(ROW_KEY)
+    return collect_matching(view, where, ROW_KEY).sort(_ORDER)
 
 
 def read_rows(view: View, keys: pl.DataFrame) -> pl.DataFrame:
@@ -89,14 +95,14 @@ def read_rows(view: View, keys: pl.DataFrame) -> pl.DataFrame:
         keys: Columns ROW_KEY.
 
     Returns:
-        Columns ROW_COLUMNS, sorted by ROW_KEY.
+        Columns ROW_COLUMNS, in the order of the keys.
 
     Raises:
         DataError: If a part is damaged.
     """
     ids = keys["question_id"].unique().to_list()
     rows = view.rows(question_ids=ids).join(keys.lazy(), on=ROW_KEY, how="semi", nulls_equal=True)
-    return collect(rows.sort(ROW_KEY), view.name)
+    return collect(rows.sort(_ORDER), view.name)
 
 
 def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.DataFrame:

@@ -1,0 +1,212 @@
+"""Addresses, and what may be asked and by whom.
+
+    /                                        the store: runs and generations
+    /runs/<run>                              overview
+    /runs/<run>/rows?where=...&page=...      the table
+    /runs/<run>/question/<id>                one question
+    /runs/<run>/answers?split=test           the student's answers
+    /compare?a=<run>&b=<run>                 two runs
+    POST /runs/<run>/mark                    a curator's mark
+
+A page of another site could ask a server on the loopback too. So requests must name this machine as
+host, a mark must come from a page of ours, and pages may load nothing but our style and script.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jinja2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from explorer import pages
+from explorer.data import Explorer
+from qcrd_core import report
+from qcrd_core.curation import write_mark
+from qcrd_core.errors import ConfigError, DataError, QcrdError
+from qcrd_core.inspect.view import View
+from qcrd_core.report.svg import DRAWING_CSS
+from qcrd_core.report.text import number, percent, plain_name, visible
+
+_HERE = Path(__file__).parent
+_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+_MAX_FORM_BYTES = 64 * 1024
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(explorer: Explorer) -> Starlette:
+    """Build the application.
+
+    Args:
+        explorer: The store.
+
+    Returns:
+        A Starlette application.
+    """
+    render = _renderer()
+
+    def page(template: str, make: Callable[[Request], dict[str, Any]]) -> Handler:
+        async def handler(request: Request) -> Response:
+            try:
+                values = await run_in_threadpool(make, request)
+            except QcrdError as error:
+                status = 400 if isinstance(error, ConfigError) else 404
+                shown = {"title": "Not to be had", "message": str(error)}
+                return HTMLResponse(render("error.html.jinja", shown), status, _HEADERS)
+            return HTMLResponse(render(template, values), headers=_HEADERS)
+
+        return handler
+
+    def of_run(request: Request) -> View:
+        return explorer.view(request.path_params["run"])
+
+    def store_page(_: Request) -> dict[str, Any]:
+        whole = View(explorer.store, None)
+        runs = [(run_id, explorer.view(run_id)) for run_id in explorer.run_ids]
+        rows = [
+            {
+                "run_id": run_id,
+                "dataset": view.environment.get("dataset"),
+                "started_at": view.environment.get("started_at"),
+                "result": _result(view),
+            }
+            for run_id, view in runs
+        ]
+        rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
+        sizes = [(each, whole.generation_folder(each).num_rows) for each in whole.generations]
+        return {"store": str(explorer.store), "runs": rows, "generations": sizes}
+
+    def with_run(make: Callable[[View, dict[str, str]], dict[str, Any]]) -> Any:
+        def made(request: Request) -> dict[str, Any]:
+            view = of_run(request)
+            query = {name: value[:2000] for name, value in request.query_params.items()}
+            return {
+                "view": view,
+                "run_id": view.run_id,
+                **make(view, query),
+                "here": str(request.url),
+            }
+
+        return made
+
+    def question(request: Request) -> dict[str, Any]:
+        name = request.path_params["question"]
+        return with_run(lambda v, q: pages.question_page(explorer, v, name, q))(request)  # type: ignore[no-any-return]
+
+    def compare(request: Request) -> dict[str, Any]:
+        a, b = (explorer.view(request.query_params.get(name, "")) for name in ("a", "b"))
+        return pages.compare_page(a, b)
+
+    async def mark(request: Request) -> Response:
+        origin = request.headers.get("origin", "")
+        if urlsplit(origin).netloc != request.headers.get("host"):
+            return PlainTextResponse("A mark must come from a page of the explorer.", 403)
+        body = await request.body()
+        if len(body) > _MAX_FORM_BYTES:
+            return PlainTextResponse("A mark must be short.", 413)
+        form = {
+            name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()
+        }
+        try:
+            view = of_run(request)
+            await run_in_threadpool(_mark, view, form)
+        except (QcrdError, KeyError, ValueError) as error:
+            return PlainTextResponse(f"The mark was not written: {error}", 400)
+        back = urlsplit(form.get("back", "/"))
+        target = back.path + (f"?{back.query}" if back.query else "")
+        anchor = f"#{form['anchor']}" if form.get("anchor", "").isidentifier() else ""
+        return RedirectResponse(("/" + target.lstrip("/\\")) + anchor, 303)
+
+    routes = [
+        Route("/", page("store.html.jinja", store_page)),
+        Route("/compare", page("compare.html.jinja", compare)),
+        Route(
+            "/runs/{run}",
+            page("run.html.jinja", with_run(lambda v, _: pages.run_page(explorer, v))),
+        ),
+        Route(
+            "/runs/{run}/rows",
+            page("rows.html.jinja", with_run(lambda v, q: pages.rows_page(explorer, v, q))),
+        ),
+        Route("/runs/{run}/answers", page("answers.html.jinja", with_run(pages.answers_page))),
+        Route("/runs/{run}/question/{question:path}", page("question.html.jinja", question)),
+        Route("/runs/{run}/mark", mark, methods=["POST"]),
+        Route("/report.css", _report_style),
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+    ]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS)
+    return Starlette(routes=routes, middleware=[hosts])
+
+
+def serve(store: str, *, port: int, scratch: Path, said: Callable[[str], None]) -> None:
+    """Serve a store on the loopback until it is interrupted.
+
+    Args:
+        store: Folder or URL of the store, or of one of its runs.
+        port: Port on 127.0.0.1.
+        scratch: Where indexes of parts are kept.
+        said: Receives the address once it is known.
+
+    Raises:
+        StoreError: If there is no store.
+    """
+    app = make_app(Explorer(store, scratch))
+    said(f"http://127.0.0.1:{port}/")
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+async def _report_style(_: Request) -> Response:
+    """Colours, tables and cards are the report's."""
+    style = DRAWING_CSS + Path(report.__file__).with_name("page.css").read_text(encoding="utf-8")
+    return PlainTextResponse(style, media_type="text/css")
+
+
+def _mark(view: View, form: dict[str, str]) -> None:
+    dataset = view.environment.get("dataset")
+    if not isinstance(dataset, str):
+        msg = f"A run must have begun before its rationales are marked; got {view.run_id}."
+        raise DataError(msg)
+    key = (form["generation"], form["question_id"], int(form["sample_idx"]))
+    write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
+
+
+def _result(view: View) -> dict[str, Any] | None:
+    found = (
+        view.store.read_json(view.paths.result) if view.store.exists(view.paths.result) else None
+    )
+    return found if isinstance(found, dict) else None
+
+
+def _renderer() -> Callable[[str, dict[str, Any]], str]:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, number=number, plain=plain_name)
+    return lambda name, values: environment.get_template(name).render(values)

@@ -1,0 +1,72 @@
+"""Bars as SVG, each a link to the rows behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from qcrd_core.report.svg import Scale, caption, drawing, rule, ticks
+
+_HEIGHT, _TOP, _BOTTOM = 190, 24, 34
+_LEFT, _RIGHT = 46, 510
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar over [low, high] of the horizontal axis."""
+
+    low: float
+    high: float
+    value: float
+    said: str
+    """Under the pointer."""
+    label: str = ""
+    """Above the bar."""
+    href: str = ""
+    tone: int = 0
+
+
+def bar_chart(bars: Sequence[Bar], x_label: str, y_label: str) -> Markup | None:
+    """Draw bars over [0, 1].
+
+    Args:
+        bars: What to draw; bars of one place stand behind each other in their order.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis.
+
+    Returns:
+        An `<svg>`; None without bars.
+    """
+    if not bars:
+        return None
+    marks = ticks(0, max(bar.value for bar in bars), whole=True, count=3)
+    x_at = Scale((0.0, 1.0), _LEFT, _RIGHT - 24)
+    y_at = Scale((0.0, marks[-1]), _HEIGHT - _BOTTOM, _TOP)
+    parts = []
+    for mark in marks:
+        parts.append(rule(_LEFT, y_at(mark), _RIGHT, y_at(mark), "grid"))
+        parts.append(_right(_LEFT - 6, y_at(mark) + 4, f"{mark:,.0f}"))
+    parts += [caption(x_at(tenth / 5), _HEIGHT - 18, f"{tenth / 5:.1f}") for tenth in range(6)]
+    parts += [_bar(bar, x_at, y_at) for bar in bars]
+    parts.append(caption((_LEFT + _RIGHT) / 2, _HEIGHT - 3, x_label))
+    parts.append(Markup('<text x="0" y="12" class="tick">{}</text>').format(y_label))
+    return drawing(f"{y_label} by {x_label}", _HEIGHT, parts)
+
+
+def _bar(bar: Bar, x_at: Scale, y_at: Scale) -> Markup:
+    # 1.0 has a bin of its own, which has no width on the axis.
+    x, width = x_at(bar.low) + 1, max(x_at(bar.high) - x_at(bar.low) - 2, 20)
+    top = y_at(bar.value)
+    drawn = Markup(
+        '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="bar tone-{}">'
+        "<title>{}</title></rect>"
+    ).format(x, top, width, max(y_at(0) - top, 1), bar.tone, bar.said)
+    if bar.label:
+        drawn += caption(x + width / 2, top - 4, bar.label)
+    return Markup('<a href="{}">{}</a>').format(bar.href, drawn) if bar.href else drawn
+
+
+def _right(x: float, y: float, text: str) -> Markup:
+    return Markup('<text x="{}" y="{:.1f}" class="tick" text-anchor="end">{}</text>').format(
+        x, y, text
+    )

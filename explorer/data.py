@@ -1,0 +1,120 @@
+"""What the pages show, kept in memory as long as the store has not changed."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import polars as pl
+
+from qcrd_core.errors import StoreError
+from qcrd_core.inspect.find import matching_keys
+from qcrd_core.inspect.summary import Summary, summarize
+from qcrd_core.inspect.view import View, open_view
+from qcrd_core.parts import collect
+
+_KEPT = 16
+_Made = TypeVar("_Made")
+
+
+class Explorer:
+    """One store and what was last asked of it."""
+
+    def __init__(self, store: str, scratch: Path) -> None:
+        """Open a store.
+
+        Args:
+            store: Folder or URL of the store, or of one of its runs.
+            scratch: Where indexes of parts are kept.
+
+        Raises:
+            StoreError: If there is no store.
+        """
+        view = open_view(store, scratch)
+        self.store = view.store
+        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Runs of the store, by name."""
+        return View(self.store, None).run_ids
+
+    def view(self, run_id: str) -> View:
+        """Open a run.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            The view.
+
+        Raises:
+            StoreError: If there is no such run.
+        """
+        if run_id not in self.run_ids:
+            known = ", ".join(self.run_ids) or "none"
+            msg = f"The run must be in {self.store}; got {run_id!r}. Runs that are there: {known}."
+            raise StoreError(msg)
+        return View(self.store, run_id)
+
+    def summary(self, view: View) -> Summary:
+        """A run in numbers."""
+        return self._once(("summary", *_state(view)), lambda: summarize(view))
+
+    def keys(self, view: View, where: str | None) -> pl.DataFrame:
+        """Keys of a run's rationales that satisfy a SQL expression."""
+        return self._once(("keys", where, *_state(view)), lambda: matching_keys(view, where))
+
+    def scores(self, view: View) -> pl.DataFrame:
+        """Quality scores by round, source and polarity: bins of a twentieth and their counts."""
+        return self._once(("scores", *_state(view)), lambda: _score_bins(view))
+
+    def slices(self, view: View) -> pl.DataFrame:
+        """Accuracy of the newest test predictions by template."""
+        return self._once(("slices", *_state(view)), lambda: _slices(view))
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], _Made]) -> _Made:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                kept: _Made = self._kept[key]
+                return kept
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+
+def _state(view: View) -> tuple[Any, ...]:
+    """What changes when a table of the run does."""
+    store, paths = view.store, view.paths
+    places = [generation.folder for generation in view.generations]
+    places += [f"datasets/{each.dataset}/curation" for each in view.generations]
+    places += [paths.votes, *(f"{paths.root}/{n}" for n in ("scores", "negatives", "predictions"))]
+    return (view.run_id, hash(tuple(store.part_infos(place) for place in places)))
+
+
+def _score_bins(view: View) -> pl.DataFrame:
+    # A score of exactly 1 belongs to the last bin.
+    bins = (pl.col("quality_score") * 20).floor().clip(upper_bound=19) / 20
+    keys = ["round", "source", "polarity"]
+    scored = view.scores().filter(pl.col("quality_score").is_not_null())
+    counted = scored.group_by(*keys, low=bins).agg(count=pl.len())
+    return (
+        collect(counted, view.name).with_columns(pl.col(pl.Enum).cast(pl.String)).sort(*keys, "low")
+    )
+
+
+def _slices(view: View) -> pl.DataFrame:
+    test = view.predictions().filter(pl.col("split") == "test", pl.col("is_correct").is_not_null())
+    newest = test.filter(pl.col("round") == pl.col("round").max())
+    named = newest.join(view.questions().select("question_id", "template"), on="question_id")
+    counted = named.drop_nulls("template").group_by("template")
+    share = pl.col("is_correct").mean()
+    return collect(
+        counted.agg(num_questions=pl.len(), share=share).sort("share", "template"), view.name
+    )

@@ -1,0 +1,39 @@
+"use strict";
+// Keys, and rows that open: all of it works by links and forms without this file too.
+const rows = [...document.querySelectorAll("tr[data-href]")];
+let at = -1;
+function go(step) {
+  if (!rows.length) return;
+  if (at >= 0) rows[at].classList.remove("here");
+  at = Math.min(Math.max(at + step, 0), rows.length - 1);
+  rows[at].classList.add("here");
+  rows[at].scrollIntoView({ block: "nearest" });
+}
+function follow(selector) {
+  const link = document.querySelector(selector);
+  if (link) link.click();
+}
+for (const row of rows) {
+  row.addEventListener("click", (event) => {
+    if (!event.target.closest("a") && !String(getSelection())) location.href = row.dataset.href;
+  });
+}
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (event.key === "j") go(1);
+  else if (event.key === "k") go(-1);
+  else if (event.key === "Enter" && at >= 0) location.href = rows[at].dataset.href;
+  else if (event.key === "n") follow("a[rel=next]");
+  else if (event.key === "p") follow("a[rel=prev]");
+  else if (event.key === "u") follow("a[rel=up]");
+  else if (event.key === "/") {
+    const field = document.getElementById("filter");
+    if (field) { field.focus(); event.preventDefault(); }
+  }
+});
+for (const select of document.querySelectorAll(".filters select")) {
+  select.addEventListener("change", () => { if (!select.closest("[action='/compare']")) select.form.submit(); });
+}

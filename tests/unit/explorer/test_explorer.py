@@ -1,0 +1,184 @@
+"""Pages of the explorer: what they show, what they refuse, what they never run."""
+
+import re
+from html import unescape
+
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+
+from data_schemas import Curation, Rationales
+from explorer.app import make_app
+from explorer.data import Explorer
+from explorer.pages import condition, highlighted
+from qcrd_core.store import Store
+from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
+
+RUN = f"/runs/{RUN_ID}"
+FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"
+MARK = {
+    "generation": GENERATION, "question_id": "q0002", "sample_idx": "1", "mark": "reject",
+    "comment": "<b>no</b>", "back": f"{RUN}/question/q0002?at=3",
+}  # fmt: skip
+OURS = {"origin": "http://127.0.0.1:8400"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    write_synthetic_run(store)
+    rows = store.read_table(FOLDER, Rationales).filter(pl.col("question_id") == "q0000")
+    hostile = rows.with_columns(
+        text=pl.when(pl.col("status") != "failed").then(pl.lit(HOSTILE)),
+        rationale=pl.when(pl.col("status") != "failed").then(pl.lit(HOSTILE)),
+    )
+    (part,) = [
+        info.rel for info in store.part_infos(FOLDER)
+        if "q0000" in set(store.read_table(info.rel, Rationales)["question_id"])
+    ]  # fmt: skip
+    others = store.read_table(part, Rationales).filter(pl.col("question_id") != "q0000")
+    store.write_table(part, pl.concat([hostile, others]), Rationales)
+    return store
+
+
+@pytest.fixture
+def client(store, tmp_path):
+    app = make_app(Explorer(str(store), tmp_path / "scratch"))
+    with TestClient(app, base_url="http://127.0.0.1:8400", follow_redirects=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/", RUN_ID),
+        (RUN, "Majorities right"),
+        (f"{RUN}/rows", "480</strong> rationales of 60 questions"),
+        (f"{RUN}/rows?source=student&page=3", "page 4 of 8"),
+        (f"{RUN}/rows?where=agreement+%3C+0.5+AND+is_correct", "rationales of"),
+        (f"{RUN}/question/q0001", "Tom had 1 apples &amp; got 3 more."),
+        (f"{RUN}/answers?correct=wrong", "answers of the student of round 3"),
+        (f"/compare?a={RUN_ID}&b={RUN_ID}", "No setting differs"),
+        ("/static/explorer.js", "keydown"),
+        ("/report.css", "--tone-0"),
+    ],
+)
+def test_page_shows_what_it_is_for(client, path, shown):
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert shown in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", [f"{RUN}/rows", f"{RUN}/question/q0000", f"{RUN}/rows?text=script"]
+)
+def test_hostile_text_is_shown_and_never_markup(client, path):
+    answer = client.get(path)
+    assert "<script>document" not in answer.text
+    assert "<img src=x" not in answer.text
+    assert not set(answer.text) & {"\x1b", "\x00", "\u202e"}
+    assert "<script>document.title='owned'</script>" in unescape(answer.text)
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert "unsafe-inline" not in answer.headers["content-security-policy"]
+
+
+def test_pages_hold_no_inline_script_or_style_that_the_policy_would_stop(client):
+    for path in ("/", RUN, f"{RUN}/rows", f"{RUN}/question/q0001", f"{RUN}/answers"):
+        text = client.get(path).text
+        assert not re.search(r"<script(?! src=)|<style| style=| on\w+=\"", text), path
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        (f"{RUN}/rows?where=statu+%3D+1", 400, "no column statu"),
+        (f"{RUN}/rows?where=1);+drop+table+x", 400, "must be a SQL condition"),
+        (f"{RUN}/rows?text='%3B--", 200, "No rationale satisfies this"),
+        ("/runs/absent", 404, "The run must be in"),
+        ("/runs/..%2F..%2Fetc/rows", 404, "Not Found"),
+        (f"{RUN}/question/q9999", 404, "The question must be in"),
+        ("/compare?a=absent&b=absent", 404, "The run must be in"),
+        ("/static/..%2Fapp.py", 404, ""),
+    ],
+)
+def test_what_is_not_there_is_a_sentence(client, path, status, said):
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert said in unescape(answer.text)
+
+
+def test_another_host_name_is_refused(client):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", ""], ids=["foreign", "null", "none"]
+)
+def test_mark_from_another_page_is_refused(client, store, origin):
+    assert client.post(f"{RUN}/mark", data=MARK, headers={"origin": origin}).status_code == 403
+    assert not store.exists("datasets/word_problems/curation")
+
+
+def test_mark_is_written_shown_and_counted(client, store):
+    answer = client.post(f"{RUN}/mark", data=MARK, headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, MARK["back"])
+    marks = store.read_table("datasets/word_problems/curation", Curation)
+    assert marks.select("question_id", "sample_idx", "mark").rows() == [("q0002", 1, "reject")]
+    assert "&lt;b&gt;no&lt;/b&gt;" in client.get(f"{RUN}/question/q0002").text
+    assert "1</strong> rationales of 1 questions" in client.get(f"{RUN}/rows?mark=reject").text
+    before = store.read_table(FOLDER, Rationales)
+    client.post(f"{RUN}/mark", data={**MARK, "mark": "none"}, headers=OURS)
+    assert "No rationale satisfies" in client.get(f"{RUN}/rows?mark=reject").text
+    assert store.read_table(FOLDER, Rationales).equals(before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mark": "perhaps"}, {"sample_idx": "x"}, {"generation": ""}],
+    ids=lambda c: next(iter(c)),
+)
+def test_mark_that_is_none_is_refused(client, store, change):
+    assert client.post(f"{RUN}/mark", data={**MARK, **change}, headers=OURS).status_code == 400
+    assert not store.exists("datasets/word_problems/curation")
+
+
+def test_mark_never_leads_to_another_site(client):
+    data = {**MARK, "back": "https://evil.example//evil.example/x"}
+    place = client.post(f"{RUN}/mark", data=data, headers=OURS).headers["location"]
+    assert place.startswith("/")
+    assert not place.startswith("//")
+
+
+def test_neighbours_lead_through_the_filtered_questions(client):
+    listed = client.get(f"{RUN}/rows?correct=wrong&source=teacher").text
+    first = unescape(re.search(r'data-href="([^"]+)"', listed)[1])
+    seen, address = [], first
+    while address is not None:
+        text = client.get(address).text
+        seen.append(re.search(r"question/(q\d+)", address)[1])
+        found = re.search(r'<a href="([^"]+)" rel="next"', text)
+        address = unescape(found[1]) if found else None
+    assert seen == sorted(set(seen))
+    count = int(re.search(r"rationales of (\d+) questions", listed)[1])
+    assert len(seen) == count > 3
+    assert 'rel="prev"' in text
+
+
+def test_changed_store_is_shown_at_once(client, store):
+    assert "480</strong>" in client.get(f"{RUN}/rows").text
+    store.delete(store.part_infos(FOLDER)[0].rel)
+    assert "480</strong>" not in client.get(f"{RUN}/rows").text
+
+
+def test_condition_joins_choices_and_quotes_text():
+    query = {"source": "teacher", "correct": "wrong", "text": "it's", "where": "1 = 1", "mark": "x"}
+    assert condition(query) == (
+        "source = 'teacher' AND NOT is_correct AND strpos(lower(text), lower('it''s')) > 0 "
+        "AND (1 = 1)"
+    )
+    assert condition({}) is None
+
+
+def test_highlighted_marks_the_last_place_of_the_answer():
+    assert highlighted("3 <b> is 3.", "3") == "3 &lt;b&gt; is <mark>3</mark>."
+    assert highlighted("none", "7") == "none"
