@@ -1,7 +1,8 @@
 """The command `qcrd`.
 
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
-    qcrd import FILE --store STORE --dataset NAME --rationales COLUMN
+    qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
+    qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
     qcrd predict STUDENT FILE
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
@@ -20,12 +21,13 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.models import janitor, models, promote, rollback
 from flows.serving import deploy, down, status, up
+from flows.exchanging import export_sft, import_file
 from flows.inspecting import compact, explore, inspect, validate
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
@@ -43,6 +45,8 @@ app = App(
 )
 for command in (models, promote, rollback, janitor, up, deploy, status, down):
     app.command(command)
+app.command(import_file, name="import")
+app.command(export_sft)
 app.command(inspect)
 app.command(validate)
 app.command(compact)
@@ -195,69 +199,6 @@ def _program() -> str:
     """How this program is called here: its name if that is found, else its path as given."""
     path = sys.argv[0]
     return "qcrd" if shutil.which("qcrd") in (path, os.path.realpath(path)) else path
-
-
-@app.command(name="import")
-def import_(
-    file: Path,
-    *,
-    store: str,
-    dataset: str,
-    rationales: str,
-    question: str | None = None,
-    question_id: str | None = None,
-    gold_answer: str | None = None,
-    gold_target: str | None = None,
-    choices: str | None = None,
-    split: Literal["train", "validation", "test"] = "train",
-    model: str = "unknown",
-) -> None:
-    """Bring in rationales that a teacher wrote elsewhere, to distil them without sampling.
-
-    Args:
-        file: JSON lines, JSON array, CSV or Parquet.
-        store: Folder or object-store URL of the store.
-        dataset: Shipped data set or path of a YAML data-set file: how answers are read.
-        rationales: Column with a list of completions, or with one a row.
-        question: Column with the question. Without it the data set's own columns are used.
-        question_id: Column with ids. Without it an id is a hash of the question.
-        gold_answer: Column with the right answer.
-        gold_target: Column with the text the student learns instead of the answer.
-        choices: Column with a list of choices.
-        split: Split of the file's questions.
-        model: Who wrote the rationales.
-    """
-    from qcrd_core.datasets.importing import ImportColumns, import_file
-    from qcrd_core.datasets.spec import load_spec
-    from qcrd_core.store import Store
-
-    columns = ImportColumns(
-        rationales=rationales,
-        question=question,
-        question_id=question_id,
-        gold_answer=gold_answer,
-        gold_target=gold_target,
-        choices=choices,
-    )
-    done = import_file(
-        Store(store, Path(".qcrd/scratch")),
-        path=file,
-        spec=load_spec(dataset),
-        split=split,
-        columns=columns,
-        model=model,
-    )
-    share = done.num_unparsable / done.num_samples
-    print(f"  rows of the file  {done.num_rows:,}")
-    print(f"  questions         {done.num_questions:,}")
-    print(
-        f"  rationales        {done.num_samples:,} ({done.min_samples} to {done.max_samples} a "
-        "question)"
-    )
-    print(f"  without answer    {done.num_unparsable:,} ({share:.2%}), {done.num_empty:,} empty")
-    print(f"  stored in         {done.folder}")
-    print("\nTo distil them, set `teacher.model` to this in a configuration:")
-    print(f"teacher.model='{{type: imported, generation: \"{done.generation}\"}}'")
 
 
 @app.command

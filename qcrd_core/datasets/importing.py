@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_schemas import Questions, Rationales
 from qcrd_core.answers import extract
 from qcrd_core.config import explain
-from qcrd_core.datasets.files import Row, read_rows
+from qcrd_core.datasets.files import Row
+from qcrd_core.datasets.formats import Format, read_format
 from qcrd_core.datasets.imported import import_folder, write_import
 from qcrd_core.datasets.questions import to_questions
 from qcrd_core.datasets.spec import Columns, DatasetSpec
@@ -90,6 +91,8 @@ def import_file(
     split: Literal["train", "validation", "test"],
     columns: ImportColumns,
     model: str = "unknown",
+    form: Format = "plain",
+    asked: Path | None = None,
 ) -> ImportSummary:
     """Read a foreign file and write its questions and rationales to the store.
 
@@ -102,6 +105,8 @@ def import_file(
         split: Split of the file's questions.
         columns: Names of the file's columns.
         model: Who wrote the rationales, for the tables.
+        form: Layout of the file, see `qcrd_core.datasets.formats`.
+        asked: For dss, the data set's own file in the same order.
 
     Returns:
         Counts and the generation's fingerprint.
@@ -112,11 +117,12 @@ def import_file(
         StoreError: If the store refuses.
     """
     spec = _with_columns(spec, columns)
-    rows = read_rows(path)
+    rows = read_format(path, form, asked)
     identity = {
         "schema_version": Rationales.version,
         "source": "imported",
         "file_sha256": file_hash(path),
+        **({} if asked is None else {"questions_sha256": file_hash(asked)}),
         "model": model,
         "columns": columns.model_dump(mode="json"),
         "read_as": spec.columns.model_dump(mode="json"),
