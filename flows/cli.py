@@ -9,6 +9,7 @@
     qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
+    qcrd audit STORE_OR_RUN
     qcrd doctor
 
 Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
@@ -28,7 +29,7 @@ from cyclopts import App, CycloptsError, Parameter
 from flows.models import janitor, models, promote, rollback
 from flows.serving import deploy, down, status, up
 from flows.exchanging import export_sft, import_file
-from flows.inspecting import compact, explore, inspect, validate
+from flows.inspecting import audit, compact, explore, inspect, validate
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
@@ -51,6 +52,7 @@ app.command(inspect)
 app.command(validate)
 app.command(compact)
 app.command(explore)
+app.command(audit)
 
 
 @app.command

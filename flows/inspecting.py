@@ -128,3 +128,22 @@ def explore(store: str, *, port: int = 8400) -> None:
     from explorer.app import serve
 
     serve(store, port=port, scratch=Path(".qcrd/scratch"), said=lambda url: print(url, flush=True))
+
+
+def audit(target: str, *, generation: str | None = None) -> None:
+    """Check whether rationales can be trusted: vote against gold, K, duplicates, leaked tests.
+
+    Writes audit.html beside the run or the generation.
+
+    Args:
+        target: `<store>/runs/<run id>`, or a store.
+        generation: Which generation of a store, where it has several.
+    """
+    from qcrd_core.audit.audit import audit as check
+    from qcrd_core.audit.page import audit_text, write_audit
+    from qcrd_core.inspect.view import open_view
+
+    view = open_view(target)
+    found = check(view, generation)
+    print(audit_text(found))
+    print(f"\n{view.store.local(write_audit(view, found))}")

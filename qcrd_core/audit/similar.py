@@ -1,0 +1,142 @@
+"""Texts that say the same: rationales of one question, and test questions that were trained on.
+
+Exact: equal after case, punctuation and spaces are evened out. Near: the sets of neighbouring words
+(three for rationales, two for questions) share at least 0.8 of their union (Jaccard). Numbers are
+words: the same story with other numbers is another question.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+NEAR = 0.8
+
+_WORDS = re.compile(r"\w+(?:[.,]\d+)*", re.UNICODE)
+_RATIONALE_WORDS, _QUESTION_WORDS = 3, 2
+_MOST_QUESTIONS = 20_000
+_MOST_TEXTS_OF_A_SHINGLE = 200
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rationales that say what another rationale of their question says."""
+
+    num_questions: int
+    """Questions that were looked at: all, or the first 20,000 by id."""
+    num_rationales: int
+    num_exact: int
+    """Rationales equal to an earlier one of their question."""
+    num_near: int
+    """Further ones that are nearly so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leakage:
+    """Test and validation questions that training has seen."""
+
+    num_held_out: int
+    found: pl.DataFrame
+    """question_id, split, train_question_id, similarity (1 for exact), the most similar each."""
+
+
+def find_duplicates(rationales: pl.DataFrame) -> Duplicates:
+    """Count rationales that repeat another one of their question.
+
+    Args:
+        rationales: question_id, rationale (nullable); one source.
+
+    Returns:
+        Counts.
+    """
+    rows = rationales.drop_nulls("rationale")
+    ids = rows["question_id"].unique().sort().head(_MOST_QUESTIONS)
+    rows = rows.filter(pl.col("question_id").is_in(ids.implode()))
+    num_exact = num_near = 0
+    for texts in rows.group_by("question_id").agg("rationale")["rationale"]:
+        words = [tuple(_words(text)) for text in texts]
+        distinct = list(dict.fromkeys(words))
+        num_exact += len(words) - len(distinct)
+        num_near += _count_near([_shingles(text, _RATIONALE_WORDS) for text in distinct])
+    return Duplicates(len(ids), rows.height, num_exact, num_near)
+
+
+def find_leakage(questions: pl.DataFrame) -> Leakage:
+    """Find test and validation questions that stand in train, exactly or nearly.
+
+    Args:
+        questions: Table `questions`, all splits.
+
+    Returns:
+        Them, each with the training question it is most like.
+    """
+    train = questions.filter(pl.col("split") == "train")
+    held_out = questions.filter(pl.col("split") != "train")
+    shingles = [_shingles(_words(text), _QUESTION_WORDS) for text in train["question"]]
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, found in enumerate(shingles):
+        for shingle in found:
+            places[shingle].append(number)
+    ids, rows = train["question_id"].to_list(), []
+    for question_id, split, text in held_out.select("question_id", "split", "question").iter_rows():
+        best = _most_similar(_shingles(_words(text), _QUESTION_WORDS), shingles, places)
+        if best is not None and best[1] >= NEAR:
+            rows.append((question_id, split, ids[best[0]], best[1]))
+    schema = {
+        "question_id": pl.String,
+        "split": pl.String,
+        "train_question_id": pl.String,
+        "similarity": pl.Float64,
+    }
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    order = ["similarity", "question_id"]
+    return Leakage(held_out.height, frame.sort(order, descending=[True, False]))
+
+
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(text.lower())
+
+
+def _shingles(words: Sequence[str], length: int) -> frozenset[tuple[str, ...]]:
+    """Runs of `length` words; a shorter text is one run."""
+    starts = range(max(1, len(words) - length + 1))
+    return frozenset(tuple(words[start : start + length]) for start in starts)
+
+
+def _count_near(texts: list[frozenset[tuple[str, ...]]]) -> int:
+    """How many texts are near an earlier one."""
+    return sum(
+        any(_jaccard(text, earlier) >= NEAR for earlier in texts[:number])
+        for number, text in enumerate(texts)
+    )
+
+
+def _jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+    return len(a & b) / len(a | b)
+
+
+def _most_similar(
+    wanted: frozenset[tuple[str, ...]],
+    texts: list[frozenset[tuple[str, ...]]],
+    places: dict[tuple[str, ...], list[int]],
+) -> tuple[int, float] | None:
+    shared: Counter[int] = Counter()
+    for shingle in _rare(wanted, places):
+        shared.update(places.get(shingle, ()))
+    scored = ((number, _jaccard(wanted, texts[number])) for number in shared)
+    return max(scored, key=lambda item: (item[1], -item[0]), default=None)
+
+
+def _rare(
+    wanted: frozenset[tuple[str, ...]], places: dict[tuple[str, ...], list[int]]
+) -> Iterable[tuple[str, ...]]:
+    """Runs that lead to few texts; where all are common, the rarest fifth and one more.
+
+    Two texts that share 0.8 of their runs share one of any fifth and one more of either.
+    """
+    ordered = sorted(wanted, key=lambda shingle: (len(places.get(shingle, ())), shingle))
+    needed = len(ordered) // 5 + 1
+    few = [s for s in ordered if len(places.get(s, ())) <= _MOST_TEXTS_OF_A_SHINGLE]
+    return few if len(few) >= needed else ordered[:needed]
