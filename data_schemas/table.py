@@ -266,6 +266,15 @@ def check_rows(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFr
             f"missing {missing}, unknown {extra}."
         )
         raise SchemaMismatchError(msg)
+    wanted = table.create_empty().schema
+    # A cast would write a struct or a list out as text.
+    nested = [
+        n for n, kind in frame.schema.items() if kind.is_nested() and not wanted[n].is_nested()
+    ]
+    if nested:
+        name = nested[0]
+        msg = f"{where} must have {name} as {wanted[name]}; got {frame.schema[name]}."
+        raise SchemaMismatchError(msg)
     try:
         return table.validate(frame, cast=True)
     except (dy.exc.ValidationError, pl.exceptions.PolarsError) as error:

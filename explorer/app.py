@@ -160,12 +160,14 @@ def make_app(explorer: Explorer) -> Starlette:
     return Starlette(routes=routes, middleware=[hosts])
 
 
-def serve(store: str, *, port: int, scratch: Path, said: Callable[[str], None]) -> None:
-    """Serve a store on the loopback until it is interrupted.
+def serve(
+    store: str, *, address: tuple[str, int], scratch: Path, said: Callable[[str], None]
+) -> None:
+    """Serve a store until it is interrupted.
 
     Args:
         store: Folder or URL of the store, or of one of its runs.
-        port: Port on 127.0.0.1.
+        address: Host and port to listen on.
         scratch: Where indexes of parts are kept.
         said: Receives the address once it is known.
 
@@ -173,8 +175,9 @@ def serve(store: str, *, port: int, scratch: Path, said: Callable[[str], None]) 
         StoreError: If there is no store.
     """
     app = make_app(Explorer(store, scratch))
+    host, port = address
     said(f"http://127.0.0.1:{port}/")
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 async def _report_style(_: Request) -> Response:

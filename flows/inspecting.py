@@ -115,7 +115,7 @@ def compact(store: str) -> None:
     print(f"\nqcrd inspect {shlex.quote(store)}")
 
 
-def explore(store: str, *, port: int = 8400) -> None:
+def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
     """Show every rationale of a store in a browser; Ctrl-C ends it.
 
     Only this machine can reach it. Nothing is changed but the marks of curators, which the next run
@@ -123,11 +123,14 @@ def explore(store: str, *, port: int = 8400) -> None:
 
     Args:
         store: Folder or URL of the store.
-        port: Port on 127.0.0.1.
+        port: Port of the pages.
+        host: Where to listen. Another one than the loopback is for a container whose port is
+            published on the loopback; the pages answer to 127.0.0.1 and localhost alone.
     """
     from explorer.app import serve
 
-    serve(store, port=port, scratch=Path(".qcrd/scratch"), said=lambda url: print(url, flush=True))
+    scratch = Path(".qcrd/scratch")
+    serve(store, address=(host, port), scratch=scratch, said=lambda url: print(url, flush=True))
 
 
 def audit(target: str, *, generation: str | None = None) -> None:
