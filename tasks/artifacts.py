@@ -105,6 +105,12 @@ def waste_artifact(waste: list[Waste], summary: str) -> None:
     create_table_artifact(rows, key="janitor", description=summary)
 
 
+def audit_artifact(text: str, page: str) -> None:
+    """Show an audit's tables, and where its plots are."""
+    markdown = f"```\n{text}\n```\n\nWith plots: `{page}`"
+    create_markdown_artifact(markdown, key="audit", description="Can the rationales be trusted")
+
+
 def import_artifact(done: ImportSummary) -> None:
     """Show what an import brought in, and the setting that distils it."""
     rows = [{"what": name, "value": value} for name, value in asdict(done).items()]

@@ -75,7 +75,7 @@ def find_leakage(questions: pl.DataFrame) -> Leakage:
     train = questions.filter(pl.col("split") == "train")
     held_out = questions.filter(pl.col("split") != "train")
     shingles = [_shingles(_words(text), _QUESTION_WORDS) for text in train["question"]]
-    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    places: dict[int, list[int]] = defaultdict(list)
     for number, found in enumerate(shingles):
         for shingle in found:
             places[shingle].append(number)
@@ -99,13 +99,13 @@ def _words(text: str) -> list[str]:
     return _WORDS.findall(text.lower())
 
 
-def _shingles(words: Sequence[str], length: int) -> frozenset[tuple[str, ...]]:
-    """Runs of `length` words; a shorter text is one run."""
+def _shingles(words: Sequence[str], length: int) -> frozenset[int]:
+    """Runs of `length` words, as hashes, which only this process compares; a short text is one."""
     starts = range(max(1, len(words) - length + 1))
-    return frozenset(tuple(words[start : start + length]) for start in starts)
+    return frozenset(hash(tuple(words[start : start + length])) for start in starts)
 
 
-def _count_near(texts: list[frozenset[tuple[str, ...]]]) -> int:
+def _count_near(texts: list[frozenset[int]]) -> int:
     """How many texts are near an earlier one."""
     return sum(
         any(_jaccard(text, earlier) >= NEAR for earlier in texts[:number])
@@ -113,14 +113,14 @@ def _count_near(texts: list[frozenset[tuple[str, ...]]]) -> int:
     )
 
 
-def _jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
+def _jaccard(a: frozenset[int], b: frozenset[int]) -> float:
     return len(a & b) / len(a | b)
 
 
 def _most_similar(
-    wanted: frozenset[tuple[str, ...]],
-    texts: list[frozenset[tuple[str, ...]]],
-    places: dict[tuple[str, ...], list[int]],
+    wanted: frozenset[int],
+    texts: list[frozenset[int]],
+    places: dict[int, list[int]],
 ) -> tuple[int, float] | None:
     shared: Counter[int] = Counter()
     for shingle in _rare(wanted, places):
@@ -129,9 +129,7 @@ def _most_similar(
     return max(scored, key=lambda item: (item[1], -item[0]), default=None)
 
 
-def _rare(
-    wanted: frozenset[tuple[str, ...]], places: dict[tuple[str, ...], list[int]]
-) -> Iterable[tuple[str, ...]]:
+def _rare(wanted: frozenset[int], places: dict[int, list[int]]) -> Iterable[int]:
     """Runs that lead to few texts; where all are common, the rarest fifth and one more.
 
     Two texts that share 0.8 of their runs share one of any fifth and one more of either.

@@ -1,0 +1,24 @@
+"""The flow `audit`: can the rationales of a run or of an import be trusted.
+
+`qcrd audit` does the same from the command line.
+"""
+
+from prefect import flow
+
+from flows.logs import show_core_logs
+from tasks.auditing import audit_rationales
+
+
+@flow(name="audit", flow_run_name="audit {target}")
+def audit(target: str, generation: str | None = None) -> str:
+    """Check vote against gold, samples a question, duplicates and leaked questions.
+
+    Args:
+        target: `<store>/runs/<run id>`, or a store.
+        generation: Which generation of a store, where it has several.
+
+    Returns:
+        Place of audit.html.
+    """
+    show_core_logs()
+    return audit_rationales(target, generation)
