@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows.models import janitor, models, promote, rollback
-from flows.serving import deploy, down, status, up
 from flows.exchanging import export_sft, import_file
 from flows.inspecting import audit, compact, explore, inspect, validate
+from flows.models import janitor, models, promote, rollback
+from flows.serving import deploy, down, status, up
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress

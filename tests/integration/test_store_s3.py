@@ -18,11 +18,19 @@ from moto.server import ThreadedMotoServer
 from data_schemas import Predictions
 from qcrd_core.config_operations import PromotionSection
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.inspect.compact import compact
+from qcrd_core.inspect.find import find_rows
+from qcrd_core.inspect.question import read_question
+from qcrd_core.inspect.summary import summarize
+from qcrd_core.inspect.validate import validate_store
+from qcrd_core.inspect.view import View
 from qcrd_core.janitor import Retention, find_waste, remove
+from qcrd_core.progress import Bar
 from qcrd_core.registry import decide, promote, read_champion, rollback
 from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.store import DONE, Store
 from tests.support.registered import registered
+from tests.support.synthetic_run import RUN_ID, Shape, write_synthetic_run
 
 ROOT = Path(__file__).parents[2]
 STUDENT = "runs/a/checkpoints/student"
@@ -272,3 +280,16 @@ def test_janitor_takes_an_old_run_from_the_bucket_and_its_copy_from_the_disk(sto
     }  # fmt: skip
     assert store.list("runs") == ["synthetic-one"]
     assert store.fetch_folder("models/synthetic/one").is_dir()
+
+
+def test_run_in_a_bucket_is_inspected_validated_and_compacted(store, elsewhere):
+    write_synthetic_run(store, Shape(num_train=20, num_test=5, num_rounds=2, steps_per_round=2))
+    view = View(elsewhere, RUN_ID)
+    before = summarize(view)
+    assert before.counts["num_rows"].sum() == 20 * 5 + 20
+    found = find_rows(view, "source = 'teacher' AND is_correct", limit=5)
+    assert 5 == found.rows.height < found.num_rows
+    assert read_question(view, "q0003").rows.height == 6
+    assert validate_store(elsewhere).findings == []
+    assert compact(View(elsewhere, None), Bar("Compact", 0, "rows")).num_after == 1
+    assert summarize(view).counts.equals(before.counts)
