@@ -119,6 +119,11 @@ def test_mark_from_another_page_is_refused(client, store, origin):
     assert not store.exists("datasets/word_problems/curation")
 
 
+def test_policy_lets_a_browser_say_that_a_mark_is_from_our_page(client):
+    # Chromium sends `Origin: null` with forms of a page under no-referrer.
+    assert client.get(RUN).headers["referrer-policy"] == "same-origin"
+
+
 def test_mark_is_written_shown_and_counted(client, store):
     answer = client.post(f"{RUN}/mark", data=MARK, headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, MARK["back"])
