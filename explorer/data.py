@@ -95,7 +95,7 @@ def _state(view: View) -> tuple[Any, ...]:
     places = [generation.folder for generation in view.generations]
     places += [f"datasets/{each.dataset}/curation" for each in view.generations]
     places += [paths.votes, *(f"{paths.root}/{n}" for n in ("scores", "negatives", "predictions"))]
-    return (view.run_id, hash(tuple(store.part_infos(place) for place in places)))
+    return (view.run_id, hash(tuple(store.part_files(place) for place in places)))
 
 
 def _score_bins(view: View) -> pl.DataFrame:

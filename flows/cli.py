@@ -6,10 +6,10 @@
     qcrd predict STUDENT FILE
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
-    qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
     qcrd audit STORE_OR_RUN
+    qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd doctor
 
 Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
@@ -21,6 +21,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,15 +45,14 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-for command in (models, promote, rollback, janitor, up, deploy, status, down):
-    app.command(command)
 app.command(import_file, name="import")
-app.command(export_sft)
-app.command(inspect)
-app.command(validate)
-app.command(compact)
-app.command(explore)
-app.command(audit)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(export_sft, inspect, validate, compact, explore, audit),
+    *(models, promote, rollback, janitor),
+    *(up, deploy, status, down),
+)
+for command in _COMMANDS:
+    app.command(command)
 
 
 @app.command

@@ -248,7 +248,7 @@ def _local_files(folder: Path) -> Iterator[StoredFile]:
     for path in folder.rglob("*"):
         if path.is_file():
             stat = path.stat()
-            yield StoredFile(str(path), stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+            yield StoredFile(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def _sum_up(kind: str, path: str, files: Sequence[StoredFile]) -> Waste | None:

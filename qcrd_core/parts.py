@@ -98,11 +98,11 @@ def open_folder(store: Store, rel: str, table: type[Table]) -> Folder:
         DataError: If a part is damaged, foreign or newer than this qcrd.
         StoreError: If the store does not answer.
     """
-    found = store.part_infos(rel)
+    found = store.part_files(rel)
     place = store.scratch / "index" / f"{content_hash(str(store), rel)}.parquet"
     known = _known(place)
     listed = pl.DataFrame(
-        [(info.rel, info.size, info.mtime_ns) for info in found],
+        [(file.path, file.num_bytes, file.mtime_ns) for file in found],
         schema=dict(list(_COLUMNS.items())[:3]),
         orient="row",
     )

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -59,19 +59,13 @@ class StoredFile:
     path: str
     """Relative to the store's root."""
     num_bytes: int
-    modified: datetime
-    """UTC."""
-
-
-class PartInfo(NamedTuple):
-    """One Parquet file of the store."""
-
-    rel: str
-    """Path relative to the root."""
-    size: int
-    """Bytes."""
     mtime_ns: int
     """When it was last written, ns since 1970; 0 where the store does not say."""
+
+    @property
+    def modified(self) -> datetime:
+        """When it was last written, UTC."""
+        return datetime.fromtimestamp(self.mtime_ns / 1e9, UTC)
 
 
 class Store:
@@ -160,14 +154,7 @@ class Store:
         selector = fs.FileSelector(self.path(rel), allow_not_found=True, recursive=True)
         with self._explained(rel, "readable"):
             found = [info for info in self.file_system.get_file_info(selector) if info.is_file]
-        return tuple(
-            StoredFile(
-                path=info.path[len(self._root) :].lstrip("/"),
-                num_bytes=info.size,
-                modified=datetime.fromtimestamp(info.mtime_ns / 1e9, UTC),
-            )
-            for info in sorted(found, key=lambda info: info.path)
-        )
+        return tuple(self._stored(info) for info in sorted(found, key=lambda info: str(info.path)))
 
     def delete(self, rel: str) -> None:
         """Delete a file or a folder with all it holds; absent ones are no error.
@@ -267,7 +254,7 @@ class Store:
         """
         parts = [rel]
         if not rel.endswith(".parquet"):
-            parts = [info.rel for info in self.part_infos(rel)]
+            parts = [file.path for file in self.part_files(rel)]
         frames = [self._read_part(part, table) for part in parts]
         if not frames:
             return table.create_empty()
@@ -324,14 +311,14 @@ class Store:
         except SchemaMismatchError as error:
             raise DataError(str(error)) from error
 
-    def part_infos(self, rel: str) -> tuple[PartInfo, ...]:
+    def part_files(self, rel: str) -> tuple[StoredFile, ...]:
         """List the parts below a folder, sorted by path.
 
         Args:
             rel: A folder, an absent one has none; or one part.
 
         Returns:
-            Each part's path, size and time.
+            The parts.
 
         Raises:
             StoreError: If the store does not answer.
@@ -345,11 +332,18 @@ class Store:
         with self._explained(rel, "readable"):
             found = self.file_system.get_file_info(asked)
         return tuple(
-            PartInfo(info.path[len(self._root) :].lstrip("/"), info.size, info.mtime_ns or 0)
+            self._stored(info)
             for info in sorted(found, key=lambda item: str(item.path))
             if info.is_file
             and info.base_name.endswith(".parquet")
             and not info.base_name.startswith(_TEMPORARY)
+        )
+
+    def _stored(self, info: fs.FileInfo) -> StoredFile:
+        return StoredFile(
+            path=info.path[len(self._root) :].lstrip("/"),
+            num_bytes=info.size,
+            mtime_ns=info.mtime_ns or 0,
         )
 
     def publish_folder(self, source: Path, rel: str) -> None:

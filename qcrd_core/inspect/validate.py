@@ -148,10 +148,10 @@ def _check_generation(
         problem = f"must have the fingerprint {generation.fingerprint}; its content has {found}"
         report.findings.append(Finding(path, problem))
     seen: list[pl.Series] = []
-    for info in store.part_infos(generation.folder):
-        frame = _read_part(store, info.rel, Rationales, report, repair="quarantine")
+    for file in store.part_files(generation.folder):
+        frame = _read_part(store, file.path, Rationales, report, repair="quarantine")
         if frame is not None:
-            report.findings += _part_findings(info.rel, frame, generation, known)
+            report.findings += _part_findings(file.path, frame, generation, known)
             seen.append(frame.select(pl.struct(_KEYS).hash()).to_series())
     if seen:
         keys = pl.concat(seen)
@@ -200,14 +200,14 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
         (f"{paths.root}/predictions", Predictions),
     )
     for rel, table in tables:
-        for info in store.part_infos(rel):
-            frame = _read_part(store, info.rel, table, report)
+        for file in store.part_files(rel):
+            frame = _read_part(store, file.path, table, report)
             if frame is None:
                 continue
             orphans = sorted(set(frame["question_id"]) - ids)
             if orphans:
                 problem = f"holds {len(orphans):,} questions that the run has not"
-                report.findings.append(Finding(info.rel, f"{problem} (first: {orphans[0]})"))
+                report.findings.append(Finding(file.path, f"{problem} (first: {orphans[0]})"))
 
 
 def _check_published(store: Store, report: StoreReport) -> Iterator[Finding]:
@@ -227,7 +227,7 @@ def _check_published(store: Store, report: StoreReport) -> Iterator[Finding]:
 
 def _read(store: Store, rel: str, table: type[Table], report: StoreReport) -> pl.DataFrame:
     """Rows of all parts that can be read."""
-    frames = [_read_part(store, info.rel, table, report) for info in store.part_infos(rel)]
+    frames = [_read_part(store, file.path, table, report) for file in store.part_files(rel)]
     return pl.concat([table.create_empty(), *(frame for frame in frames if frame is not None)])
 
 

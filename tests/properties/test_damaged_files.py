@@ -105,7 +105,7 @@ DAMAGES = [_cut, _flipped, _noise, _without_a_column, _with_another_type, _of_an
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 def test_damaged_part_is_refused_in_a_sentence_or_shown_without_harm(store, damage):
-    part = store.part_infos(FOLDER)[0].rel
+    part = store.part_files(FOLDER)[0].path
     content = store.read_bytes(part)
     num_refused, said = 0, []
     for number in range(25):

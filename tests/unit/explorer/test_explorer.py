@@ -33,8 +33,8 @@ def store(tmp_path):
         rationale=pl.when(pl.col("status") != "failed").then(pl.lit(HOSTILE)),
     )
     (part,) = [
-        info.rel for info in store.part_infos(FOLDER)
-        if "q0000" in set(store.read_table(info.rel, Rationales)["question_id"])
+        file.path for file in store.part_files(FOLDER)
+        if "q0000" in set(store.read_table(file.path, Rationales)["question_id"])
     ]  # fmt: skip
     others = store.read_table(part, Rationales).filter(pl.col("question_id") != "q0000")
     store.write_table(part, pl.concat([hostile, others]), Rationales)
@@ -171,7 +171,7 @@ def test_neighbours_lead_through_the_filtered_questions(client):
 
 def test_changed_store_is_shown_at_once(client, store):
     assert "480</strong>" in client.get(f"{RUN}/rows").text
-    store.delete(store.part_infos(FOLDER)[0].rel)
+    store.delete(store.part_files(FOLDER)[0].path)
     assert "480</strong>" not in client.get(f"{RUN}/rows").text
 
 

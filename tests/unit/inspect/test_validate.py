@@ -31,7 +31,7 @@ def store(tmp_path):
 
 
 def _part(store, number=0):
-    return [info.rel for info in store.part_infos(FOLDER)][number]
+    return [file.path for file in store.part_files(FOLDER)][number]
 
 
 def _problems(store):
@@ -172,7 +172,7 @@ def test_compact_keeps_rows_of_an_older_text_and_drops_what_stands_twice(store):
 
     assert (done.num_twice, done.num_after) == (1, 2)
     assert read_samples(store, FOLDER, questions=questions, num_samples=5).equals(before)
-    olds = [info.rel for info in store.part_infos(FOLDER)]
+    olds = [file.path for file in store.part_files(FOLDER)]
     assert (
         sum(store.read_table(path, Rationales)["prompt_hash"].eq("old").sum() for path in olds) == 3
     )
