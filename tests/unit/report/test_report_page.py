@@ -3,10 +3,11 @@
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import polars as pl
 import pytest
 import yaml
 
-from data_schemas import Votes
+from data_schemas import Scores, Votes
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.report import write_report
 from qcrd_core.runs import RunPaths
@@ -124,6 +125,21 @@ def test_write_report_without_recorded_vote_counts_table_votes(store):
 def test_write_report_warns_when_discriminator_separates_nothing(store, auc, warns):
     write_synthetic_run(store, replace(SMALL, auc=auc))
     assert ("The discriminator separates nothing" in page_of(store)) is warns
+
+
+def test_write_report_of_run_without_discriminator_names_weights_alone(store):
+    write_synthetic_run(store, SMALL)
+    paths = RunPaths(RUN_ID)
+    for round_ in range(SMALL.num_rounds):
+        scores = store.read_table(paths.scores(round_), Scores)
+        blank = scores.with_columns(quality_score=pl.lit(None, pl.Float64), rationale_weight=1.0)
+        store.write_table(paths.scores(round_), blank, Scores)
+
+    write_report(store, RUN_ID)
+
+    page = store.read_bytes(paths.report).decode()
+    assert "· weight 1.00" in page
+    assert "· score" not in page
 
 
 def test_write_report_with_unknown_run_names_those_that_are_there(store):
