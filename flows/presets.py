@@ -16,6 +16,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
+from qcrd_core.bench.config import load_bench
 from qcrd_core.config import load_config
 
 
@@ -33,6 +34,22 @@ def read_preset(path: str) -> dict[str, Any]:
     """
     settings = load_config(Path(path))
     return {"config": settings.model_dump(mode="json", exclude_unset=True)}
+
+
+def read_bench(path: str) -> dict[str, Any]:
+    """Read a bench's file and check all of its methods.
+
+    Args:
+        path: YAML file, from the repository's root.
+
+    Returns:
+        `config`: the bench, with the settings of the run that it names.
+
+    Raises:
+        ConfigError: If a file is absent or breaks a rule.
+    """
+    bench = load_bench(Path(path))
+    return {"config": bench.model_dump(mode="json", exclude_unset=True)}
 
 
 def keep_schedule(deployment: str, slug: str) -> dict[str, bool]:

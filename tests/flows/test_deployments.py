@@ -8,17 +8,14 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from flows.presets import read_preset
+from flows.presets import read_bench, read_preset
+from qcrd_core.bench.config import BenchConfig, load_bench
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-TRAINING = [
-    item
-    for item in DEPLOYMENTS
-    if item["entrypoint"].startswith(("flows/distill.py", "flows/redistill_nightly.py"))
-]
+TRAINING = [item for item in DEPLOYMENTS if item["work_pool"].get("work_queue_name") == "training"]
 PRESETS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if not p.stem.startswith("bench_")]
 
 
@@ -39,6 +36,14 @@ def test_preset_is_the_whole_file(path):
     parameters = read_preset(str(path))
 
     assert TypeAdapter(RunConfig).validate_python(parameters["config"]) == load_config(path)
+
+
+def test_bench_in_the_form_is_the_whole_file():
+    path = ROOT / "configs" / "bench_word_problems.yaml"
+
+    assert TypeAdapter(BenchConfig).validate_python(read_bench(str(path))["config"]) == load_bench(
+        path
+    )
 
 
 def test_preset_with_wrong_setting_is_refused(tmp_path):
