@@ -73,7 +73,10 @@ def sweep_samples(rationales: pl.DataFrame, questions: pl.DataFrame) -> Sweep:
         for k in sums:
             first = drawn.filter(pl.col("sample_idx") < k)
             right = vote(first, gold, "first")["is_majority_correct"].sum()
-            sums[k] = (sums[k][0] + float(right), sums[k][1] + int(first["num_tokens"].sum()))
+            sums[k] = (
+                sums[k][0] + float(right),
+                sums[k][1] + int(first["num_tokens"].cast(pl.Int64).sum()),
+            )
     has_tokens = known["num_tokens"].count() > 0
     rows = [
         (k, right / num_questions / _DRAWS, tokens / num_questions / _DRAWS if has_tokens else None)

@@ -32,7 +32,9 @@ class Tokens:
 def tokens_of(rationales: pl.DataFrame, run_id: str) -> Tokens:
     """Tokens that a run has sampled, by table `rationales`."""
     own = rationales.filter(pl.col("run_id") == run_id)
-    return Tokens(int(own["num_prompt_tokens"].sum()), int(own["num_tokens"].sum()))
+    # A sum of Int32 stays Int32 and wraps: ten million prompts of 214 tokens exceed it.
+    counts = own.select(pl.col("num_prompt_tokens", "num_tokens").cast(pl.Int64).sum()).row(0)
+    return Tokens(*counts)
 
 
 class Meter:

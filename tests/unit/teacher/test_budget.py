@@ -1,10 +1,12 @@
 """A limit on tokens or cost, on a stub of the engine: 7 prompt and 2 sampled tokens a request."""
 
+import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from qcrd_core.errors import SamplingError
 from qcrd_core.stages.sampling import check_budget
+from qcrd_core.teacher.budget import Tokens, tokens_of
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 
@@ -76,3 +78,10 @@ def test_meter_notes_tokens_and_cost(tmp_path):
         sampling.run()
 
     assert sampling.meter().note == "216 tokens, cost 0.408 of 1"
+
+
+def test_tokens_of_ten_million_prompts_do_not_wrap():
+    row = {"run_id": "run-1", "num_prompt_tokens": 2_000_000_000, "num_tokens": 1_500_000_000}
+    types = {"num_prompt_tokens": pl.Int32, "num_tokens": pl.Int32}
+    frame = pl.DataFrame([row, row, {**row, "run_id": "another"}], schema_overrides=types)
+    assert tokens_of(frame, "run-1") == Tokens(4_000_000_000, 3_000_000_000)
