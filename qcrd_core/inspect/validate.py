@@ -8,14 +8,13 @@ moves damaged parts of generations to `quarantine/`; the next run samples what i
 the next import brings it. Everything else is for a person to decide.
 """
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import polars as pl
 import yaml
-from pyarrow import fs
 
 from data_schemas import (
     Curation,
@@ -31,11 +30,12 @@ from qcrd_core.errors import QcrdError
 from qcrd_core.ids import bytes_hash, fingerprint
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.runs import RunPaths
-from qcrd_core.store import DONE, Store, part_name
+from qcrd_core.store import DONE, Store, StoredFile, part_name
 
 _QUARANTINE = "quarantine"
 _KEYS = ("question_id", "sample_idx", "prompt_hash")
-_RESTING_SECONDS = 3600
+_LOCK = "_tmp-lock-"
+_RESTING = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def validate_store(store: Store) -> StoreReport:
     """
     report = StoreReport()
     view = View(store, None)
-    report.findings += _temporaries(store)
+    files = store.files("")
+    report.findings += _temporaries(files)
     known = _known_questions(view, report)
     for generation in view.generations:
         _check_generation(store, generation, known.get(generation.dataset, set()), report)
@@ -81,7 +82,7 @@ def validate_store(store: Store) -> StoreReport:
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), report)
-    report.findings += _check_published(store, report)
+    report.findings += _check_published(store, files, report)
     report.findings.sort(key=lambda finding: finding.path)
     return report
 
@@ -109,16 +110,18 @@ def repair(store: Store, findings: list[Finding]) -> list[Finding]:
     return done
 
 
-def _temporaries(store: Store) -> Iterator[Finding]:
-    now = time.time()
-    found = store.file_system.get_file_info(fs.FileSelector(store.path(""), recursive=True))
-    for info in found:
-        rel = info.path[len(store.path("")) :].lstrip("/")
-        parent, _, name = rel.rpartition("/")
-        if not name.startswith("_tmp") or "/_tmp" in f"/{parent}":
-            continue
-        is_resting = now - (info.mtime_ns or 0) / 1e9 > _RESTING_SECONDS
-        if is_resting:
+def _temporaries(files: Sequence[StoredFile]) -> Iterator[Finding]:
+    # A folder is as young as the newest file in it: its own time stands still while they grow.
+    newest: dict[str, datetime] = {}
+    for file in files:
+        names = file.path.split("/")
+        for depth, name in enumerate(names):
+            if name.startswith("_tmp") and not name.startswith(_LOCK):
+                rel = "/".join(names[: depth + 1])
+                newest[rel] = max(file.modified, newest.get(rel, file.modified))
+                break
+    for rel, modified in newest.items():
+        if datetime.now(UTC) - modified > _RESTING:
             yield Finding(rel, "is a temporary that a killed process left", "delete")
 
 
@@ -210,9 +213,10 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
                 report.findings.append(Finding(file.path, f"{problem} (first: {orphans[0]})"))
 
 
-def _check_published(store: Store, report: StoreReport) -> Iterator[Finding]:
-    found = store.file_system.get_file_info(fs.FileSelector(store.path(""), recursive=True))
-    files = {info.path[len(store.path("")) :].lstrip("/") for info in found if info.is_file}
+def _check_published(
+    store: Store, found: Sequence[StoredFile], report: StoreReport
+) -> Iterator[Finding]:
+    files = {file.path for file in found}
     for rel in sorted(path for path in files if path.rpartition("/")[2] == DONE):
         folder = rel.rpartition("/")[0]
         hashes = _json(store, rel, report)

@@ -143,6 +143,18 @@ def test_repair_moves_damaged_parts_away_and_leaves_the_rest(store):
     assert set(_problems(store)) == {foreign}
 
 
+def test_repair_leaves_locks_and_folders_that_are_still_written_to(store):
+    lock, growing = store.local("runs/_tmp-lock-student"), store.local("runs/_tmp-student")
+    growing.mkdir()
+    for path in (lock, growing / "old", growing / "new"):
+        path.write_text("x", encoding="utf-8")
+    for path in (lock, growing / "old", growing):
+        os.utime(path, (1, 1))
+    assert validate_store(store).findings == []
+    os.utime(growing / "new", (1, 1))
+    assert [finding.path for finding in validate_store(store).findings] == ["runs/_tmp-student"]
+
+
 def test_compact_keeps_every_row_under_the_name_of_its_keys(store):
     view = View(store, None)
     before = store.read_table(FOLDER, Rationales)
