@@ -176,7 +176,7 @@ def _peak_memory(metrics: pl.DataFrame) -> int | None:
 
 def _tokens(rationales: pl.DataFrame) -> int | None:
     known = rationales["num_tokens"].drop_nulls()
-    return int(known.sum()) if known.len() else None
+    return int(known.cast(pl.Int64).sum()) if known.len() else None
 
 
 def _student_tokens(context: RunContext) -> int:
