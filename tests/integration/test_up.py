@@ -230,9 +230,13 @@ def test_schedule_gets_runs(up):
     """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes one."""
     up.switch_nightly_on()
 
-    _wait(lambda: up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json(), 90)
+    def scheduled():
+        runs = up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json()
+        return [run for run in runs if run["auto_scheduled"]]
 
-    run = up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json()[0]
+    _wait(scheduled, 90)
+
+    run = scheduled()[0]
     assert run["state_name"] == "Scheduled"
     assert run["expected_start_time"][11:16] == "02:30"
 
