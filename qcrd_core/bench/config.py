@@ -58,6 +58,8 @@ class BenchConfig(Section):
     """Methods that every other is compared with."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Level of all intervals."""
+    notes: str = ""
+    """What its makers read out of the tables, Markdown, for the document."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

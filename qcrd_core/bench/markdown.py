@@ -39,6 +39,7 @@ def section(results: BenchResults, plot_folder: str | None = None) -> str:
     blocks = [
         f"## {_text(results.description.name)}",
         _facts(results),
+        results.description.notes.strip(),
         *_accuracy(results, images.get("accuracy")),
         *_shares(results, images.get("shares")),
         *_learning(results, images.get("validation")),

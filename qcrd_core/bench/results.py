@@ -46,6 +46,8 @@ class BenchDescription(Section):
     """Methods measured on shares of the training questions too."""
     confidence: float = Field(gt=0.5, lt=1)
     """Level of all intervals."""
+    notes: str = ""
+    """What its makers read out of the tables, Markdown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,7 @@ def describe(bench: BenchConfig, machine: str) -> BenchDescription:
         references=bench.references,
         share_methods=bench.share_methods,
         confidence=bench.confidence,
+        notes=bench.notes,
     )
 
 

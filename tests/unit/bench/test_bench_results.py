@@ -83,6 +83,12 @@ def test_section_with_clear_difference_marks_it_and_counts_failures():
     assert "1 of 9." in text
 
 
+def test_section_gives_the_notes_of_its_makers_before_the_tables():
+    notes = "Seeds differ more than **methods**."
+    text = section(tiny(clear_difference(), DESCRIPTION.model_copy(update={"notes": notes})))
+    assert f"\n\n{notes}\n\n### Accuracy" in text
+
+
 def test_section_with_one_seed_says_so():
     text = section(tiny({("dss", 1.0, 4): "1100", ("qcrd", 1.0, 4): "1110"}))
     assert row_of(text, "qcrd")[1:] == ["1", "75.0", "one seed", "+25.0, one seed", "-",
