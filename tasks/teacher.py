@@ -57,6 +57,15 @@ def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
     return numbers
 
 
+@task(name="Check votes", task_run_name="Check votes", cache_policy=NO_CACHE)
+def check_votes(config: RunConfig, run_id: str) -> None:
+    """Refuse to train where the rationales were not sampled and voted on.
+
+    Reads: whether table `votes` is there.
+    """
+    voting.check_votes(RunContext.open(config, run_id))
+
+
 @task(name="Make tokenizers", task_run_name="Make tokenizers", cache_policy=NO_CACHE)
 def make_tokenizers(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Publish the tokenizers of the student and of the discriminator.

@@ -126,7 +126,8 @@ def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
     found = {item["name"] for item in up.api.post("/deployments/filter", json={}).json()}
 
     assert f"The UI: {(up.home / 'url').read_text().strip()}/deployments" in up.said
-    assert {"distill", "distill-quickstart", "redistill-nightly", "import-rationales"} <= found
+    assert {"distill", "sample-teacher", "train-rounds", "redistill-nightly"} <= found
+    assert {"distill-quickstart", "benchmark-word-problems", "import-rationales"} <= found
     assert not up.is_nightly_on()
     assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
 
