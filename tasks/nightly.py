@@ -4,6 +4,7 @@ from typing import Any
 
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
+from qcrd_core.report.run_page import run_page
 from qcrd_core.stages import nightly
 from tasks.artifacts import decision_artifact
 from tasks.stage import stage
@@ -30,5 +31,6 @@ def decide(night: nightly.Night, run_id: str) -> dict[str, Any]:
     """
     entry = nightly.decide_night(night, run_id)
     context = RunContext.open(night.config, run_id)
-    decision_artifact(context.store.read_bytes(context.paths.decision).decode())
+    decision = context.store.read_bytes(context.paths.decision).decode()
+    decision_artifact(f"{decision}\n{run_page(context.store, run_id)}")
     return {"action": entry.action, "version": entry.version, "reasons": list(entry.reasons)}

@@ -8,9 +8,14 @@ from typing import Any
 
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
-from qcrd_core.report import terminal_summary
+from qcrd_core.report.run_page import run_page
 from qcrd_core.stages import rounds
-from tasks.artifacts import progress_artifact, report_artifact
+from tasks.artifacts import (
+    learning_curve_artifact,
+    progress_artifact,
+    report_artifact,
+    scores_artifact,
+)
 from tasks.stage import stage
 
 
@@ -30,8 +35,12 @@ def score_rationales(config: RunConfig, run_id: str, round_: int) -> dict[str, A
 
     Reads: tables `questions`, `rationales`, `votes`. Writes: tables `scores`, `metrics`.
     """
+    context = RunContext.open(config, run_id)
     with progress_artifact():
-        return rounds.score_rationales(RunContext.open(config, run_id), round_)
+        numbers = rounds.score_rationales(context, round_)
+    if numbers:  # else an earlier start of the run has shown it
+        scores_artifact(context, round_)
+    return numbers
 
 
 @stage("Train student", "Train round {round_}")
@@ -53,6 +62,8 @@ def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     context = RunContext.open(config, run_id)
     with progress_artifact():
         numbers = rounds.evaluate(context, "validation", round_)
+    if numbers:
+        learning_curve_artifact(context)
     rounds.prune(context, round_)
     return numbers
 
@@ -66,5 +77,5 @@ def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
     context = RunContext.open(config, run_id)
     with progress_artifact():
         result = rounds.finish(context)
-    report_artifact(terminal_summary(context.store, run_id))
+    report_artifact(run_page(context.store, run_id))
     return result

@@ -9,7 +9,7 @@ from typing import Any
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
 from qcrd_core.stages import plan, rounds, sampling, voting
-from tasks.artifacts import progress_artifact, vote_artifact
+from tasks.artifacts import progress_artifact, vote_artifacts
 from tasks.stage import stage
 
 
@@ -50,8 +50,9 @@ def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
 
     Reads: tables `questions`, `rationales`. Writes: tables `votes`, `metrics`.
     """
-    numbers = voting.vote_rationales(RunContext.open(config, run_id))
-    vote_artifact(numbers)
+    context = RunContext.open(config, run_id)
+    numbers = voting.vote_rationales(context)
+    vote_artifacts(context)
     return numbers
 
 
