@@ -10,7 +10,6 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -93,13 +92,18 @@ def vote_artifacts(context: RunContext) -> None:
 
 def learning_curve_artifact(context: RunContext) -> None:
     """Show the validation accuracy of the rounds so far."""
-    _draw(run_page.learning_curve(context), "learning-curve", "Accuracy on validation by round")
+    image = run_page.learning_curve(context)
+    if image is not None:
+        said = "Accuracy on validation by round"
+        create_markdown_artifact(image, key="learning-curve", description=said)
 
 
 def scores_artifact(context: RunContext, round_: int) -> None:
     """Show the quality scores of a round."""
-    said = f"Quality scores of the rationales in round {round_}"
-    _draw(run_page.score_histograms(context, round_), "quality-scores", said)
+    image = run_page.score_histograms(context, round_)
+    if image is not None:
+        said = f"Quality scores of the rationales in round {round_}"
+        create_markdown_artifact(image, key="quality-scores", description=said)
 
 
 def report_artifact(page: str) -> None:
@@ -110,11 +114,6 @@ def report_artifact(page: str) -> None:
 def decision_artifact(page: str) -> None:
     """Show what a night came to."""
     create_markdown_artifact(page, key="decision", description="Is the student better?")
-
-
-def _draw(image: str | None, key: str, description: str) -> None:
-    if image is not None:
-        create_image_artifact(image, key=key, description=description)
 
 
 def waste_artifact(waste: list[Waste], summary: str) -> None:

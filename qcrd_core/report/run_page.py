@@ -41,8 +41,9 @@ def run_page(store: Store, run_id: str) -> str:
     parts = [
         f"# {cell(data.config.run.name)}: {right}",
         *(f"> **Warning:** {text}" for text in summary.warnings(data)),
-        table(("", ""), [(name, cell(value)) for name, value in summary.accuracies(data)]),
+        table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
         *_rounds(data),
+        *_scores(data),
         "## Time",
         table(("stage", "took"), times) if times else "Not measured.",
         "## Where",
@@ -71,6 +72,8 @@ def vote_agreement(context: RunContext) -> list[Row]:
     """How right a vote's majorities are, by how united the voters were, as rows of texts."""
     votes = context.store.read_table(context.paths.votes, Votes)
     bins = pseudo_label_precision(votes)
+    # With few samples a question several lines hold the same questions: one of them says it.
+    bins = bins.unique("num_questions", keep="last", maintain_order=True)
     return [
         {
             "voters that agree, at least": f"{row['min_agreement']:.0%}",
@@ -83,21 +86,30 @@ def vote_agreement(context: RunContext) -> list[Row]:
 
 
 def learning_curve(context: RunContext) -> str | None:
-    """Validation accuracy by round as a data URL; None where none was measured."""
+    """Validation accuracy by round, an image in Markdown; None where none was measured."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
-    return _data_url(charts.validation_chart(metrics, context.config.evaluation.confidence))
+    return _curve(metrics, context.config.evaluation.confidence)
 
 
 def score_histograms(context: RunContext, round_: int) -> str | None:
-    """The quality scores of a round as a data URL; None where there are none."""
-    scores = context.store.read_table(context.paths.scores(round_), Scores)
-    return _data_url(charts.score_chart(scores))
+    """The quality scores of a round, an image in Markdown; None where there are none."""
+    return _histograms(context.store.read_table(context.paths.scores(round_), Scores))
 
 
-def _data_url(drawing: Markup | None) -> str | None:
+def _curve(metrics: pl.DataFrame, confidence: float) -> str | None:
+    return _image("Accuracy on validation by round", charts.validation_chart(metrics, confidence))
+
+
+def _histograms(scores: pl.DataFrame) -> str | None:
+    return _image("Quality scores", charts.score_chart(scores))
+
+
+def _image(name: str, drawing: Markup | None) -> str | None:
+    """A drawing within Markdown: an artifact of type image shows its whole URL below itself."""
     if drawing is None:
         return None
-    return f"data:image/svg+xml;base64,{base64.b64encode(standalone(drawing).encode()).decode()}"
+    content = base64.b64encode(standalone(drawing).encode()).decode()
+    return f"![{name}](data:image/svg+xml;base64,{content})"
 
 
 def _rounds(data: RunData) -> list[str]:
@@ -113,4 +125,14 @@ def _rounds(data: RunData) -> list[str]:
     said = "The chosen round is bold: it is the best on validation."
     if len(shown) < len(rounds):
         said += f" {len(rounds) - len(shown)} earlier rounds are in the report."
-    return ["## Rounds", table(head, rows), said]
+    curve = _curve(data.metrics, data.config.evaluation.confidence)
+    return ["## Rounds", *filter(None, [curve]), table(head, rows), said]
+
+
+def _scores(data: RunData) -> list[str]:
+    drawn = [
+        f"Round {scores['round'][0]}:\n\n{image}"
+        for scores in (data.first_scores, data.last_scores)
+        if (image := _histograms(scores)) is not None
+    ]
+    return ["## Quality scores", *drawn] if drawn else []
