@@ -19,7 +19,7 @@ from qcrd_core.teacher.launch import free_port
 from tests.support.distillation import command, settings_for, taught_teacher
 from tests.support.postgres import PASSWORD, postgres
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -87,7 +87,7 @@ def test_cron_of_every_minute_starts_a_night_that_completes(server, api, tmp_pat
     ):
         config = settings_for(tmp_path, engine, training={"num_rounds": 1})
         _schedule_every_minute(api, {"config": config})
-        _wait(lambda: _ended(api), 180)
+        _wait(lambda: _ended(api), 400)
 
     (run, *_) = _ended(api)
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
