@@ -45,13 +45,39 @@ def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
         The run's result.
     """
     with run_lock(config, run_id):
-        check_student(config, run_id)
-        sample_teacher(config, run_id)
-        vote(config, run_id)
-        make_tokenizers(config, run_id)
-        for round_ in range(config.training.num_rounds):
-            sample_negatives(config, run_id, round_)
-            score_rationales(config, run_id, round_)
-            train_round(config, run_id, round_)
-            validate(config, run_id, round_)
-        return finish(config, run_id)
+        sample_and_vote(config, run_id)
+        return train_and_report(config, run_id)
+
+
+def sample_and_vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
+    """The first half of a run, which asks the teacher; the caller holds the run's lock.
+
+    Args:
+        config: The run's configuration.
+        run_id: From `prepare_run`.
+
+    Returns:
+        The vote's counts.
+    """
+    check_student(config, run_id)
+    sample_teacher(config, run_id)
+    return vote(config, run_id)
+
+
+def train_and_report(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """The second half of a run, which trains; the caller holds the run's lock.
+
+    Args:
+        config: The run's configuration.
+        run_id: A run that `sample_and_vote` brought to its vote.
+
+    Returns:
+        The run's result.
+    """
+    make_tokenizers(config, run_id)
+    for round_ in range(config.training.num_rounds):
+        sample_negatives(config, run_id, round_)
+        score_rationales(config, run_id, round_)
+        train_round(config, run_id, round_)
+        validate(config, run_id, round_)
+    return finish(config, run_id)

@@ -39,6 +39,11 @@ class BudgetSection(Section):
     """Price of a million prompt tokens, in any currency."""
     sampled_price: float = Field(default=0.0, ge=0)
     """Price of a million sampled tokens, in the same currency."""
+    gpu_tokens_per_second: float | None = Field(default=None, gt=0)
+    """Tokens that one GPU of a teacher of one's own samples a second, all requests together, as an
+    earlier run measured it. Makes GPU-hours of tokens."""
+    gpu_hour_price: float = Field(default=0.0, ge=0)
+    """Price of a GPU-hour of the teacher, in the same currency."""
     max_cost: float | None = Field(default=None, gt=0)
     """Limit in that currency."""
     max_tokens: int | None = Field(default=None, ge=1)
@@ -46,17 +51,35 @@ class BudgetSection(Section):
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> Self:
-        if self.max_cost is not None and not (self.prompt_price or self.sampled_price):
+        if self.gpu_hour_price and self.gpu_tokens_per_second is None:
             msg = (
-                f"budget.max_cost must come with budget.prompt_price or budget.sampled_price; got "
-                f"{self.max_cost:g} without a price"
+                f"budget.gpu_hour_price must come with budget.gpu_tokens_per_second; got "
+                f"{self.gpu_hour_price:g} without a speed"
+            )
+            raise ValueError(msg)
+        if self.max_cost is not None and not self.has_price:
+            msg = (
+                f"budget.max_cost must come with budget.prompt_price, budget.sampled_price or "
+                f"budget.gpu_hour_price; got {self.max_cost:g} without a price"
             )
             raise ValueError(msg)
         return self
 
+    @property
+    def has_price(self) -> bool:
+        """Whether anything costs something."""
+        return bool(self.prompt_price or self.sampled_price or self.gpu_hour_price)
+
+    def gpu_hours(self, num_tokens: int) -> float | None:
+        """GPU-hours of so many sampled tokens; None without a speed."""
+        if self.gpu_tokens_per_second is None:
+            return None
+        return num_tokens / self.gpu_tokens_per_second / 3600
+
     def cost(self, num_prompt_tokens: int, num_tokens: int) -> float:
         """Cost of so many prompt tokens and sampled tokens."""
-        return (num_prompt_tokens * self.prompt_price + num_tokens * self.sampled_price) / 1e6
+        tokens = (num_prompt_tokens * self.prompt_price + num_tokens * self.sampled_price) / 1e6
+        return tokens + (self.gpu_hours(num_tokens) or 0.0) * self.gpu_hour_price
 
 
 class CardSection(Section):

@@ -4,6 +4,7 @@
     ├── ConfigError      a setting or a data-set file breaks a rule (also a ValueError)
     ├── DataError        questions, rationales or a table break a rule
     ├── StoreError       the store cannot be read or written
+    │   └── StoreAwayError   it does not answer: worth another try after a pause
     ├── SamplingError    the teacher cannot be sampled
     ├── TrainingError    training diverged, ran out of memory or left no checkpoint
     └── LaunchError      a child process could not be started or died
@@ -39,3 +40,7 @@ class TrainingError(QcrdError):
 
 class LaunchError(QcrdError):
     """A child process could not be started, or died; carries the end of its log."""
+
+
+class StoreAwayError(StoreError):
+    """The store does not answer, or is too busy to: worth another try after a pause."""

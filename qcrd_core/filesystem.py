@@ -5,6 +5,7 @@ and shown. Options behind a `?` are not shown either.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -20,6 +21,13 @@ from qcrd_core.errors import StoreError
 # With AWS's standard back-off this outlasts about ten seconds without a network, and gives up an
 # endpoint that accepts connections and stays silent after half a minute.
 _ATTEMPTS = 5
+# What pyarrow's S3 says of a network that is down or a server that is overloaded, and the errors of
+# a network file system whose server is away.
+_PASSING = re.compile(
+    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|"
+    r"REQUEST_TIMEOUT)\b|HTTP status 5\d\d"
+)
+_PASSING_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 _COPY_BYTES = 16 * 1024 * 1024
 # Up to the last @: a pasted secret may hold characters that should have been escaped.
 _CREDENTIALS = re.compile(r"(?<=://)[^/@?]*:.*@")
@@ -79,6 +87,11 @@ def describe(error: Exception) -> str:
     """Say in one line, without a full stop, what a file system answered."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()).rstrip(".")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a file system's error is of the kind that passes by itself."""
+    return getattr(error, "errno", None) in _PASSING_ERRNOS or bool(_PASSING.search(str(error)))
 
 
 def upload(source: Path, system: fs.FileSystem, path: str) -> None:

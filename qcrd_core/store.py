@@ -33,13 +33,14 @@ import pyarrow as pa
 from pyarrow import fs
 
 from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part, write_part
-from qcrd_core.errors import DataError, StoreError
+from qcrd_core.errors import DataError, StoreAwayError, StoreError
 from qcrd_core.filesystem import (
     alone,
     describe,
     download,
     fsync_path,
     fsync_tree,
+    may_pass,
     open_file_system,
     upload,
     without_secrets,
@@ -465,7 +466,7 @@ class Store:
         except (OSError, pa.ArrowException) as error:
             remedy = "" if self.is_local else " Check its address, bucket and credentials."
             msg = f"{self._shown(rel)} must be {rule}; got {describe(error)}.{remedy}"
-            raise StoreError(msg) from error
+            raise (StoreAwayError if may_pass(error) else StoreError)(msg) from error
 
     def path(self, rel: str) -> str:
         """Name a path as the store's file system does."""

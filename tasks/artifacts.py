@@ -1,9 +1,9 @@
-"""What a person sees of a running task in the Prefect UI: progress bars, a table, the report."""
+"""What a person sees of a task in the Prefect UI: progress bars, tables, drawings, the report."""
 
 import contextvars
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from uuid import UUID
@@ -17,9 +17,11 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from qcrd_core.context import RunContext
 from qcrd_core.datasets.importing import ImportSummary
 from qcrd_core.janitor import Waste, megabytes
 from qcrd_core.progress import listen
+from qcrd_core.report import run_page
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +82,33 @@ class _Drawing:
         self._drawn = newest
 
 
-def vote_artifact(numbers: Mapping[str, float | None]) -> None:
-    """Show the vote's counts as a table."""
-    rows = [{"what": name, "value": value} for name, value in numbers.items()]
-    create_table_artifact(rows, key="vote", description="Self-consistency over the rationales")
+def vote_artifacts(context: RunContext) -> None:
+    """Show a run's vote: its counts, and how right united voters are."""
+    counts = "Self-consistency over the teacher's rationales"
+    create_table_artifact(run_page.vote_counts(context), key="vote", description=counts)
+    united = "How right the majority is, by how many of the voters agree"
+    create_table_artifact(run_page.vote_agreement(context), key="vote-audit", description=united)
 
 
-def report_artifact(summary: str) -> None:
-    """Show the run's summary."""
-    create_markdown_artifact(f"```\n{summary}\n```", key="report", description="Result of the run")
+def learning_curve_artifact(context: RunContext) -> None:
+    """Show the validation accuracy of the rounds so far."""
+    image = run_page.learning_curve(context)
+    if image is not None:
+        said = "Accuracy on validation by round"
+        create_markdown_artifact(image, key="learning-curve", description=said)
+
+
+def scores_artifact(context: RunContext, round_: int) -> None:
+    """Show the quality scores of a round."""
+    image = run_page.score_histograms(context, round_)
+    if image is not None:
+        said = f"Quality scores of the rationales in round {round_}"
+        create_markdown_artifact(image, key="quality-scores", description=said)
+
+
+def report_artifact(page: str) -> None:
+    """Show what a run came to."""
+    create_markdown_artifact(page, key="report", description="Result of the run")
 
 
 def decision_artifact(page: str) -> None:

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.audit.audit import audit as check
 from qcrd_core.audit.page import audit_text, write_audit
 from qcrd_core.inspect.view import open_view
 from tasks.artifacts import audit_artifact
+from tasks.stage import stage
 
 _SCRATCH = Path(".qcrd/scratch")
 
 
-@task(name="Audit", task_run_name="Audit", cache_policy=NO_CACHE)
+@stage("Audit", retries=0)
 def audit_rationales(target: str, generation: str | None) -> str:
     """Check a run's rationales, or those of one generation of a store.
 

@@ -4,18 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.datasets import importing
 from qcrd_core.datasets.spec import load_spec
 from qcrd_core.store import Store
 from tasks.artifacts import import_artifact
+from tasks.stage import stage
 
 _SCRATCH = Path(".qcrd/scratch")
 
 
-@task(name="Import file", task_run_name="Import file", cache_policy=NO_CACHE)
+@stage("Import file", retries=0)
 def import_file(
     file: str,
     *,

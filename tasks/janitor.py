@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.janitor import Retention, find_waste, megabytes, remove
 from qcrd_core.store import Store
 from tasks.artifacts import waste_artifact
+from tasks.stage import stage
 
 
-@task(name="Tidy up", task_run_name="Tidy up", cache_policy=NO_CACHE)
+@stage("Tidy up", retries=0)
 def tidy_up(store: str, scratch: Path, retention: Retention, *, delete: bool) -> dict[str, Any]:
     """Find waste and, if asked to, remove it.
 

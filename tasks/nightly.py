@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
+from qcrd_core.report.run_page import run_page
 from qcrd_core.stages import nightly
 from tasks.artifacts import decision_artifact
+from tasks.stage import stage
 
 
-@task(name="Look for news", task_run_name="Look for news", cache_policy=NO_CACHE)
+@stage("Look for news")
 def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
     """Find out whether there is something to learn from.
 
@@ -23,7 +22,7 @@ def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
     return night
 
 
-@task(name="Decide", task_run_name="Decide upon the student", cache_policy=NO_CACHE)
+@stage("Decide", "Decide upon the student")
 def decide(night: nightly.Night, run_id: str) -> dict[str, Any]:
     """Register the student and promote it if it is better.
 
@@ -32,5 +31,6 @@ def decide(night: nightly.Night, run_id: str) -> dict[str, Any]:
     """
     entry = nightly.decide_night(night, run_id)
     context = RunContext.open(night.config, run_id)
-    decision_artifact(context.store.read_bytes(context.paths.decision).decode())
+    decision = context.store.read_bytes(context.paths.decision).decode()
+    decision_artifact(f"{decision}\n{run_page(context.store, run_id)}")
     return {"action": entry.action, "version": entry.version, "reasons": list(entry.reasons)}

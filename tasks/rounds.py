@@ -6,21 +6,20 @@ child when the flow is cancelled.
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
-from qcrd_core.report import terminal_summary
+from qcrd_core.report.run_page import run_page
 from qcrd_core.stages import rounds
-from tasks.artifacts import progress_artifact, report_artifact
-
-
-@task(
-    name="Sample negatives",
-    task_run_name="Sample negatives of round {round_}",
-    cache_policy=NO_CACHE,
+from tasks.artifacts import (
+    learning_curve_artifact,
+    progress_artifact,
+    report_artifact,
+    scores_artifact,
 )
+from tasks.stage import stage
+
+
+@stage("Sample negatives", "Sample negatives of round {round_}")
 def sample_negatives(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     """Let an earlier round's student write this round's negatives.
 
@@ -30,21 +29,21 @@ def sample_negatives(config: RunConfig, run_id: str, round_: int) -> dict[str, A
         return rounds.sample_negatives(RunContext.open(config, run_id), round_)
 
 
-@task(
-    name="Score rationales",
-    task_run_name="Score rationales for round {round_}",
-    cache_policy=NO_CACHE,
-)
+@stage("Score rationales", "Score rationales for round {round_}")
 def score_rationales(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     """Teach the discriminator and let it score every candidate rationale.
 
     Reads: tables `questions`, `rationales`, `votes`. Writes: tables `scores`, `metrics`.
     """
+    context = RunContext.open(config, run_id)
     with progress_artifact():
-        return rounds.score_rationales(RunContext.open(config, run_id), round_)
+        numbers = rounds.score_rationales(context, round_)
+    if numbers:  # else an earlier start of the run has shown it
+        scores_artifact(context, round_)
+    return numbers
 
 
-@task(name="Train student", task_run_name="Train round {round_}", cache_policy=NO_CACHE)
+@stage("Train student", "Train round {round_}")
 def train_round(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     """Train the student for one round with DeepSpeed.
 
@@ -54,7 +53,7 @@ def train_round(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
         return rounds.train_round(RunContext.open(config, run_id), round_)
 
 
-@task(name="Validate", task_run_name="Validate round {round_}", cache_policy=NO_CACHE)
+@stage("Validate", "Validate round {round_}")
 def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     """Measure the round's student on validation, then drop checkpoints nobody needs any more.
 
@@ -63,11 +62,13 @@ def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
     context = RunContext.open(config, run_id)
     with progress_artifact():
         numbers = rounds.evaluate(context, "validation", round_)
+    if numbers:
+        learning_curve_artifact(context)
     rounds.prune(context, round_)
     return numbers
 
 
-@task(name="Test and report", task_run_name="Test and report", cache_policy=NO_CACHE)
+@stage("Test and report")
 def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Test the best student once, publish it and write the report.
 
@@ -76,5 +77,5 @@ def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
     context = RunContext.open(config, run_id)
     with progress_artifact():
         result = rounds.finish(context)
-    report_artifact(terminal_summary(context.store, run_id))
+    report_artifact(run_page(context.store, run_id))
     return result

@@ -6,16 +6,14 @@ done already is decided by the store, not by Prefect's cache: every task may be 
 
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
 from qcrd_core.stages import plan, rounds, sampling, voting
-from tasks.artifacts import progress_artifact, vote_artifact
+from tasks.artifacts import progress_artifact, vote_artifacts
+from tasks.stage import stage
 
 
-@task(name="Prepare run", task_run_name="Prepare run", cache_policy=NO_CACHE)
+@stage("Prepare run", retries=0)
 def prepare_run(config: RunConfig) -> str:
     """Check the configuration and open the run's folder; return its name.
 
@@ -27,7 +25,7 @@ def prepare_run(config: RunConfig) -> str:
     return planned.run_id
 
 
-@task(name="Check student", task_run_name="Check student", cache_policy=NO_CACHE)
+@stage("Check student")
 def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Refuse a student or questions that training would fail on, before the teacher is sampled.
 
@@ -36,7 +34,7 @@ def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
     return rounds.check_student(RunContext.open(config, run_id))
 
 
-@task(name="Sample teacher", task_run_name="Sample teacher", cache_policy=NO_CACHE)
+@stage("Sample teacher")
 def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Sample what the store lacks of K rationales a training question.
 
@@ -46,18 +44,28 @@ def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
         return sampling.sample_teacher(RunContext.open(config, run_id))
 
 
-@task(name="Vote", task_run_name="Vote", cache_policy=NO_CACHE)
+@stage("Vote")
 def vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
     """Take the majority answer of each question.
 
     Reads: tables `questions`, `rationales`. Writes: tables `votes`, `metrics`.
     """
-    numbers = voting.vote_rationales(RunContext.open(config, run_id))
-    vote_artifact(numbers)
+    context = RunContext.open(config, run_id)
+    numbers = voting.vote_rationales(context)
+    vote_artifacts(context)
     return numbers
 
 
-@task(name="Make tokenizers", task_run_name="Make tokenizers", cache_policy=NO_CACHE)
+@stage("Check votes")
+def check_votes(config: RunConfig, run_id: str) -> None:
+    """Refuse to train where the rationales were not sampled and voted on.
+
+    Reads: whether table `votes` is there.
+    """
+    voting.check_votes(RunContext.open(config, run_id))
+
+
+@stage("Make tokenizers")
 def make_tokenizers(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Publish the tokenizers of the student and of the discriminator.
 

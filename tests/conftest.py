@@ -1,4 +1,4 @@
-"""Which tests need what a machine may lack: `gpu` and `network` skip, with the reason."""
+"""Which tests need what a machine may lack: `gpu`, `network`, `postgres` skip, with the reason."""
 
 import os
 import urllib.error
@@ -6,11 +6,14 @@ import urllib.request
 
 import pytest
 
+from tests.support.postgres import find_postgres
+
 
 def pytest_collection_modifyitems(items):
     for mark, is_here, reason in (
         ("gpu", _has_gpu, "needs a CUDA device"),
         ("network", _reaches_hub, "needs the model hub"),
+        ("postgres", find_postgres, "needs PostgreSQL's programs (Debian: postgresql)"),
     ):
         marked = [item for item in items if item.get_closest_marker(mark)]
         if marked and not is_here():

@@ -10,7 +10,8 @@ import yaml
 
 from qcrd_core.report import summary
 from qcrd_core.report.data import RunData
-from qcrd_core.report.text import percent, plain_name, visible
+from qcrd_core.report.markdown import cell, table
+from qcrd_core.report.text import percent, plain_name
 
 _DATA_ROWS = ("num_teacher_positives", "num_teacher_negatives", "num_student_negatives")
 
@@ -67,18 +68,19 @@ def _accuracy(data: RunData) -> str:
         return "Not measured: no test question has a gold answer."
     level = f"{data.config.evaluation.confidence:.0%}"
     rows = [
-        (_text(part.label), f"{part.share:.1%}", part.num_correct, part.num_questions, _range(part))
+        (
+            *(_text(part.label), f"{part.share:.1%}"),
+            *(str(part.num_correct), str(part.num_questions), _range(part)),
+        )
         for part in (test, *summary.accuracy_by_template(data))
     ]
-    lines = ["| questions | right | | of | " + level + " interval |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     vote = summary.vote_numbers(data)
-    lines.append(
-        f"\nThe teacher on the training questions: single sample "
+    return (
+        f"{table(('questions', 'right', '', 'of', f'{level} interval'), rows)}\n\n"
+        f"The teacher on the training questions: single sample "
         f"{percent(vote.get('sample_accuracy'))}, majority "
         f"{percent(vote.get('majority_accuracy'))}."
     )
-    return "\n".join(lines)
 
 
 def _range(part: summary.Accuracy) -> str:
@@ -130,13 +132,8 @@ def _weights(data: RunData) -> str:
 
 
 def _table(*rows: tuple[str, str]) -> str:
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-    return "\n".join(lines)
+    return table(("", ""), rows)
 
 
 def _text(text: str | None) -> str:
-    """A foreign text that cannot break a table or start a tag."""
-    if text is None:
-        return ""
-    shown = visible(" ".join(text.split())).rstrip(".")
-    return shown.replace("|", "\\|").replace("<", "&lt;")
+    return "" if text is None else cell(text).rstrip(".")

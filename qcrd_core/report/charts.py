@@ -23,16 +23,15 @@ _POINTS = 120
 _POSITIVE_TONE, _NEGATIVE_TONE = 0, 1
 
 
-def validation_chart(data: RunData) -> Markup | None:
+def validation_chart(metrics: pl.DataFrame, confidence: float) -> Markup | None:
     """Validation accuracy by round, with its interval; None without any."""
-    accuracy = series(data.metrics, "validation", "accuracy")
+    accuracy = series(metrics, "validation", "accuracy")
     if accuracy.is_empty():
         return None
-    counts = series(data.metrics, "validation", "num_questions").select("round", total="value")
+    counts = series(metrics, "validation", "num_questions").select("round", total="value")
     rows = accuracy.join(counts, on="round", how="left").sort("round")
     band = []
     if rows["total"].null_count() == 0:
-        confidence = data.config.evaluation.confidence
         for share, total in rows.select("value", "total").iter_rows():
             interval = accuracy_interval(round(share * total), int(total), confidence)
             band.append((interval.low, interval.high))

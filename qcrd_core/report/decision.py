@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from qcrd_core.report.text import visible
+from qcrd_core.report.markdown import cell, table
 
 if TYPE_CHECKING:  # the registry writes model cards, which are of this package
     from qcrd_core.registry import Entry, Version
@@ -46,13 +46,11 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: str) -> 
 
 
 def _slices(comparison: dict[str, Any]) -> str:
-    lines = ["| test questions | of | champion right | challenger right | gain |", "|" + "---|" * 5]
+    rows = []
     for part in (comparison["whole"], *comparison["slices"]):
         total = part["num_questions"]
         was, now = part["champion_correct"], part["challenger_correct"]
-        name = visible(part["name"]).replace("|", "\\|")
-        lines.append(
-            f"| {name} | {total:,} | {was / total:.1%} | {now / total:.1%} | "
-            f"{100 * (now - was) / total:+.1f} points |"
-        )
-    return "\n".join(lines)
+        shares = (f"{was / total:.1%}", f"{now / total:.1%}")
+        gain = f"{100 * (now - was) / total:+.1f} points"
+        rows.append((cell(part["name"]), f"{total:,}", *shares, gain))
+    return table(("test questions", "of", "champion right", "challenger right", "gain"), rows)

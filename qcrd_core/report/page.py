@@ -159,7 +159,9 @@ def _context(data: RunData) -> dict[str, Any]:
         "vote_rows": VOTE_ROWS,
         "warnings": summary.warnings(data),
         "rounds": rounds,
-        "validation_chart": charts.validation_chart(data),
+        "validation_chart": charts.validation_chart(
+            data.metrics, data.config.evaluation.confidence
+        ),
         "loss_chart": charts.loss_chart(data),
         "hinge_chart": charts.hinge_chart(data),
         "discriminator_chart": charts.discriminator_chart(data),

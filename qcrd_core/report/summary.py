@@ -15,6 +15,7 @@ from qcrd_core.config import (
 from qcrd_core.errors import DataError
 from qcrd_core.evaluation import Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
+from qcrd_core.report.text import percent
 from qcrd_core.vote import summarize_votes
 
 USELESS_AUC = 0.6
@@ -49,6 +50,44 @@ class RoundNumbers:
     ece: float | None
     num_negatives: float | None
     negatives_correct_share: float | None
+
+
+ROUND_COLUMNS = (
+    ("loss", "train_loss", ".3f"),
+    ("active hinges", "active_hinge_share", ".1%"),
+    ("validation", "validation_accuracy", ".1%"),
+    ("AUC polarity", "auc_polarity", ".3f"),
+    ("AUC right", "auc_correct", ".3f"),
+    ("ECE", "ece", ".3f"),
+    ("negatives", "num_negatives", ",.0f"),
+)
+"""(heading, field of `RoundNumbers`, format) of the columns of a table of rounds."""
+MAX_ROUNDS = 12
+"""Rounds of such a table; the HTML report has them all."""
+
+
+def round_cells(row: RoundNumbers) -> list[str]:
+    """The texts of ROUND_COLUMNS for one round; `-` where nothing was measured."""
+    values = [(getattr(row, field), form) for _, field, form in ROUND_COLUMNS]
+    return ["-" if value is None else format(value, form) for value, form in values]
+
+
+def accuracies(data: RunData) -> list[tuple[str, str]]:
+    """The student and its teacher in a few rows of (what, text)."""
+    test, vote = student_accuracy(data), vote_numbers(data)
+    student = "not measured"
+    if test is not None:
+        level = data.config.evaluation.confidence
+        student = (
+            f"{test.share:.1%}  ({level:.0%} interval {test.interval.low:.1%} to "
+            f"{test.interval.high:.1%}, {test.num_correct} of {test.num_questions})"
+        )
+    return [
+        ("student, test", student),
+        ("teacher, single sample, training questions", percent(vote.get("sample_accuracy"))),
+        ("teacher, majority, training questions", percent(vote.get("majority_accuracy"))),
+        ("teacher", teacher_name(data.config.teacher.model)),
+    ]
 
 
 def series(metrics: pl.DataFrame, stage: str, name: str) -> pl.DataFrame:

@@ -3,14 +3,13 @@
 import textwrap
 
 from qcrd_core.report import summary
-from qcrd_core.report.data import RunData, collect_run
+from qcrd_core.report.data import collect_run
 from qcrd_core.report.summary import RoundNumbers
-from qcrd_core.report.text import percent, seconds, visible
+from qcrd_core.report.text import seconds, visible
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
 
 _WIDTH = 100
-_MAX_ROUNDS = 12
 
 
 def terminal_summary(store: Store, run_id: str) -> str:
@@ -29,7 +28,8 @@ def terminal_summary(store: Store, run_id: str) -> str:
     """
     data = collect_run(store, run_id)
     rounds = summary.round_numbers(data)
-    lines = [f"Run {run_id}", "", *_accuracies(data), ""]
+    rows = [_fit(f"  {name:<44}{value}") for name, value in summary.accuracies(data)]
+    lines = [f"Run {run_id}", "", *rows, ""]
     if rounds:
         lines += [*_rounds(rounds, summary.chosen_round(data)), ""]
     for text in summary.warnings(data):
@@ -43,51 +43,23 @@ def terminal_summary(store: Store, run_id: str) -> str:
     return "\n".join(lines)
 
 
-def _accuracies(data: RunData) -> list[str]:
-    test = summary.student_accuracy(data)
-    vote = summary.vote_numbers(data)
-    student = "not measured"
-    if test is not None:
-        level = data.config.evaluation.confidence
-        student = (
-            f"{test.share:.1%}  ({level:.0%} interval {test.interval.low:.1%} to "
-            f"{test.interval.high:.1%}, {test.num_correct} of {test.num_questions})"
-        )
-    rows = [
-        ("student, test", student),
-        ("teacher, single sample, training questions", percent(vote.get("sample_accuracy"))),
-        ("teacher, majority, training questions", percent(vote.get("majority_accuracy"))),
-        ("teacher", summary.teacher_name(data.config.teacher.model)),
-    ]
-    return [_fit(f"  {name:<44}{value}") for name, value in rows]
-
-
 def _rounds(rounds: list[RoundNumbers], chosen: int | None) -> list[str]:
-    lines = [
-        "  round    loss  active hinges  validation  AUC polarity  AUC right    ECE  negatives"
-    ]
-    shown = rounds if len(rounds) <= _MAX_ROUNDS else rounds[-_MAX_ROUNDS:]
+    widths = [max(len(head) + 2, 8) for head, _, _ in summary.ROUND_COLUMNS]
+    heads = [head for head, _, _ in summary.ROUND_COLUMNS]
+    lines = [f"  round{_row(heads, widths)}"]
+    shown = rounds[-summary.MAX_ROUNDS :]
     if len(shown) < len(rounds):
         lines.append(f"  ... {len(rounds) - len(shown)} earlier rounds are in the report")
     for row in shown:
         mark = "*" if row.round == chosen else " "
-        cells = (
-            _cell(row.train_loss, 8, ".3f"),
-            _cell(row.active_hinge_share, 15, ".1%"),
-            _cell(row.validation_accuracy, 12, ".1%"),
-            _cell(row.auc_polarity, 14, ".3f"),
-            _cell(row.auc_correct, 11, ".3f"),
-            _cell(row.ece, 7, ".3f"),
-            _cell(row.num_negatives, 11, ",.0f"),
-        )
-        lines.append(f"{mark} {row.round:>5}{''.join(cells)}")
+        lines.append(f"{mark} {row.round:>5}{_row(summary.round_cells(row), widths)}")
     if chosen is not None:
         lines.append("* chosen by validation accuracy")
     return lines
 
 
-def _cell(value: float | None, width: int, form: str) -> str:
-    return f"{'-' if value is None else format(value, form):>{width}}"
+def _row(cells: list[str], widths: list[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _fit(text: str) -> str:

@@ -32,7 +32,8 @@ def check_student(context: RunContext) -> dict[str, Any]:
     """
     if context.store.is_published(context.paths.tokenizer):
         return {}
-    return _run(context, "qcrd_core.student.prepare:check")
+    with timed(context, "check_student"):
+        return _run(context, "qcrd_core.student.prepare:check")
 
 
 def make_tokenizers(context: RunContext) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def make_tokenizers(context: RunContext) -> dict[str, Any]:
     columns = [labels["question"], labels["label"], read_rationales(context)["rationale"]]
     texts = pl.concat([column.alias("text") for column in columns]).drop_nulls()
     path = _hand_over(context, "texts", texts.to_frame())
-    return _run(context, "qcrd_core.student.prepare:main", texts=path)
+    with timed(context, "make_tokenizers"):
+        return _run(context, "qcrd_core.student.prepare:main", texts=path)
 
 
 def sample_negatives(context: RunContext, round_: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import polars as pl
 
 from data_schemas import Rationales, Votes
 from qcrd_core.context import RunContext
-from qcrd_core.errors import DataError
+from qcrd_core.errors import DataError, StoreError
 from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.stages.timing import timed
 from qcrd_core.vote import VOTE_COLUMNS, polarity, vote, vote_summary
@@ -52,6 +52,23 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         part="curation",
     )
     return numbers
+
+
+def check_votes(context: RunContext) -> None:
+    """Make sure that the vote was taken, and thus that all was sampled.
+
+    Args:
+        context: The run.
+
+    Raises:
+        StoreError: If table `votes` is not there.
+    """
+    if not context.store.exists(context.paths.votes):
+        msg = (
+            f"Training must find the votes of its run; {context.paths.run_id} has none "
+            f"({context.store}). Start `sample-teacher` with the same settings first, or `distill`."
+        )
+        raise StoreError(msg)
 
 
 def training_labels(context: RunContext) -> pl.DataFrame:

@@ -88,7 +88,7 @@ class Meter:
         budget = self._budget
         of_tokens = "" if budget.max_tokens is None else f" of {budget.max_tokens:,}"
         text = f"{self._spent.total:,}{of_tokens} tokens"
-        if budget.prompt_price or budget.sampled_price:
+        if budget.has_price:
             of_cost = "" if budget.max_cost is None else f" of {budget.max_cost:g}"
             text += f", cost {self.cost:.4g}{of_cost}"
         return text

@@ -56,7 +56,10 @@ def describe_estimate(
     estimate, budget = estimate_tokens(config, spec, questions, plan), config.budget
     num_prompt, num_sampled = estimate["num_prompt_tokens"], estimate["max_tokens"]
     text = f"about {num_prompt:,} tokens of prompts, at most {num_sampled:,} sampled"
-    if budget.prompt_price or budget.sampled_price:
+    gpu_hours = budget.gpu_hours(num_sampled)
+    if gpu_hours is not None:
+        text += f", at most {gpu_hours:,.3g} GPU-hours"
+    if budget.has_price:
         text += f", cost at most {budget.cost(num_prompt, num_sampled):,.4g}"
     limits = [
         f"{name} = {value:,g}"

@@ -79,14 +79,17 @@ def test_dry_run_shows_plan_and_prompt_and_writes_nothing(tmp_path, qcrd):
 
 
 def test_dry_run_gives_tokens_and_cost_and_names_the_limit(tmp_path, qcrd):
-    path = _settings(tmp_path, budget={"sampled_price": 10, "max_cost": 0.1})
+    budget = {"sampled_price": 10, "max_cost": 0.1, "gpu_tokens_per_second": 10}
+    path = _settings(tmp_path, budget=budget)
 
     _, out, _ = qcrd("run", "--config", path, "--dry-run")
 
-    # 24 questions x 5 samples x 256 tokens.
+    # 24 questions x 5 samples x 256 tokens, at 36,000 tokens a GPU-hour.
     text = " ".join(out.split())
     assert re.search(r"estimate about [\d,]+ tokens of prompts, at most 30,720 sampled", text)
-    assert "cost at most 0.3072 (it stops at budget.max_cost = 0.1)" in text
+    assert (
+        "at most 0.853 GPU-hours, cost at most 0.3072 (it stops at budget.max_cost = 0.1)" in text
+    )
 
 
 def test_dry_run_of_own_file_shows_its_instruction(tmp_path, qcrd):

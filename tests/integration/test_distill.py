@@ -25,6 +25,7 @@ from tests.support.distillation import (
     open_run,
     qcrd,
     rationales,
+    run_flow,
     settings_for,
     start_qcrd,
     taught_teacher,
@@ -151,6 +152,24 @@ def test_run_killed_and_started_again_ends_as_the_undisturbed_one(whole, tmp_pat
     assert context.paths.run_id == undisturbed.paths.run_id
     assert_frame_equal(rationales(context), rationales(undisturbed))
     assert _student(context).keys() == _student(undisturbed).keys()
+    assert all((_student(context)[k] == v).all() for k, v in _student(undisturbed).items())
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_halves_of_a_run_end_as_the_whole_one(whole, tmp_path):
+    undisturbed = whole[1]
+    with taught_teacher() as engine:
+        path = write_settings(tmp_path, settings_for(tmp_path, engine))
+        too_early = run_flow("train_rounds", path)
+        sampled = run_flow("sample_teacher", path)
+    trained = run_flow("train_rounds", path)  # the engine is gone: any request would fail
+
+    assert "Training must find the votes of its run" in too_early.stderr
+    assert sampled.returncode == 0, sampled.stderr
+    assert trained.returncode == 0, trained.stderr
+    context = open_run(settings_for(tmp_path, engine))
+    assert context.paths.run_id == undisturbed.paths.run_id
+    assert context.store.exists(context.paths.report)
     assert all((_student(context)[k] == v).all() for k, v in _student(undisturbed).items())
 
 

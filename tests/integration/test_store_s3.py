@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from data_schemas import Predictions
 from qcrd_core.config_operations import PromotionSection
-from qcrd_core.errors import DataError, StoreError
+from qcrd_core.errors import DataError, StoreAwayError, StoreError
 from qcrd_core.inspect.compact import compact
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
@@ -243,7 +243,7 @@ def test_store_that_does_not_answer_is_given_up_within_a_minute(tmp_path):
 
 
 def _refusal(store):
-    with pytest.raises(StoreError, match=r"must be readable; got .*Check its address") as caught:
+    with pytest.raises(StoreAwayError, match=r"must be readable; got .*Check its") as caught:
         store.check_writable()
     return str(caught.value)
 

@@ -65,11 +65,11 @@ class Up:
     def deployment(self, name):
         return self.api.get(f"/deployments/name/{name}").json()
 
-    def switch_nightly_on(self):
+    def switch_nightly(self, **changes):
         deployment = self.deployment(NIGHTLY)
         (schedule,) = deployment["schedules"]
         path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-        self.api.patch(path, json={"active": True}).raise_for_status()
+        self.api.patch(path, json=changes).raise_for_status()
 
     def is_nightly_on(self):
         (schedule,) = self.deployment(NIGHTLY)["schedules"]
@@ -126,14 +126,15 @@ def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
     found = {item["name"] for item in up.api.post("/deployments/filter", json={}).json()}
 
     assert f"The UI: {(up.home / 'url').read_text().strip()}/deployments" in up.said
-    assert {"distill", "distill-quickstart", "redistill-nightly", "import-rationales"} <= found
+    assert {"distill", "sample-teacher", "train-rounds", "redistill-nightly"} <= found
+    assert {"distill-quickstart", "benchmark-word-problems", "import-rationales"} <= found
     assert not up.is_nightly_on()
     assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
 
 
 def test_up_again_keeps_processes_and_the_schedule_as_it_was_switched(up):
     before = up.pid("server"), up.pid("worker")
-    up.switch_nightly_on()
+    up.switch_nightly(active=True)
 
     again = qcrd("up")
 
@@ -226,19 +227,26 @@ def test_run_that_fails_is_told_in_its_own_words(up, tmp_path):
     assert f"{tmp_path / 'none.jsonl'} must be a readable file" in up.webhook.texts[-1]
 
 
-def test_schedule_gets_runs(up):
-    """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes one."""
-    up.switch_nightly_on()
+def test_cron_of_every_minute_starts_runs(up, tmp_path):
+    """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes a run."""
+    config = settings_for(tmp_path, _NoEngine(), data={"dataset": str(tmp_path / "none.yaml")})
+    up.switch_nightly(
+        active=True,
+        schedule={"cron": "* * * * *", "timezone": "UTC"},
+        parameters={"config": config},
+    )
 
-    def scheduled():
+    def started():
         runs = up.api.post("/flow_runs/filter", json=_of("redistill-nightly")).json()
-        return [run for run in runs if run["auto_scheduled"]]
+        return [run for run in runs if run["auto_scheduled"] and run["start_time"]]
 
-    _wait(scheduled, 90)
+    _wait(started, 100)
+    up.switch_nightly(active=False)
 
-    run = scheduled()[0]
-    assert run["state_name"] == "Scheduled"
-    assert run["expected_start_time"][11:16] == "02:30"
+    run = started()[0]
+    assert run["expected_start_time"][17:19] == "00"
+    # It really ran: the sentence is the flow's own.
+    assert "none.yaml" in up.wait(run["id"], FINAL)["message"]
 
 
 def test_cancel_in_sampling_leaves_no_child(up, tmp_path):

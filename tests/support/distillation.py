@@ -107,6 +107,21 @@ def qcrd(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Complete
     )
 
 
+def run_flow(name: str, settings: Path) -> subprocess.CompletedProcess[str]:
+    """Run a flow of `flows/` that has no command of its own, to its end, as a worker does."""
+    start = (
+        f"import sys; from pathlib import Path; from flows.{name} import {name}; "
+        f"from qcrd_core.config import load_config; {name}(load_config(Path(sys.argv[1])))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start, str(settings)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(),
+    )
+
+
 def start_qcrd(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
     """Start `qcrd` as the leader of a process group of its own."""
     with log.open("ab") as output:

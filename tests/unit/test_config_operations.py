@@ -34,6 +34,19 @@ def test_cost_is_of_a_million_tokens():
     assert budget.cost(2_000_000, 500_000) == pytest.approx(0.6)
 
 
+def test_cost_of_a_teacher_of_ones_own_is_of_gpu_hours():
+    budget = _load(budget={"gpu_tokens_per_second": 2_500, "gpu_hour_price": 2}).budget
+
+    # 2,500 a second are 9 million an hour.
+    assert budget.gpu_hours(13_500_000) == pytest.approx(1.5)
+    assert budget.cost(1_000_000, 13_500_000) == pytest.approx(3)
+
+
+def test_price_of_a_gpu_hour_without_a_speed_is_refused():
+    with pytest.raises(ConfigError, match=r"gpu_hour_price must come with budget\.gpu_tokens_per"):
+        _load(budget={"gpu_hour_price": 2})
+
+
 def test_limit_of_cost_without_a_price_is_refused():
     with pytest.raises(ConfigError, match=r"budget\.max_cost must come with budget\.prompt_price"):
         _load(budget={"max_cost": 5})

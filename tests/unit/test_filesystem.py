@@ -1,11 +1,13 @@
 """Opening a store's URL: what is refused, and that no secret is ever shown."""
 
+import errno
+
 import pyarrow as pa
 import pytest
 from pyarrow import fs
 
 from qcrd_core.errors import StoreError
-from qcrd_core.filesystem import describe, open_file_system, without_secrets
+from qcrd_core.filesystem import describe, may_pass, open_file_system, without_secrets
 
 SECRET = "wJa/lr+XU?tn"
 ON_LOOPBACK = "endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
@@ -70,3 +72,21 @@ def test_without_secrets_keeps_the_address_alone(url, shown):
 )
 def test_describe_gives_one_line(error, text):
     assert describe(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7"), True),
+        (OSError("AWS Error SLOW_DOWN during PutObject operation: Please reduce"), True),
+        (OSError("AWS Error UNKNOWN (HTTP status 502) during PutObject operation"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError("AWS Error ACCESS_DENIED during PutObject operation: Forbidden"), False),
+        (OSError("AWS Error NO_SUCH_BUCKET during PutObject operation"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (pa.ArrowInvalid("damaged"), False),
+    ],
+    ids=["network", "busy", "gateway", "stale", "denied", "no-bucket", "full", "damaged"],
+)
+def test_may_pass_is_of_the_network_not_of_the_user(error, passes):
+    assert may_pass(error) is passes

@@ -1,0 +1,28 @@
+"""The flow `sample-teacher`: the first half of `distill`, on the machine that has the teacher.
+
+questions -> sample teacher -> vote
+"""
+
+from prefect import flow
+
+from flows.distill import sample_and_vote
+from flows.logs import show_core_logs
+from qcrd_core.config import RunConfig
+from qcrd_core.locks import run_lock
+from tasks.teacher import prepare_run
+
+
+@flow(name="sample-teacher", flow_run_name="sample teacher for {config.run.name}")
+def sample_teacher(config: RunConfig) -> dict[str, float | None]:
+    """Sample what the store lacks, and vote. `train-rounds` or `distill` go on from there.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        The vote's counts.
+    """
+    show_core_logs()
+    run_id = prepare_run(config)
+    with run_lock(config, run_id):
+        return sample_and_vote(config, run_id)

@@ -1,0 +1,34 @@
+"""The flow `train-rounds`: the second half of `distill`, on the machine that trains.
+
+    round t:  negatives of student t - j -> scores -> train -> validate
+    best round -> test -> report
+
+It asks no teacher: `sample-teacher` with the same configuration comes first.
+"""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.distill import train_and_report
+from flows.logs import show_core_logs
+from qcrd_core.config import RunConfig
+from qcrd_core.locks import run_lock
+from tasks.teacher import check_votes, prepare_run
+
+
+@flow(name="train-rounds", flow_run_name="train rounds of {config.run.name}")
+def train_rounds(config: RunConfig) -> dict[str, Any]:
+    """Train, evaluate and report on the rationales that are in the store.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        The run's result: chosen round, validation accuracy, test numbers.
+    """
+    show_core_logs()
+    run_id = prepare_run(config)
+    with run_lock(config, run_id):
+        check_votes(config, run_id)
+        return train_and_report(config, run_id)

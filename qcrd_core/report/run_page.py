@@ -1,0 +1,138 @@
+"""What the Prefect UI shows of a run: a page of Markdown, tables of the vote, drawings."""
+
+import base64
+
+import polars as pl
+from markupsafe import Markup
+
+from data_schemas import Metrics, Scores, Votes
+from qcrd_core.audit.votes import pseudo_label_precision
+from qcrd_core.context import RunContext
+from qcrd_core.report import charts, summary
+from qcrd_core.report.data import RunData, collect_run
+from qcrd_core.report.markdown import cell, table
+from qcrd_core.report.page import VOTE_ROWS
+from qcrd_core.report.svg import standalone
+from qcrd_core.report.text import number, percent, plain_name, seconds
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+
+Row = dict[str, str]
+
+
+def run_page(store: Store, run_id: str) -> str:
+    """Say what a run came to.
+
+    Args:
+        store: Where the run is.
+        run_id: Its name.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        StoreError: If there is no such run.
+        DataError: If a table of the run is damaged.
+    """
+    data = collect_run(store, run_id)
+    test, paths, folder = summary.student_accuracy(data), RunPaths(run_id), str(store).rstrip("/")
+    right = "not measured" if test is None else f"{test.share:.1%} right on test"
+    times = [(plain_name(name), seconds(value)) for name, value in summary.timings(data)]
+    parts = [
+        f"# {cell(data.config.run.name)}: {right}",
+        *(f"> **Warning:** {text}" for text in summary.warnings(data)),
+        table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
+        *_rounds(data),
+        *_scores(data),
+        "## Time",
+        table(("stage", "took"), times) if times else "Not measured.",
+        "## Where",
+        f"- report with curves, histograms and examples: `{folder}/{paths.report}`\n"
+        f"- student: `{folder}/{paths.best_student}`",
+        f"To let it answer a file: `qcrd predict {folder}/{paths.best_student} FILE`. To make it "
+        f"the champion if it is better: `qcrd promote {run_id} --store {folder}`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def vote_counts(context: RunContext) -> list[Row]:
+    """The counts and shares of a vote in reading order, as rows of texts."""
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    found = summary.last_values(metrics, "vote")
+    return [
+        {
+            "what": label,
+            "value": (number if name.startswith("num_") else percent)(found.get(name)),
+        }
+        for name, label in VOTE_ROWS
+    ]
+
+
+def vote_agreement(context: RunContext) -> list[Row]:
+    """How right a vote's majorities are, by how united the voters were, as rows of texts."""
+    votes = context.store.read_table(context.paths.votes, Votes)
+    bins = pseudo_label_precision(votes)
+    # With few samples a question several lines hold the same questions: one of them says it.
+    bins = bins.unique("num_questions", keep="last", maintain_order=True)
+    return [
+        {
+            "voters that agree, at least": f"{row['min_agreement']:.0%}",
+            "questions": f"{row['num_questions']:,}",
+            "of all": percent(row["coverage"]),
+            "majorities right": percent(row["precision"]),
+        }
+        for row in bins.filter(pl.col("num_questions") > 0).iter_rows(named=True)
+    ]
+
+
+def learning_curve(context: RunContext) -> str | None:
+    """Validation accuracy by round, an image in Markdown; None where none was measured."""
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    return _curve(metrics, context.config.evaluation.confidence)
+
+
+def score_histograms(context: RunContext, round_: int) -> str | None:
+    """The quality scores of a round, an image in Markdown; None where there are none."""
+    return _histograms(context.store.read_table(context.paths.scores(round_), Scores))
+
+
+def _curve(metrics: pl.DataFrame, confidence: float) -> str | None:
+    return _image("Accuracy on validation by round", charts.validation_chart(metrics, confidence))
+
+
+def _histograms(scores: pl.DataFrame) -> str | None:
+    return _image("Quality scores", charts.score_chart(scores))
+
+
+def _image(name: str, drawing: Markup | None) -> str | None:
+    """A drawing within Markdown: an artifact of type image shows its whole URL below itself."""
+    if drawing is None:
+        return None
+    content = base64.b64encode(standalone(drawing).encode()).decode()
+    return f"![{name}](data:image/svg+xml;base64,{content})"
+
+
+def _rounds(data: RunData) -> list[str]:
+    rounds, chosen = summary.round_numbers(data), summary.chosen_round(data)
+    if not rounds:
+        return []
+    shown = rounds[-summary.MAX_ROUNDS :]
+    head = ("round", *(name for name, _, _ in summary.ROUND_COLUMNS))
+    rows = [
+        (f"**{row.round}**" if row.round == chosen else str(row.round), *summary.round_cells(row))
+        for row in shown
+    ]
+    said = "The chosen round is bold: it is the best on validation."
+    if len(shown) < len(rounds):
+        said += f" {len(rounds) - len(shown)} earlier rounds are in the report."
+    curve = _curve(data.metrics, data.config.evaluation.confidence)
+    return ["## Rounds", *filter(None, [curve]), table(head, rows), said]
+
+
+def _scores(data: RunData) -> list[str]:
+    drawn = [
+        f"Round {scores['round'][0]}:\n\n{image}"
+        for scores in (data.first_scores, data.last_scores)
+        if (image := _histograms(scores)) is not None
+    ]
+    return ["## Quality scores", *drawn] if drawn else []

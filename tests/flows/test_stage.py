@@ -1,0 +1,58 @@
+"""A task tries again where the store is away, under Prefect's own test server in a process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_RUN = """
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+from qcrd_core.errors import ConfigError, StoreAwayError
+from tasks import stage
+
+stage._PAUSES_SECONDS = (0.1, 0.2, 0.3)
+calls = []
+
+
+@stage.stage("Read")
+def read(errors):
+    calls.append(len(calls))
+    if errors:
+        raise errors.pop(0)
+    return "read"
+
+
+@flow
+def ask(errors):
+    return read(errors)
+
+
+def say(*errors):
+    calls.clear()
+    state = ask(list(errors), return_state=True)
+    print(state.type.value, len(calls))
+
+
+with prefect_test_harness(server_startup_timeout=180):
+    say(StoreAwayError("away"), StoreAwayError("away"))
+    say(ConfigError("wrong"))
+    say(*[StoreAwayError("away")] * 9)
+"""
+
+
+def test_stage_tries_again_where_the_store_is_away_and_not_on_a_mistake(tmp_path):
+    root = str(Path(__file__).parents[2])
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": root}
+
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **quiet, "PREFECT_HOME": str(tmp_path / "prefect")},
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["COMPLETED 3", "FAILED 1", "FAILED 4"]

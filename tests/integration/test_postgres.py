@@ -1,0 +1,155 @@
+"""The processes of docker-compose.yml by hand: the same programs and environment, no containers."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from qcrd_core.teacher.launch import free_port
+from tests.support.distillation import command, settings_for, taught_teacher
+from tests.support.postgres import PASSWORD, postgres
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+USER, SECRET = "somebody", "a-long-password"
+VARIABLES = {"POSTGRES_PASSWORD": PASSWORD, "PREFECT_AUTH": f"{USER}:{SECRET}"}
+NIGHTLY = "redistill-nightly/redistill-nightly"
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address of the API of compose's server on compose's database."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    program = [*COMPOSE["prefect-server"]["command"][1:], "--port", str(port)]
+    program[program.index("0.0.0.0")] = "127.0.0.1"
+    with (
+        postgres() as database,
+        _running("prefect-server", [*PREFECT, *program], home, database.environment),
+    ):
+        _wait(lambda: _status(f"{url}/health") == HTTPStatus.OK, 180)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def api(server):
+    """A client that knows the password."""
+    with httpx.Client(base_url=server, auth=(USER, SECRET), timeout=60, trust_env=False) as client:
+        yield client
+
+
+def test_all_of_the_api_but_health_asks_for_the_password(server, api):
+    described = api.get("/openapi.json").json()["paths"]
+    routes = [
+        (method.upper(), re.sub(r"{\w+}", str(uuid4()), path))
+        for path, methods in described.items()
+        for method in methods
+    ]
+
+    with httpx.Client(base_url=server, trust_env=False, timeout=60) as stranger:
+        answers = {
+            (method, path): stranger.request(method, path).status_code for method, path in routes
+        }
+
+    opened = {path for (_, path), status in answers.items() if status != HTTPStatus.UNAUTHORIZED}
+    assert len(answers) > 100
+    assert opened == {"/health", "/ready"}  # probes
+
+
+def test_cron_of_every_minute_starts_a_night_that_completes(server, api, tmp_path):
+    home = tmp_path / "worker"
+    at_server = {"PREFECT_API_URL": server, "PREFECT_WORKER_WEBSERVER_PORT": str(free_port())}
+    deployed = subprocess.run(
+        command(*COMPOSE["deploy"]["command"][1:]),
+        env=_environment("deploy", home, at_server),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert deployed.returncode == 0, deployed.stderr
+    worker = [*PREFECT, *COMPOSE["worker"]["command"][1:]]
+    with (
+        taught_teacher() as engine,
+        _running("worker", worker, home, {**at_server, "PREFECT_WORKER_QUERY_SECONDS": "1"}),
+    ):
+        config = settings_for(tmp_path, engine, training={"num_rounds": 1})
+        _schedule_every_minute(api, {"config": config})
+        _wait(lambda: _ended(api), 400)
+
+    (run, *_) = _ended(api)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert "promoted. There was no champion before." in run["state"]["message"]
+
+
+def _schedule_every_minute(api, parameters):
+    deployment = api.get(f"/deployments/name/{NIGHTLY}").json()
+    (schedule,) = deployment["schedules"]
+    every_minute = {"cron": "* * * * *", "timezone": "UTC"}
+    api.patch(
+        f"/deployments/{deployment['id']}/schedules/{schedule['id']}",
+        json={"active": True, "schedule": every_minute, "parameters": parameters},
+    ).raise_for_status()
+
+
+def _ended(api):
+    """Scheduled runs that ended, the first one first."""
+    states = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}
+    wanted = {"flow_runs": {"state": states}, "sort": "END_TIME_DESC"}
+    runs = api.post("/flow_runs/filter", json=wanted).raise_for_status().json()
+    return [run for run in reversed(runs) if run["auto_scheduled"]]
+
+
+def _environment(service, home, here):
+    """A service's environment as compose sets it, with the places of this machine."""
+    given = {
+        name: re.sub(r"\${(\w+)[^}]*}", lambda found: VARIABLES.get(found[1], ""), str(value))
+        for name, value in COMPOSE[service]["environment"].items()
+    }
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **given, **here, "PREFECT_HOME": str(home), "PYTHONPATH": paths}
+
+
+@contextmanager
+def _running(service, program, home, here):
+    """Run a service of compose; its output is in its home."""
+    home.mkdir(exist_ok=True)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            program, stdout=log, stderr=log, cwd=ROOT, env=_environment(service, home, here)
+        )
+    try:
+        yield
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(60)
+        _, late = psutil.wait_procs(family, 30)
+        for one in late:
+            one.kill()
+
+
+def _status(url):
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code
+    except httpx.HTTPError:
+        return None
+
+
+def _wait(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.5)
