@@ -1,24 +1,45 @@
 """Task of the flow `audit`."""
 
+from base64 import b64encode
 from pathlib import Path
 
+from markupsafe import Markup
+from prefect.artifacts import create_image_artifact
+
 from qcrd_core.audit.audit import audit as check
+from qcrd_core.audit.charts import audit_charts
 from qcrd_core.audit.page import audit_text, write_audit
 from qcrd_core.inspect.view import open_view
+from qcrd_core.report.svg import standalone
 from tasks.artifacts import audit_artifact
 from tasks.stage import stage
 
 _SCRATCH = Path(".qcrd/scratch")
+_SHOWN = {
+    "agreement": "How many majorities are right, by agreement",
+    "precision": "Majorities as labels: precision and coverage",
+    "samples": "How many majorities are right, by samples a question; dashed: the knee",
+    "cost": "Tokens a question, by samples a question",
+    "similar": "Repeated rationales and leaked questions",
+}
 
 
 @stage("Audit", retries=0)
 def audit_rationales(target: str, generation: str | None) -> str:
     """Check a run's rationales, or those of one generation of a store.
 
-    Reads: tables `questions`, `rationales`, `votes`. Writes: audit.html.
+    Reads: tables `questions`, `rationales`, `votes`. Writes: audit.html. Shows: its tables
+    and its drawings, an artifact each.
     """
     view = open_view(target, _SCRATCH)
     found = check(view, generation)
     page = f"{view.store}/{write_audit(view, found)}"
     audit_artifact(audit_text(found), page)
+    for name, chart in audit_charts(found).items():
+        create_image_artifact(_data_url(chart), key=f"audit-{name}", description=_SHOWN[name])
     return page
+
+
+def _data_url(chart: Markup) -> str:
+    """The image itself: the UI can open no file of the store."""
+    return "data:image/svg+xml;base64," + b64encode(standalone(chart).encode()).decode()

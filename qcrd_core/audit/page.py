@@ -8,8 +8,8 @@ import polars as pl
 from markupsafe import Markup
 
 from qcrd_core.audit.audit import Audit
+from qcrd_core.audit.charts import audit_charts
 from qcrd_core.inspect.view import View
-from qcrd_core.report.plots import Axis, Line, line_chart
 from qcrd_core.report.svg import DRAWING_CSS
 from qcrd_core.report.text import number, percent, visible
 
@@ -88,33 +88,8 @@ def _context(found: Audit) -> dict[str, Any]:
         "precision": found.precision.filter(pl.col("num_questions") > 0).to_dicts(),
         "sweep": found.sweep.rows.to_dicts(),
         "leaked": found.leakage.found.head(_SHOWN).to_dicts(),
-        "sweep_chart": _sweep_chart(found),
-        "precision_chart": _precision_chart(found),
+        "charts": audit_charts(found),
     }
-
-
-def _sweep_chart(found: Audit) -> Markup | None:
-    rows = found.sweep.rows
-    if rows.height < 2:
-        return None
-    line = Line("majority right", rows["k"].to_list(), rows["accuracy"].to_list(), 0)
-    axis = Axis("accuracy", is_share=True)
-    knee = rows.filter(pl.col("k") == (found.sweep.knee or -1))["accuracy"].to_list()
-    return line_chart([line], Axis("samples a question"), axis, references=knee)
-
-
-def _precision_chart(found: Audit) -> Markup | None:
-    rows = found.precision.filter(pl.col("num_questions") > 0)
-    known = rows.drop_nulls("precision")
-    if known.height < 2:
-        return None
-    x = [round(10 * value) for value in known["min_agreement"]]
-    lines = [
-        Line("precision", x, known["precision"].to_list(), 0),
-        Line("coverage", x, known["coverage"].to_list(), 1),
-    ]
-    y_axis = Axis("share", low=0, high=1, is_share=True)
-    return line_chart(lines, Axis("lowest agreement kept, tenths"), y_axis)
 
 
 def _cell(share: float | None) -> str:

@@ -1,9 +1,12 @@
 """The flow `audit`, under Prefect's own test server, in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
+from xml.etree import ElementTree
 
 from qcrd_core.store import Store
 from tests.support.synthetic_run import RUN_ID, write_synthetic_run
@@ -17,6 +20,8 @@ from flows.audit import audit
 with prefect_test_harness(server_startup_timeout=180):
     page = audit(sys.argv[1])
     print(Artifact.get("audit").data)
+    for name in ("agreement", "precision", "samples", "cost", "similar"):
+        print(Artifact.get(f"audit-{name}").data)
 print(page)
 """
 
@@ -40,3 +45,12 @@ def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     assert done.stdout.splitlines()[-1] == f"{store}/runs/{RUN_ID}/audit.html"
     assert store.exists(f"runs/{RUN_ID}/audit.html")
     assert "of 120 held-out questions" in done.stdout
+    images = re.findall(r"^data:image/svg\+xml;base64,(.+)$", done.stdout, re.MULTILINE)
+    titles = [ElementTree.fromstring(b64decode(image)).get("aria-label") for image in images]
+    assert titles == [
+        "majorities that are right by agreement",
+        "share against lowest agreement kept, tenths",
+        "accuracy against samples a question",
+        "sampled tokens a question against samples a question",
+        "share of rationales, of held-out questions by kind",
+    ]

@@ -1,12 +1,15 @@
 """Audits on tables small enough to count by hand, and on a whole synthetic run."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from qcrd_core.audit.audit import audit
+from qcrd_core.audit.charts import audit_charts
 from qcrd_core.audit.page import audit_text, render, write_audit
 from qcrd_core.audit.similar import find_duplicates, find_leakage
-from qcrd_core.audit.votes import _knee, pseudo_label_precision, sweep_samples
+from qcrd_core.audit.votes import Sweep, _knee, pseudo_label_precision, sweep_samples
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.view import View
 from qcrd_core.store import Store
@@ -129,9 +132,20 @@ def test_audit_of_a_run_is_said_and_written(run):
     text, page = audit_text(found), render(found)
     assert text.startswith(f"{RUN_ID}: 300 rationales of 60 questions")
     assert "of 120 held-out questions" in text
-    assert "<svg" in page
+    assert page.count("<svg") == 5
     assert "<script" not in page
     assert run.store.read_bytes(write_audit(run, found)).decode() == page
+
+
+def test_charts_of_rationales_without_gold_and_token_counts_are_left_out(run):
+    found = audit(run)
+    nothing = Sweep(found.sweep.rows.head(0), None)
+    bins = found.bins.with_columns(num_with_gold=pl.lit(0))
+    precision = found.precision.with_columns(precision=pl.lit(None, pl.Float64))
+    bare = replace(found, sweep=nothing, bins=bins, precision=precision)
+    assert list(audit_charts(bare)) == ["similar"]
+    assert "Not measured: no gold answers." in render(bare)
+    assert "no engine counted the tokens" in render(bare)
 
 
 def test_audit_of_a_store_votes_over_its_one_generation(run):
