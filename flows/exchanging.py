@@ -4,8 +4,6 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from qcrd_core.errors import ConfigError
-
 
 def import_file(
     file: Path,
@@ -42,36 +40,25 @@ def import_file(
         split: Split of the file's questions.
         model: Who wrote the rationales. Without it, what the file says, or `unknown`.
     """
-    from qcrd_core.datasets.formats import default_columns, model_name, read_format
     from qcrd_core.datasets.importing import ImportColumns, import_file
     from qcrd_core.datasets.spec import load_spec
     from qcrd_core.store import Store
 
-    named = {
-        "rationales": rationales,
-        "question": question,
-        "question_id": question_id,
-        "gold_answer": gold_answer,
-        "gold_target": gold_target,
-        "choices": choices,
-    }
-    rows = read_format(file, format, questions)
-    found = default_columns(format, rows)
-    columns = {**found, **{name: value for name, value in named.items() if value is not None}}
-    if "rationales" not in columns:
-        present = ", ".join(sorted({name for row in rows for name in row}))
-        msg = (
-            f"--rationales must name the column of the rationales; {file} has {present} "
-            f"(--format {format})."
-        )
-        raise ConfigError(msg)
+    columns = ImportColumns(
+        rationales=rationales,
+        question=question,
+        question_id=question_id,
+        gold_answer=gold_answer,
+        gold_target=gold_target,
+        choices=choices,
+    )
     done = import_file(
         Store(store, Path(".qcrd/scratch")),
         path=file,
         spec=load_spec(dataset),
         split=split,
-        columns=ImportColumns(**columns),
-        model=model or (model_name(rows) if format == "distilabel" else None) or "unknown",
+        columns=columns,
+        model=model,
         form=format,
         asked=questions,
     )

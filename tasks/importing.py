@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qcrd_core.datasets import importing
+from qcrd_core.datasets.formats import Format
 from qcrd_core.datasets.spec import load_spec
 from qcrd_core.store import Store
 from tasks.artifacts import import_artifact
@@ -20,8 +21,10 @@ def import_file(
     store: str,
     dataset: str,
     columns: importing.ImportColumns,
+    form: Format,
+    questions: str | None,
     split: Literal["train", "validation", "test"],
-    model: str,
+    model: str | None,
 ) -> dict[str, Any]:
     """Read a foreign file.
 
@@ -34,6 +37,8 @@ def import_file(
         split=split,
         columns=columns,
         model=model,
+        form=form,
+        asked=None if questions is None else Path(questions),
     )
     import_artifact(done)
     return asdict(done)

@@ -26,7 +26,7 @@ from data_schemas import Questions, Rationales
 from qcrd_core.answers import extract
 from qcrd_core.config import explain
 from qcrd_core.datasets.files import Row
-from qcrd_core.datasets.formats import Format, read_format
+from qcrd_core.datasets.formats import Format, default_columns, model_name, read_format
 from qcrd_core.datasets.imported import import_folder, write_import
 from qcrd_core.datasets.questions import to_questions
 from qcrd_core.datasets.spec import Columns, DatasetSpec
@@ -44,11 +44,13 @@ class ImportColumns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    rationales: str
-    """A list of completions, or one completion; several rows of one question add up."""
+    rationales: str | None = None
+    """A list of completions, or one completion; several rows of one question add up. Null: the
+    format's own."""
     question: str | None = None
-    """The question as models read it (choices are added below it). Null: questions are read as the
-    data set's own file says, and the other columns here must be null too."""
+    """The question as models read it (choices are added below it). Null: the format's own; where it
+    has none, questions are read as the data set's own file says, and the other columns here must be
+    null too."""
     question_id: str | None = None
     """Ids; null: a hash of question and choices."""
     gold_answer: str | None = None
@@ -90,7 +92,7 @@ def import_file(
     spec: DatasetSpec,
     split: Literal["train", "validation", "test"],
     columns: ImportColumns,
-    model: str = "unknown",
+    model: str | None = None,
     form: Format = "plain",
     asked: Path | None = None,
 ) -> ImportSummary:
@@ -103,8 +105,9 @@ def import_file(
         path: The file.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
-        columns: Names of the file's columns.
-        model: Who wrote the rationales, for the tables.
+        columns: Names of the file's columns, over those of the format.
+        model: Who wrote the rationales, for the tables. None: what distilabel's column says, or
+            `unknown`.
         form: Layout of the file, see `qcrd_core.datasets.formats`.
         asked: For dss, the data set's own file in the same order.
 
@@ -116,8 +119,10 @@ def import_file(
         DataError: If the file breaks a rule, or holds no rationale at all.
         StoreError: If the store refuses.
     """
-    spec = _with_columns(spec, columns)
     rows = read_format(path, form, asked)
+    columns, column = _of_format(columns, form, rows, str(path))
+    spec = _with_columns(spec, columns)
+    model = model or (model_name(rows) if form == "distilabel" else None) or "unknown"
     identity = {
         "schema_version": Rationales.version,
         "source": "imported",
@@ -133,7 +138,7 @@ def import_file(
         rows,
         spec,
         split=split,
-        column=columns.rationales,
+        column=column,
         where=str(path),
         model=model,
         generation=fingerprint(identity),
@@ -204,6 +209,22 @@ def import_rationales(
     rationales = pl.DataFrame([{**constant, **row} for row in made], schema=schema)
     questions = frame.unique("question_id", keep="first", maintain_order=True)
     return Questions.validate(questions, cast=True), Rationales.validate(rationales, cast=True)
+
+
+def _of_format(
+    columns: ImportColumns, form: Format, rows: Sequence[Row], where: str
+) -> tuple[ImportColumns, str]:
+    """The columns with those a format brings, and the one of the rationales."""
+    named = columns.model_dump(exclude_none=True)
+    found = ImportColumns(**{**default_columns(form, rows), **named})
+    if found.rationales is None:
+        present = ", ".join(sorted({name for row in rows for name in row}))
+        msg = (
+            f"columns.rationales must name the column of the rationales; {where} has {present} "
+            f"(format {form}). Name one with --rationales, or another --format."
+        )
+        raise ConfigError(msg)
+    return found, found.rationales
 
 
 def _with_columns(spec: DatasetSpec, columns: ImportColumns) -> DatasetSpec:

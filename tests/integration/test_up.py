@@ -176,13 +176,13 @@ def test_wrong_value_is_refused_before_a_run_exists(up, section, setting, value,
 
 def test_import_brings_rationales_in_and_shows_what_to_set(up, tmp_path):
     path = tmp_path / "said.jsonl"
-    rows = [{"question": f"What is {i} + 2?", "said": [f"It is {i + 2}."]} for i in range(3)]
+    rows = [{"instruction": f"What is {i} + 2?", "generation": f"So {i + 2}."} for i in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parameters = {
         "file": str(path),
         "store": str(tmp_path / "store"),
         "dataset": "word_problems",
-        "columns": {"question": "question", "rationales": "said"},
+        "format": "distilabel",
     }
 
     run = up.trigger("import-rationales/import-rationales", parameters).json()

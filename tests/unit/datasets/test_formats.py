@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data_schemas import Rationales
 from qcrd_core.datasets.formats import default_columns, model_name, read_format
 from qcrd_core.datasets.importing import ImportColumns, import_file
 from qcrd_core.datasets.spec import load_spec
@@ -44,15 +45,11 @@ def spec(tmp_path):
 
 def test_dss_outputs_join_questions_in_order_and_end_with_their_answer(write, spec, tmp_path):
     outputs, asked = write("train_CoT_0.json", OUTPUTS), write("asked.json", ASKED)
-    rows = read_format(outputs, "dss", asked)
-    columns = ImportColumns(**default_columns("dss", rows))
-    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    store, columns = Store(str(tmp_path / "store"), tmp_path / "scratch"), ImportColumns()
 
     done = import_file(
         store, path=outputs, spec=spec, split="train", columns=columns, form="dss", asked=asked
     )
-
-    from data_schemas import Rationales
 
     stored = store.read_table(done.folder, Rationales)
     assert stored["question_id"].to_list() == ["a", "b"]
@@ -100,3 +97,30 @@ def test_model_name_is_the_one_of_all_rows():
     assert model_name([{"model_name": "m"}, {"model_name": "m"}]) == "m"
     assert model_name([{"model_name": "m"}, {"model_name": "n"}]) is None
     assert model_name([{}]) is None
+
+
+def test_import_takes_the_formats_columns_and_model_and_those_that_are_named(write, spec, tmp_path):
+    rows = [{"instruction": "1 + 1?", "generation": "So 2.", "model_name": "m", "gold": 2}]
+    store, path = Store(str(tmp_path / "store"), tmp_path / "scratch"), write("rows.json", rows)
+
+    done = import_file(
+        store,
+        path=path,
+        spec=spec,
+        split="train",
+        columns=ImportColumns(gold_answer="gold"),
+        form="distilabel",
+    )
+
+    identity = store.read_json(f"{done.folder}/generation.json")
+    assert identity["columns"]["rationales"] == "generation"
+    assert identity["columns"]["gold_answer"] == "gold"
+    assert identity["model"] == "m"
+
+
+def test_import_without_a_column_of_rationales_says_which_there_are(write, spec, tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    path = write("rows.json", [{"q": "1 + 1?", "said": "So 2."}])
+
+    with pytest.raises(ConfigError, match=r"has q, said \(format plain\). Name one with"):
+        import_file(store, path=path, spec=spec, split="train", columns=ImportColumns())
