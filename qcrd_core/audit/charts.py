@@ -82,7 +82,7 @@ def _similar(found: Audit) -> Markup | None:
         ("nearly leaked", leaked.found.height - num_exact, leaked.num_held_out),
     ]
     rows = [_share(*count) for count in counts if count[2]]
-    return share_rows(rows, "share of rationales, of held-out questions", "kind") if rows else None
+    return share_rows(rows, "share", "kind") if rows else None
 
 
 def _share(name: str, count: int, total: int) -> Whisker:

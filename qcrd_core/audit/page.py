@@ -38,12 +38,15 @@ def audit_text(found: Audit) -> str:
         mark = "  <- knee" if row["k"] == found.sweep.knee else ""
         lines.append(f"{row['k']:>7}  {_cell(row['accuracy']):>14}  {tokens:>17}{mark}")
     copies, leaked = found.duplicates, found.leakage
+    num_exact = leaked.found.filter(pl.col("similarity") == 1).height
     lines += [
         "",
         f"duplicates  {copies.num_exact:,} exact and {copies.num_near:,} near, of "
         f"{copies.num_rationales:,} rationales of {copies.num_questions:,} questions",
         f"leakage     {leaked.found.height:,} of {leaked.num_held_out:,} held-out questions stand "
-        f"in train, {leaked.found.filter(pl.col('similarity') == 1).height:,} of them exactly",
+        f"in train, {num_exact:,} of them exactly"
+        if leaked.num_held_out
+        else "leakage     not measured: there are no test or validation questions here",
     ]
     return visible("\n".join(lines))
 

@@ -52,5 +52,5 @@ def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
         "share against lowest agreement kept, tenths",
         "accuracy against samples a question",
         "sampled tokens a question against samples a question",
-        "share of rationales, of held-out questions by kind",
+        "share by kind",
     ]

@@ -148,6 +148,13 @@ def test_charts_of_rationales_without_gold_and_token_counts_are_left_out(run):
     assert "no engine counted the tokens" in render(bare)
 
 
+def test_audit_without_held_out_questions_says_that_leakage_is_not_measured(run):
+    found = audit(run)
+    without = replace(found, leakage=find_leakage(make_questions([{"question_id": "a"}])))
+    assert "leakage     not measured" in audit_text(without)
+    assert "Leakage not measured" in render(without)
+
+
 def test_audit_of_a_store_votes_over_its_one_generation(run):
     found = audit(View(run.store, None))
     assert found.folder.endswith(GENERATION)
