@@ -23,15 +23,24 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.scale_store import IDENTITY, QUESTIONS_PER_PART, RUN_ID, make_store, open_scale
+from benchmarks.scale_store import (
+    DATASET,
+    IDENTITY,
+    QUESTIONS_PER_PART,
+    RUN_ID,
+    make_store,
+    open_scale,
+)
 from data_schemas import Votes
-from qcrd_core.inspect.compact import compact
+from qcrd_core.compact import compact
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.view import View, open_view
 from qcrd_core.progress import progress
 from qcrd_core.stages.sampling import read_rationales
+from qcrd_core.store import Store
+from qcrd_core.teacher.generation import generation_folder
 from qcrd_core.teacher.plan import plan_sampling
 from qcrd_core.vote import VOTE_COLUMNS, vote
 
@@ -84,11 +93,11 @@ def _stores(folder: Path, num_rows: int) -> list[Path]:
         votes = _vote(small)
         context.store.write_table(context.paths.votes, votes, Votes)
     if not joined.exists():
-        temporary = folder / "_tmp-compact"
+        temporary, generation = folder / "_tmp-compact", generation_folder(DATASET, IDENTITY)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(small, temporary)
         with progress("Compact", num_rows, "rows") as bar:
-            compact(open_view(str(temporary), folder / "scratch"), bar)
+            compact(Store(str(temporary), folder / "scratch"), generation, bar)
         temporary.rename(joined)
     return [small, joined]
 
@@ -118,7 +127,7 @@ def _plan(place: Path) -> None:
     context = open_scale(place)
     plan = plan_sampling(
         context.store,
-        "word_problems",
+        DATASET,
         IDENTITY,
         questions=context.read_questions("train"),
         teacher=context.config.teacher,

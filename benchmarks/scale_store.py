@@ -21,12 +21,12 @@ from qcrd_core.teacher.generation import FILE, generation_folder
 from qcrd_core.teacher.plan import prompt_hashes
 
 K = 10
+DATASET = "word_problems"
 RUN_ID = "scale-00000000"
 IDENTITY = {"schema_version": Rationales.version, "model": {"name": "benchmarks.scale_store"}}
 QUESTIONS_PER_PART = 64
 """What `teacher.questions_per_shard` is by default: 640 rows a part."""
 
-_DATASET = "word_problems"
 _WORDINGS = (
     "There are {} of them in the box and {} more are put beside it, so there are {} in all.",
     "First there were {}. Then {} came. To know how many there are now, add: that makes {}.",
@@ -38,7 +38,7 @@ def open_scale(folder: Path) -> RunContext:
     """Open the run of a store that `make_store` made."""
     config = {
         "run": {"name": "scale", "store": str(folder), "scratch": str(folder / "_tmp-scratch")},
-        "data": {"dataset": _DATASET},
+        "data": {"dataset": DATASET},
         "teacher": {"model": {"type": "hub", "name": "none"}, "num_samples": K},
         "discriminator": {"model": {"type": "scratch"}},
         "student": {"model": {"type": "scratch"}},
@@ -56,7 +56,7 @@ def make_store(folder: Path, num_rows: int, *, questions_per_part: int) -> None:
     """
     context = open_scale(folder)
     store, paths = context.store, context.paths
-    target = generation_folder(_DATASET, IDENTITY)
+    target = generation_folder(DATASET, IDENTITY)
     questions = make_questions(num_rows // K)
     store.write_json(f"{target}/{FILE}", IDENTITY)
     store.write_table(paths.questions, questions, Questions)
@@ -64,8 +64,8 @@ def make_store(folder: Path, num_rows: int, *, questions_per_part: int) -> None:
         rows = _samples(part_questions)
         name = part_name(rows.select("question_id", "sample_idx", "prompt_hash"))
         store.write_table(f"{target}/{name}", rows, Rationales)
-    store.write_json(paths.dataset, load_spec(_DATASET).model_dump(mode="json"))
-    environment = {"dataset": _DATASET, "generation": fingerprint(IDENTITY), "first_prompt": None}
+    store.write_json(paths.dataset, load_spec(DATASET).model_dump(mode="json"))
+    environment = {"dataset": DATASET, "generation": fingerprint(IDENTITY), "first_prompt": None}
     store.write_json(paths.environment, environment)
     settings = yaml.safe_dump(context.config.model_dump(mode="json"), sort_keys=False)
     store.write_bytes(paths.config, settings.encode())

@@ -97,21 +97,24 @@ def validate(store: str, *, repair: bool = False) -> None:
 
 
 def compact(store: str) -> None:
-    """Join the small parts of a store's generations into large ones; no run may be at work.
+    """Join the small parts of a store's generations into large ones.
+
+    A run does so itself where it leaves many.
 
     Args:
         store: Folder or URL of the store.
     """
-    from qcrd_core.inspect.compact import compact as join_parts
+    from qcrd_core.compact import compact as join_parts
     from qcrd_core.inspect.view import open_view
     from qcrd_core.progress import progress
 
     view = open_view(store)
     total = sum(view.generation_folder(each).num_rows for each in view.generations)
     with progress("Compact", total, "rows") as bar:
-        done = join_parts(view, bar)
-    print(f"  parts       {done.num_before:,}, now {done.num_after:,}")
-    print(f"  rows twice  {done.num_twice:,}, now once")
+        done = [join_parts(view.store, each.folder, bar) for each in view.generations]
+    before, after = (sum(getattr(one, n) for one in done) for n in ("num_before", "num_after"))
+    print(f"  parts       {before:,}, now {after:,}")
+    print(f"  rows twice  {sum(one.num_twice for one in done):,}, now once")
     print(f"\nqcrd inspect {shlex.quote(store)}")
 
 

@@ -7,10 +7,12 @@ ones, so a question is in few of them.
 """
 
 import logging
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -19,12 +21,13 @@ import pyarrow.parquet as pq
 
 from data_schemas import SchemaMismatchError, Table
 from data_schemas.table import stored_metadata
-from qcrd_core.errors import DataError
+from qcrd_core.errors import DataError, StoreError
 from qcrd_core.ids import content_hash
 from qcrd_core.store import Store
 
 logger = logging.getLogger(__name__)
 
+_Read = TypeVar("_Read")
 _KEY = "question_id"
 _THREADS = 8
 _COLUMNS = {
@@ -128,6 +131,37 @@ def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.Laz
     return pl.scan_pyarrow_dataset(dataset).cast(schema)
 
 
+def read_again(store: Store, folder: str, read: Callable[[], _Read]) -> _Read:
+    """Read parts of a folder, and again where another process joined some of them meanwhile.
+
+    Also where that went unnoticed: a listing under way may miss a part that has just come and those
+    that have just gone for it.
+
+    Args:
+        store: The store.
+        folder: The folder.
+        read: Lists the folder and reads it; may be called several times.
+
+    Returns:
+        What `read` returns.
+
+    Raises:
+        DataError: If `read` raises it and the folder has not changed.
+        StoreError: Likewise.
+    """
+    while True:
+        before = _names(store, folder)
+        try:
+            found = read()
+        except (DataError, StoreError):
+            if _names(store, folder) == before:
+                raise
+        else:
+            if before <= _names(store, folder):
+                return found
+        logger.info("Parts were joined while they were read; reading again | %s", folder)
+
+
 def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
     """Collect a lazy frame over parts.
 
@@ -139,10 +173,13 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
         Its rows.
 
     Raises:
-        DataError: If a part is damaged.
+        DataError: If a part is damaged, or gone since it was listed.
     """
     try:
         return lazy.collect(engine="streaming")
+    except FileNotFoundError as error:
+        msg = f"{where} changed while it was read: another process joined its parts. Look again."
+        raise DataError(msg) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         detail = str(error).splitlines()[0]
         msg = (
@@ -150,6 +187,10 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
             "and `--repair` moves them away."
         )
         raise DataError(msg) from error
+
+
+def _names(store: Store, folder: str) -> set[str]:
+    return {file.path for file in store.part_files(folder)}
 
 
 def _footer(store: Store, row: tuple[str, int, int], table: type[Table]) -> tuple[object, ...]:
@@ -204,7 +245,7 @@ def _known(place: Path) -> pl.DataFrame:
 def _remember(place: Path, index: pl.DataFrame) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f"_tmp-{place.name}")
+        temporary = place.with_name(f"_tmp-{uuid.uuid4().hex}-{place.name}")
         index.write_parquet(temporary)
         temporary.replace(place)
     except OSError as error:

@@ -4,6 +4,6 @@
     print(summary_text(summarize(view)))
     rows = find_rows(view, "agreement < 0.5 AND is_correct")
 
-Looking only reads. What writes has a module of its own: `curation` (a table of its own), `compact`
-(the same rows in larger parts), `validate` (repairs, where asked to) and `export`.
+Looking only reads. What writes has a module of its own: `curation` (a table of its own), `validate`
+(repairs, where asked to) and `export`.
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from qcrd_core.compact import join_many
 from qcrd_core.config import ImportedModel
 from qcrd_core.context import RunContext
 from qcrd_core.datasets.imported import read_imported
@@ -69,6 +70,9 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         with timed(context, "sample_teacher"):
             results = _sample_missing(context, spec, questions, plan, meter)
         check_budget(meter, plan, num_sampled=sum(result.num_rows for result in results))
+    joined = join_many(context.store, plan.folder)
+    if joined is not None:
+        logger.info("Joined %d parts to %d | %s", joined.num_before, joined.num_after, plan.folder)
     num_stored = plan.num_stored + plan.reused.height
     return {"folder": plan.folder, "num_stored": num_stored, **_count(results)}
 

@@ -18,7 +18,7 @@ from data_schemas import Rationales, SchemaMismatchError, read_part
 from qcrd_core.config import TeacherSection
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash, fingerprint
-from qcrd_core.parts import collect, open_folder
+from qcrd_core.parts import collect, open_folder, read_again
 from qcrd_core.store import Store, part_name
 from qcrd_core.teacher.generation import (
     FILE,
@@ -111,7 +111,11 @@ def plan_sampling(
         StoreError: If a folder of `teacher.reuse` has no generation.json.
     """
     folder = generation_folder(dataset, identity)
-    held = _held(store, folder, questions=questions, num_samples=teacher.num_samples)
+    held = read_again(
+        store,
+        folder,
+        lambda: _held(store, folder, questions=questions, num_samples=teacher.num_samples),
+    )
     missing = _missing(held, teacher.num_samples)
     reused = reusable_rows(teacher.reuse, identity, missing)
     missing = missing.join(reused.select(_KEYS), on=_KEYS, how="anti")
@@ -171,19 +175,9 @@ def read_samples(
     """
     asked = _asked(questions)
     kept = None if columns is None else [*dict.fromkeys([*_KEYS[:2], *columns])]
-    frames = []
-    for parts in _batches(store, folder):
-        try:
-            rows = pl.concat(parts.values()).filter(pl.col("sample_idx") < num_samples)
-            # Rows of an older text of their question stay in the store and are ignored.
-            rows = rows.join(_between(asked, rows["question_id"]), on=_ASKED, how="semi")
-            rows = rows.unique(_KEYS, keep="first", maintain_order=True)
-            checked = store.check_rows(rows, Rationales, folder)
-        except (DataError, pl.exceptions.PolarsError):
-            for path, part in parts.items():
-                store.check_rows(part, Rationales, path)  # names the part
-            raise
-        frames.append(checked if kept is None else checked.select(kept))
+    frames = read_again(
+        store, folder, lambda: list(_checked_batches(store, folder, asked, num_samples, kept))
+    )
     merged = _merge(frames)
     return merged if columns is None else merged.select(columns)
 
@@ -215,6 +209,28 @@ def reusable_rows(
         for path in sorted(folder.glob("part-*.parquet")):
             frames.append(_read_local_part(path).join(missing, on=_KEYS, how="semi"))
     return _merge(frames)
+
+
+def _checked_batches(
+    store: Store,
+    folder: str,
+    asked: pl.DataFrame,
+    num_samples: int,
+    kept: list[str] | None,
+) -> Iterator[pl.DataFrame]:
+    """Wanted rows of a generation, batch by batch: `kept` columns, or all."""
+    for parts in _batches(store, folder):
+        try:
+            rows = pl.concat(parts.values()).filter(pl.col("sample_idx") < num_samples)
+            # Rows of an older text of their question stay in the store and are ignored.
+            rows = rows.join(_between(asked, rows["question_id"]), on=_ASKED, how="semi")
+            rows = rows.unique(_KEYS, keep="first", maintain_order=True)
+            checked = store.check_rows(rows, Rationales, folder)
+        except (DataError, pl.exceptions.PolarsError):
+            for path, part in parts.items():
+                store.check_rows(part, Rationales, path)  # names the part
+            raise
+        yield checked if kept is None else checked.select(kept)
 
 
 def _asked(questions: pl.DataFrame) -> pl.DataFrame:

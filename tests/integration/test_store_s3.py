@@ -16,9 +16,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from data_schemas import Predictions
+from qcrd_core.compact import compact
 from qcrd_core.config_operations import PromotionSection
 from qcrd_core.errors import DataError, StoreAwayError, StoreError
-from qcrd_core.inspect.compact import compact
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
@@ -291,5 +291,6 @@ def test_run_in_a_bucket_is_inspected_validated_and_compacted(store, elsewhere):
     assert 5 == found.rows.height < found.num_rows
     assert read_question(view, "q0003").rows.height == 6
     assert validate_store(elsewhere).findings == []
-    assert compact(View(elsewhere, None), Bar("Compact", 0, "rows")).num_after == 1
+    (generation,) = view.generations
+    assert compact(elsewhere, generation.folder, Bar("Compact", 0, "rows")).num_after == 1
     assert summarize(view).counts.equals(before.counts)

@@ -6,13 +6,9 @@ import polars as pl
 import pytest
 
 from data_schemas import Rationales, Votes
-from qcrd_core.inspect.compact import compact
 from qcrd_core.inspect.validate import repair, validate_store
-from qcrd_core.inspect.view import View
-from qcrd_core.progress import Bar
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
-from qcrd_core.teacher.plan import read_samples
 from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
 
 FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"
@@ -153,38 +149,3 @@ def test_repair_leaves_locks_and_folders_that_are_still_written_to(store):
     assert validate_store(store).findings == []
     os.utime(growing / "new", (1, 1))
     assert [finding.path for finding in validate_store(store).findings] == ["runs/_tmp-student"]
-
-
-def test_compact_keeps_every_row_under_the_name_of_its_keys(store):
-    view = View(store, None)
-    before = store.read_table(FOLDER, Rationales)
-    done = compact(view, Bar("Compact", 0, "rows"))
-    assert (done.num_before, done.num_after, done.num_twice) == (4, 1, 0)
-    assert store.read_table(FOLDER, Rationales).equals(before)
-    assert validate_store(store).findings == []
-    assert compact(view, Bar("Compact", 0, "rows")).num_after == 1
-
-
-def test_compact_into_several_parts_keeps_a_question_together(store):
-    before = store.read_table(FOLDER, Rationales)
-    assert compact(View(store, None), Bar("Compact", 0, "rows"), rows_per_part=170).num_after == 2
-    assert store.read_table(FOLDER, Rationales).equals(before)
-
-
-def test_compact_keeps_rows_of_an_older_text_and_drops_what_stands_twice(store):
-    rows = store.read_table(_part(store), Rationales).head(3)
-    store.write_table(f"{FOLDER}/part-twice.parquet", rows.head(1), Rationales)
-    store.write_table(
-        f"{FOLDER}/part-old.parquet", rows.with_columns(prompt_hash=pl.lit("old")), Rationales
-    )
-    questions = View(store, RUN_ID).questions().filter(pl.col("split") == "train").collect()
-    before = read_samples(store, FOLDER, questions=questions, num_samples=5)
-
-    done = compact(View(store, None), Bar("Compact", 0, "rows"))
-
-    assert (done.num_twice, done.num_after) == (1, 2)
-    assert read_samples(store, FOLDER, questions=questions, num_samples=5).equals(before)
-    olds = [file.path for file in store.part_files(FOLDER)]
-    assert (
-        sum(store.read_table(path, Rationales)["prompt_hash"].eq("old").sum() for path in olds) == 3
-    )
