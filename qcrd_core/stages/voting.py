@@ -103,7 +103,8 @@ def _first_positives(context: RunContext) -> pl.DataFrame:
     """question_id, rationale of the positive with the lowest sample_idx."""
     teacher = read_rationales(context)
     votes = context.store.read_table(context.paths.votes, Votes)
-    decided = polarity(teacher, votes, context.config.voting.positives)
+    kept = context.read_marks("keep")
+    decided = polarity(teacher, votes, context.config.voting.positives, kept=kept)
     texts = teacher.select("question_id", "sample_idx", "rationale").drop_nulls("rationale")
     positive = decided.filter(pl.col("polarity") == "positive").join(
         texts, on=["question_id", "sample_idx"]

@@ -179,3 +179,14 @@ def test_marks_of_curators_decide_votes_and_polarity_and_are_reported(tmp_path):
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     counts = dict(metrics.filter(pl.col("stage") == "data").select("name", "value").rows())
     assert counts == {"num_rejected_by_curator": 1, "num_kept_by_curator": 1}
+
+
+def test_label_with_a_rationale_takes_the_one_that_a_curator_keeps(tmp_path):
+    target = {"model": {"type": "scratch"}, "target": "rationale_and_label"}
+    context = _context(tmp_path, {"a": ["8", "7", "7", "7"]}, student=target)
+    write_mark(context.store, "word_problems", ("abc", "a", 0), "keep", None)
+    found = read_marks(context.store, "word_problems", "abc")
+    context.store.write_table(context.paths.curation, found, Curation)
+    vote_rationales(context)
+    first = context.store.read_table(SAMPLES, Rationales).filter(sample_idx=0)["rationale"][0]
+    assert training_labels(context)["label"][0].startswith(f"{first} The answer is")
