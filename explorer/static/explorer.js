@@ -1,7 +1,9 @@
 "use strict";
 // Keys, and rows that open: all of it works by links and forms without this file too.
 const rows = [...document.querySelectorAll("tr[data-href]")];
-let at = -1;
+// A mark leads back to its row, which stays chosen.
+let at = rows.findIndex((row) => row.id && row.id === location.hash.slice(1));
+if (at >= 0) rows[at].classList.add("here");
 function go(step) {
   if (!rows.length) return;
   if (at >= 0) rows[at].classList.remove("here");
@@ -15,7 +17,7 @@ function follow(selector) {
 }
 for (const row of rows) {
   row.addEventListener("click", (event) => {
-    if (!event.target.closest("a") && !String(getSelection())) location.href = row.dataset.href;
+    if (!event.target.closest("a, form") && !String(getSelection())) location.href = row.dataset.href;
   });
 }
 document.addEventListener("keydown", (event) => {
@@ -29,7 +31,10 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "n") follow("a[rel=next]");
   else if (event.key === "p") follow("a[rel=prev]");
   else if (event.key === "u") follow("a[rel=up]");
-  else if (event.key === "/") {
+  else if (event.key === "+" || event.key === "-") {
+    const mark = event.key === "+" ? ".mark button:first-of-type" : ".mark button:last-of-type";
+    if (at >= 0) rows[at].querySelector(mark)?.click();
+  } else if (event.key === "/") {
     const field = document.getElementById("filter");
     if (field) { field.focus(); event.preventDefault(); }
   }

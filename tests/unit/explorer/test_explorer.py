@@ -137,6 +137,32 @@ def test_mark_is_written_shown_and_counted(client, store):
     assert store.read_table(FOLDER, Rationales).equals(before)
 
 
+def _marking(page, row):
+    """What the buttons of a row of the table send, by their label."""
+    form = re.findall(r'<form method="post".*?</form>', page, re.DOTALL)[row]
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+    buttons = re.findall(r'<button name="mark" value="(\w+)"[^>]*>(\w+)<', form)
+    return {
+        label: {**{name: unescape(value) for name, value in fields.items()}, "mark": mark}
+        for mark, label in buttons
+    }
+
+
+def test_table_marks_a_row_keeps_its_comment_and_takes_the_mark_back(client):
+    client.post(f"{RUN}/mark", data={**MARK, "mark": "none"}, headers=OURS)
+    address = f"{RUN}/rows?where=question_id+%3D+'q0002'+AND+sample_idx+%3D+1&source=teacher"
+    sent = _marking(client.get(address).text, 0)["keep"]
+    answer = client.post(f"{RUN}/mark", data=sent, headers=OURS)
+    assert answer.headers["location"].endswith("source=teacher#row_1")
+    again = _marking(client.get(answer.headers["location"]).text, 0)
+    assert again["keep"]["mark"] == "none"
+    assert again["reject"]["comment"] == "<b>no</b>"
+
+
+def test_students_rows_have_no_mark_since_no_later_run_has_them(client):
+    assert "<button name" not in client.get(f"{RUN}/rows?source=student").text
+
+
 @pytest.mark.parametrize(
     "change",
     [{"mark": "perhaps"}, {"sample_idx": "x"}, {"generation": ""}],
