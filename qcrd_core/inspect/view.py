@@ -71,7 +71,11 @@ class View:
             content = yaml.safe_load(self.store.read_bytes(path))
             return {**content, "teacher": {"model": {}, **content["teacher"]}}
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-            msg = f"{self.store}/{path} must be a run's YAML; got {error!r}. Run again."
+            detail = " ".join(str(error).split()) or "nothing"
+            msg = (
+                f"{self.store}/{path} must be a run's YAML; got {detail}. Delete the run's folder "
+                "and run again: its samples are kept."
+            )
             raise StoreError(msg) from error
 
     @cached_property

@@ -114,6 +114,24 @@ def test_find_rows_with_a_bad_expression_is_refused_in_a_sentence(run, where):
     assert "\n" not in str(error.value)
 
 
+def test_condition_that_fails_within_a_part_is_not_taken_for_damage(store):
+    # Without a vote to join, the condition goes down into the reading of the parts.
+    whole, where = View(store, None), "CAST(text AS INT) > 3"
+    with pytest.raises(ConfigError, match=r"--where must be a SQL condition.* conversion from"):
+        find_rows(whole, where, limit=5)
+    path = store.part_files(whole.generations[0].folder)[0].path
+    content = store.local(path).read_bytes()
+    store.local(path).write_bytes(content[:200] + b"damaged" * 90 + content[830:])
+    with pytest.raises(DataError, match="must be whole"):
+        find_rows(whole, where, limit=5)
+
+
+def test_settings_that_are_no_yaml_are_refused_in_a_sentence(store):
+    store.write_bytes(f"runs/{RUN_ID}/config.yaml", b"a: [")
+    with pytest.raises(StoreError, match=r"must be a run's YAML; got while parsing a flow node"):
+        _ = View(store, RUN_ID).settings
+
+
 def test_question_holds_samples_scores_rounds_and_prompt(run):
     record = read_question(run, "q0001")
     assert record.rows["source"].to_list() == ["teacher"] * 5 + ["student"] * 3
