@@ -7,6 +7,7 @@ test_vllm.py.
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -16,9 +17,14 @@ import pytest
 import yaml
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
+from starlette.testclient import TestClient
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from data_schemas import Metrics, Rationales, Scores
+from data_schemas import Metrics, Rationales, Scores, Votes
+from explorer.app import make_app
+from explorer.data import Explorer
+from qcrd_core.config import validate_config
+from qcrd_core.context import RunContext
 from qcrd_core.teacher.launch import free_port
 from tests.support.distillation import (
     NUM_TRAIN,
@@ -105,6 +111,52 @@ def test_predict_answers_a_file_and_measures_it(whole, tmp_path):
     lines = (tmp_path / "mine.predictions.jsonl").read_text().splitlines()
     assert json.loads(lines[1])["question"] == "Tom had 3 apples and got 4. How many?"
     assert done.stdout.splitlines()[-1].endswith("mine.predictions.jsonl")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_marks_made_in_the_explorer_are_followed_and_counted_by_the_next_run(whole, tmp_path):
+    settings, first, _ = whole
+    shutil.copytree(settings["run"]["store"], tmp_path / "store")
+    places = {"store": str(tmp_path / "store"), "scratch": str(tmp_path / "scratch")}
+    content = {**settings, "run": {**settings["run"], **places}}
+    before = first.store.read_table(first.paths.votes, Votes)
+    texts = first.store.read_table(f"datasets/{first.read_spec().name}/rationales", Rationales)
+    # A whole question is rejected but for one wrong sample, which is kept.
+    wrong = texts.join(before, on="question_id").filter(pl.col("answer") != pl.col("gold_answer"))
+    name, chosen = wrong.filter(pl.col("agreement") < 1).sort("question_id").select(
+        "question_id", "sample_idx"
+    ).row(0)  # fmt: skip
+    marks = {k: "keep" if k == chosen else "reject" for k in range(5)}
+    _mark(tmp_path / "store", first.paths.run_id, texts["generation"][0], {name: marks})
+
+    done = qcrd("run", "--config", write_settings(tmp_path, content))  # the engine is gone
+
+    assert done.returncode == 0, done.stderr
+    runs = [path.name for path in (tmp_path / "store" / "runs").iterdir()]
+    (run_id,) = set(runs) - {first.paths.run_id}
+    context = RunContext.open(validate_config(content, "test"), run_id)
+    assert rationales(context).filter(question_id=name)["sample_idx"].to_list() == [chosen]
+    assert rationales(context).height == NUM_SAMPLES - 4
+    scores = context.store.read_table(context.paths.scores(2), Scores)
+    trained = scores.filter(pl.col("question_id") == name, pl.col("source") == "teacher")
+    assert trained.select("sample_idx", "polarity").rows() == [(chosen, "positive")]
+    report = context.store.read_bytes(context.paths.report).decode()
+    assert "<td>rejected by curator</td><td>4</td>" in report
+    assert "<td>kept by curator</td><td>1</td>" in report
+    assert_frame_equal(first.store.read_table(first.paths.votes, Votes), before)
+
+
+def _mark(store, run_id, generation, marks):
+    """Press the buttons of the explorer's table."""
+    origin = "http://127.0.0.1:8400"
+    app = make_app(Explorer(str(store), store.parent / "explorer"))
+    with TestClient(app, base_url=origin, follow_redirects=False) as client:
+        for question_id, by_sample in marks.items():
+            for sample_idx, mark in by_sample.items():
+                data = {"generation": generation, "question_id": question_id}
+                data |= {"sample_idx": sample_idx, "mark": mark}
+                answer = client.post(f"/runs/{run_id}/mark", data=data, headers={"origin": origin})
+                assert answer.status_code == 303, answer.text
 
 
 def _sampled_one_part(context):
