@@ -8,6 +8,7 @@ from qcrd_core.inspect.view import View
 from qcrd_core.parts import collect
 from qcrd_core.vote import summarize_votes
 
+_NAMES = ("source", "generation", "round", "status")
 _BINS = 10
 _QUANTILES = (0.05, 0.5, 0.95)
 
@@ -50,26 +51,24 @@ def summarize(view: View) -> Summary:
     Raises:
         DataError: If a part is damaged.
     """
-    names = ["source", "generation", "round", "status"]
+    # One pass over the parts: to open some thousand of them costs more than to count.
+    groups = [*_NAMES, "error", "num_tokens"]
+    prompts = pl.col("num_prompt_tokens").cast(pl.Int64).sum()
     rows = view.rationales()
-    # A sum of Int32 stays Int32, and ten million prompts exceed it.
-    tokens = [pl.col(name).cast(pl.Int64).sum() for name in ("num_tokens", "num_prompt_tokens")]
-    counts = collect(rows.group_by(names).agg(pl.len().alias("num_rows"), *tokens), view.name)
-    datasets = {each.fingerprint: each.dataset for each in view.generations}
-    named = pl.col("generation").replace_strict(datasets, default=None, return_dtype=pl.String)
-    counts = counts.with_columns(named.alias("dataset"), pl.col(pl.Enum).cast(pl.String))
+    counted = rows.group_by(groups).agg(pl.len().cast(pl.Int64).alias("num_rows"), prompts)
+    histogram = collect(counted, view.name).with_columns(pl.col(pl.Enum).cast(pl.String))
+    counts = _counts(view, histogram)
     votes = collect(view.votes(), view.name)
     num_voted = int(votes["num_samples"].sum())
     num_teacher = int(counts.filter(pl.col("source") != "student")["num_rows"].sum())
     splits = collect(view.questions().group_by("split").len(), view.name)
     marks = collect(view.curation().group_by("mark").len(), view.name)
-    has_failures = not counts.filter(pl.col("status") == "failed").is_empty()
     return Summary(
         name=view.name,
         num_questions={str(split): count for split, count in splits.sort("split").rows()},
-        counts=counts.sort(names, nulls_last=False),
-        lengths=_lengths(view, rows, counts),
-        failures=_failures(view, rows) if has_failures else pl.DataFrame(),
+        counts=counts,
+        lengths=_lengths(view, rows, histogram),
+        failures=_failures(histogram),
         vote={} if votes.is_empty() else summarize_votes(votes),
         agreement=bin_votes(votes, "agreement"),
         margin=bin_votes(votes, "margin"),
@@ -111,26 +110,51 @@ def bin_votes(votes: pl.DataFrame, column: str) -> pl.DataFrame:
     )
 
 
-def _lengths(view: View, rows: pl.LazyFrame, counts: pl.DataFrame) -> pl.DataFrame:
-    counted = counts.filter(pl.col("num_tokens") > 0)["source"].unique().to_list()
-    source, tokens = pl.col("source").cast(pl.String), pl.col("num_tokens")
-    frames = [_quantiles(rows.filter(source.is_in(counted)), tokens, "tokens")]
-    if set(counts["source"]) - set(counted):
-        others = rows.filter(~source.is_in(counted))
-        frames.append(_quantiles(others, pl.col("text").str.len_chars(), "characters"))
-    return collect(pl.concat(frames).sort("source"), view.name)
+def _counts(view: View, histogram: pl.DataFrame) -> pl.DataFrame:
+    # A sum of Int32 stays Int32, and ten million prompts exceed it.
+    tokens = (pl.col("num_tokens").cast(pl.Int64) * pl.col("num_rows")).sum()
+    sums = [pl.col("num_rows").sum(), tokens.alias("num_tokens"), pl.col("num_prompt_tokens").sum()]
+    counts = histogram.group_by(_NAMES).agg(*sums)
+    datasets = {each.fingerprint: each.dataset for each in view.generations}
+    named = pl.col("generation").replace_strict(datasets, default=None, return_dtype=pl.String)
+    return counts.with_columns(named.alias("dataset")).sort(_NAMES, nulls_last=False)
 
 
-def _quantiles(rows: pl.LazyFrame, length: pl.Expr, unit: str) -> pl.LazyFrame:
-    shares = {f"q{round(100 * q):02d}": length.quantile(q, "nearest") for q in _QUANTILES}
+def _lengths(view: View, rows: pl.LazyFrame, histogram: pl.DataFrame) -> pl.DataFrame:
+    known = histogram.drop_nulls("num_tokens").filter(pl.col("num_tokens") > 0)
+    counted = known["source"].unique().to_list()
+    lengths = histogram.filter(pl.col("source").is_in(counted)).select(
+        "source", length="num_tokens", num_rows="num_rows", unit=pl.lit("tokens")
+    )
+    others = sorted(set(histogram["source"]) - set(counted))
+    if others:
+        source = pl.col("source").cast(pl.String)
+        characters = pl.col("text").str.len_chars().cast(pl.Int32)
+        found = rows.filter(source.is_in(others)).group_by(source, length=characters)
+        made = collect(found.agg(num_rows=pl.len().cast(pl.Int64)), view.name)
+        lengths = pl.concat([lengths, made.with_columns(unit=pl.lit("characters"))])
+    quantiles = {
+        **{f"q{round(100 * share):02d}": _quantile(share) for share in _QUANTILES},
+        "max": pl.col("length").max(),
+    }
     return (
-        rows.group_by(pl.col("source").cast(pl.String))
-        .agg(**shares, max=length.max())
-        .with_columns(pl.exclude("source").cast(pl.Int64), unit=pl.lit(unit))
+        lengths.drop_nulls("length")
+        .group_by("source", "unit", "length")
+        .agg(pl.col("num_rows").sum())
+        .sort("source", "length")
+        .group_by("source", "unit", maintain_order=True)
+        .agg(**quantiles)
+        .select("source", pl.col(*quantiles).cast(pl.Int64), "unit")
     )
 
 
-def _failures(view: View, rows: pl.LazyFrame) -> pl.DataFrame:
-    failed = rows.filter(pl.col("status") == "failed")
-    counted = failed.group_by("error").agg(num_rows=pl.len())
-    return collect(counted.sort("num_rows", "error", descending=[True, False]), view.name)
+def _quantile(share: float) -> pl.Expr:
+    """The length nearest to a quantile, of lengths in order and how many rows have each."""
+    place = ((pl.col("num_rows").sum() - 1) * share + 0.5).floor()
+    return pl.col("length").filter(pl.col("num_rows").cum_sum() > place).first()
+
+
+def _failures(histogram: pl.DataFrame) -> pl.DataFrame:
+    failed = histogram.filter(pl.col("status") == "failed")
+    counted = failed.group_by("error").agg(pl.col("num_rows").sum())
+    return counted.sort("num_rows", "error", descending=[True, False])
