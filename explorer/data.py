@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 import polars as pl
 
 from qcrd_core.errors import StoreError
-from qcrd_core.inspect.find import matching_keys
+from qcrd_core.inspect.find import condition, matching_keys
 from qcrd_core.inspect.summary import Summary, summarize
 from qcrd_core.inspect.view import View, open_view
 from qcrd_core.parts import collect
 
 _KEPT = 16
+_KEPT_BYTES = 1 << 30
+"""Ten million keys are half a GiB."""
+_OF_MARKS = {"mark", "comment"}
 _Made = TypeVar("_Made")
 
 
@@ -65,7 +68,10 @@ class Explorer:
 
     def keys(self, view: View, where: str | None) -> pl.DataFrame:
         """Keys of a run's rationales that satisfy a SQL expression."""
-        return self._once(("keys", where, *_state(view)), lambda: matching_keys(view, where))
+        names = set() if where is None else set(condition(where).meta.root_names())
+        # A new mark must not make a curator wait for a list that does not ask for marks.
+        state = _state(view) if names & _OF_MARKS else _state_but_marks(view)
+        return self._once(("keys", where, *state), lambda: matching_keys(view, where))
 
     def scores(self, view: View) -> pl.DataFrame:
         """Quality scores by round, source and polarity: bins of a twentieth and their counts."""
@@ -84,18 +90,32 @@ class Explorer:
         made = make()
         with self._lock:
             self._kept[key] = made
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > _KEPT or (
+                len(self._kept) > 1 and sum(map(_size, self._kept.values())) > _KEPT_BYTES
+            ):
                 self._kept.popitem(last=False)
         return made
 
 
+def _size(kept: Any) -> int:
+    return int(kept.estimated_size()) if isinstance(kept, pl.DataFrame) else 0
+
+
 def _state(view: View) -> tuple[Any, ...]:
     """What changes when a table of the run does."""
-    store, paths = view.store, view.paths
+    places = [f"datasets/{each.dataset}/curation" for each in view.generations]
+    return (*_state_but_marks(view), _listing(view, places))
+
+
+def _state_but_marks(view: View) -> tuple[Any, ...]:
+    paths = view.paths
     places = [generation.folder for generation in view.generations]
-    places += [f"datasets/{each.dataset}/curation" for each in view.generations]
     places += [paths.votes, *(f"{paths.root}/{n}" for n in ("scores", "negatives", "predictions"))]
-    return (view.run_id, hash(tuple(store.part_files(place) for place in places)))
+    return (view.run_id, _listing(view, places))
+
+
+def _listing(view: View, places: list[str]) -> int:
+    return hash(tuple(view.store.part_files(place) for place in places))
 
 
 def _score_bins(view: View) -> pl.DataFrame:

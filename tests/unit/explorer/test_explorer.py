@@ -11,6 +11,7 @@ from data_schemas import Curation, Rationales
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
+from qcrd_core.curation import write_mark
 from qcrd_core.store import Store
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
 
@@ -199,6 +200,27 @@ def test_changed_store_is_shown_at_once(client, store):
     assert "480</strong>" in client.get(f"{RUN}/rows").text
     store.delete(store.part_files(FOLDER)[0].path)
     assert "480</strong>" not in client.get(f"{RUN}/rows").text
+
+
+def test_mark_leaves_lists_that_do_not_ask_for_marks_as_they_are(store, tmp_path):
+    explorer = Explorer(str(store), tmp_path / "scratch")
+    view = explorer.view(RUN_ID)
+    conditions = ("source = 'teacher'", "mark = 'reject'")
+    before = [explorer.keys(view, where) for where in conditions]
+    write_mark(store, "word_problems", (GENERATION, "q0002", 1), "reject", None)
+    after = [explorer.keys(view, where) for where in conditions]
+    assert after[0] is before[0]
+    assert (before[1].height, after[1].height) == (0, 1)
+
+
+def test_lists_are_kept_up_to_a_size(store, tmp_path, monkeypatch):
+    explorer = Explorer(str(store), tmp_path / "scratch")
+    view = explorer.view(RUN_ID)
+    conditions = ("source = 'teacher'", "source = 'student'")
+    monkeypatch.setattr("explorer.data._KEPT_BYTES", 1)
+    kept = [explorer.keys(view, where) for where in conditions]
+    assert explorer.keys(view, conditions[1]) is kept[1]
+    assert explorer.keys(view, conditions[0]) is not kept[0]
 
 
 def test_condition_joins_choices_and_quotes_text():
