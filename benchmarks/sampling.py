@@ -5,7 +5,7 @@
 FOLDER is a teacher as Hugging Face folder; without it the quickstart's is prepared. Four ways, one
 after another (two engines on the same cores disturb each other):
 
-- pipeline: `sample_shard` over the managed server, HTTP, parsing and Parquet included
+- pipeline: `sample_shards` over the managed server, HTTP, parsing and Parquet included
 - seeded: `LLM.generate` in vLLM's own process, one seeded request a sample, as the pipeline asks
 - unseeded: `LLM.generate` with n = K and no seed, vLLM's fastest way
 - hf: `generate` of transformers
@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,10 @@ from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.launch import find_vllm_python, server_environment
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
+from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher, prepare_teacher
-from qcrd_core.teacher.sample import SamplingJob, sample_shard
-from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
+from qcrd_core.teacher.sample import SamplingJob, sample_shards
+from qcrd_core.teacher.server import teacher_endpoints
 
 TARGETS = {"seeded": 0.95, "unseeded": 0.88}
 
@@ -130,7 +130,7 @@ def _bench(arguments: argparse.Namespace, work: Path) -> Bench:
             "max_new_tokens": arguments.tokens,
             # Two shards of half the questions, both in flight, keep the engine as full as `seeded`.
             "questions_per_shard": -(-arguments.questions // 2),
-            "concurrency": _MAX_NUM_SEQS,
+            "concurrency": 2 * _MAX_NUM_SEQS,
         },
         "discriminator": {"model": {"type": "scratch"}},
         "student": {"model": {"type": "scratch"}},
@@ -171,11 +171,8 @@ def _sample(bench: Bench, pool: TeacherPool, repeat: int) -> tuple[dict[str, flo
         run_id="benchmark",
         meter=Meter(config.budget, Tokens()),
     )
-    with (
-        progress("Sample teacher", plan.num_missing, "samples") as bar,
-        ThreadPoolExecutor(config.teacher.shards_in_flight) as threads,
-    ):
-        results = list(threads.map(lambda shard: sample_shard(job, shard, bar), plan.shards))
+    with progress("Sample teacher", plan.num_missing, "samples") as bar:
+        results, _ = sample_shards(job, plan.shards, bar)
     seconds = time.monotonic() - start
     table = read_samples(
         store, plan.folder, questions=bench.questions, num_samples=config.teacher.num_samples

@@ -2,8 +2,8 @@
 
 `load_config(path, overrides)` reads a YAML file, applies dotted overrides (`teacher.num_samples=4`)
 and validates. Later wins: model default, YAML file, overrides. Nothing is read from the
-environment, and no secret belongs here: the teacher's API key is read from QCRD_API_KEY when a
-request is sent.
+environment, and no secret belongs here: the teacher's API keys are read from QCRD_API_KEY, or the
+variables that `teacher.endpoints` names, when sampling begins.
 
 Defaults are the paper's values (Wang et al., EMNLP 2025, arXiv 2405.13014) where it gives one;
 `docs/papers.md` has the place of each. Models, data set and output place have no default.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from qcrd_core.config_endpoints import ENDPOINT_TAGS, Endpoints
 from qcrd_core.config_method import (
     EvaluationSection,
     LossSection,
@@ -131,9 +132,9 @@ class TeacherSection(Section):
 
     model: TeacherModel
     """What is served. A remote endpoint must serve this very name."""
-    endpoints: tuple[str, ...] | None = None
-    """Base URLs of running OpenAI-compatible servers, for example `http://gpu1:8000/v1`.
-    Null starts and stops a local vLLM server."""
+    endpoints: Endpoints | None = None
+    """Running OpenAI-compatible servers: URLs such as `http://gpu1:8000/v1`, or a YAML or JSON file
+    with such a list, which may change. Null starts and stops a local vLLM server."""
     server: VllmServer = VllmServer()
     """Settings of the local server."""
     api: Literal["chat", "completions"] = "chat"
@@ -149,10 +150,10 @@ class TeacherSection(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the samples. `run.seed` leaves them alone, so that runs of several seeds learn from
     the same rationales."""
-    concurrency: int = Field(default=64, ge=1)
-    """Requests in flight for each shard."""
+    concurrency: int = Field(default=128, ge=1)
+    """Requests in flight at one server, at most. What each of several bears is found out."""
     shards_in_flight: int = Field(default=2, ge=1)
-    """Shards sampled at the same time, so that the engine stays full between two shards."""
+    """Shards sampled at the same time for each server, so that it stays full between two."""
     questions_per_shard: int = Field(default=64, ge=1)
     """Questions in one Parquet part: what a killed run asks again, at most."""
     request_timeout_seconds: float = Field(default=600, gt=0)
@@ -417,6 +418,7 @@ def explain(error: ValidationError, where: str) -> str:
 
 _UNION_TAGS = frozenset(
     {"hub", "folder", "scratch", "gguf_package", "imported", "files", "word_problems"}
+    | ENDPOINT_TAGS
 )
 
 

@@ -1,6 +1,7 @@
 """A plan in words, for `--dry-run` and for the head of a run."""
 
 import textwrap
+from pathlib import Path
 
 import polars as pl
 
@@ -70,7 +71,9 @@ def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
     config, sampling = plan.context.config, plan.sampling
     train = plan.questions.filter(pl.col("split") == "train")
     where = "a local vLLM server"
-    if config.teacher.endpoints is not None:
+    if isinstance(config.teacher.endpoints, Path):
+        where = f"the servers of {config.teacher.endpoints}"
+    elif config.teacher.endpoints is not None:
         where = f"{len(config.teacher.endpoints)} running servers"
     return [
         (

@@ -1,9 +1,8 @@
 """Sample what the plan says is missing, several shards at a time on one resident engine."""
 
 import logging
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextvars import copy_context
 from typing import Any
 
 import polars as pl
@@ -21,8 +20,14 @@ from qcrd_core.teacher.generation import generation_identity, rationales_folder
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
-from qcrd_core.teacher.sample import SamplingJob, ShardResult, check_prompt_lengths, sample_shard
-from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
+from qcrd_core.teacher.sample import (
+    SamplingJob,
+    ServerResult,
+    ShardResult,
+    check_prompt_lengths,
+    sample_shards,
+)
+from qcrd_core.teacher.server import teacher_endpoints
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +55,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     config, model = context.config, context.config.teacher.model
     if isinstance(model, ImportedModel):
         rows = read_rationales(context)
-        return {"folder": None, "num_stored": rows.height, **_count([])}
+        return {"folder": None, "num_stored": rows.height, **_count([], [])}
     spec, questions = context.read_spec(), context.read_questions("train")
     plan = plan_sampling(
         context.store,
@@ -61,6 +66,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     )
     open_generation(context.store, plan)
     results: list[ShardResult] = []
+    servers: list[ServerResult] = []
     # Rejected ones too: they were paid for.
     paid = _read_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
     meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
@@ -68,13 +74,13 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         check_budget(meter, plan, num_sampled=0)
         logger.info("To sample: %s", describe_estimate(config, spec, questions, plan))
         with timed(context, "sample_teacher"):
-            results = _sample_missing(context, spec, questions, plan, meter)
+            results, servers = _sample_missing(context, spec, questions, plan, meter)
         check_budget(meter, plan, num_sampled=sum(result.num_rows for result in results))
     joined = join_many(context.store, plan.folder)
     if joined is not None:
         logger.info("Joined %d parts to %d | %s", joined.num_before, joined.num_after, plan.folder)
     num_stored = plan.num_stored + plan.reused.height
-    return {"folder": plan.folder, "num_stored": num_stored, **_count(results)}
+    return {"folder": plan.folder, "num_stored": num_stored, **_count(results, servers)}
 
 
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -148,7 +154,7 @@ def _sample_missing(
     questions: pl.DataFrame,
     plan: SamplingPlan,
     meter: Meter,
-) -> list[ShardResult]:
+) -> tuple[list[ShardResult], list[ServerResult]]:
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # such rationales are never missing
     prepared = prepare_teacher(model, config.run.scratch)
@@ -166,31 +172,51 @@ def _sample_missing(
             meter=meter,
         )
         check_prompt_lengths(job)
-        return _sample_shards(job, pool)
+        start = time.monotonic()
+        with progress("Sample teacher", plan.num_missing, "samples") as bar:
+            results, servers = sample_shards(job, plan.shards, bar)
+        seconds = time.monotonic() - start
+    _note_rates(context, results, servers, seconds)
+    return results, servers
 
 
-def _sample_shards(job: SamplingJob, pool: TeacherPool) -> list[ShardResult]:
-    executor = ThreadPoolExecutor(job.config.teacher.shards_in_flight, "shard")
-    with progress("Sample teacher", job.plan.num_missing, "samples") as bar:
-        # With the caller's context, so that an orchestrator knows whose log lines these are.
-        shards = [
-            executor.submit(copy_context().run, sample_shard, job, shard, bar)
-            for shard in job.plan.shards
-        ]
-        try:
-            return [shard.result() for shard in as_completed(shards)]
-        except BaseException:
-            # Also on an interrupt: threads that are under way must not bring the engine back.
-            pool.close()
-            raise
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+def _note_rates(
+    context: RunContext,
+    results: list[ShardResult],
+    servers: list[ServerResult],
+    seconds: float,
+) -> None:
+    """Keep what the last start measured, for the report and for `qcrd plan`."""
+    numbers = {
+        "num_samples": sum(result.num_rows for result in results),
+        "num_prompt_tokens": sum(result.num_prompt_tokens for result in results),
+        "num_tokens": sum(result.num_tokens for result in results),
+        "num_servers": sum(server.num_requests > 0 for server in servers),
+        "seconds": seconds,
+    }
+    context.write_metrics("sampling", -1, numbers)
+    rates = {}
+    for server in servers:
+        rates[f"{server.url} tokens_per_second"] = server.num_tokens / seconds
+        rates[f"{server.url} concurrency"] = server.concurrency
+        rates[f"{server.url} failures"] = server.num_failures
+        rates[f"{server.url} drains"] = server.num_drains
+        logger.info(
+            "%s | %d requests | %.0f tok/s | concurrency %d | failures %d | drained %d times",
+            server.url,
+            server.num_requests,
+            server.num_tokens / seconds,
+            server.concurrency,
+            server.num_failures,
+            server.num_drains,
+        )
+    context.write_metrics("servers", -1, rates)
 
 
-def _count(results: list[ShardResult]) -> dict[str, int]:
+def _count(results: list[ShardResult], servers: list[ServerResult]) -> dict[str, int]:
     return {
         "num_sampled": sum(result.num_rows for result in results),
         "num_failed": sum(result.num_failed for result in results),
         "num_tokens": sum(result.num_tokens for result in results),
-        "num_retries": sum(result.num_retries for result in results),
+        "num_retries": sum(server.num_failures for server in servers),
     }

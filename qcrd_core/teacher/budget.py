@@ -5,7 +5,7 @@
     if meter.is_spent: ...       before each request
 
 Limits: requests in flight at the limit are answered, paid and kept, so it is passed by what they
-take: at most `teacher.concurrency` x `teacher.shards_in_flight` completions.
+take: at most `teacher.concurrency` completions a server.
 """
 
 import threading

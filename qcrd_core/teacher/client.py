@@ -1,38 +1,38 @@
-"""Requests to the teacher: one seeded request a sample, bounded concurrency, bounded retries.
+"""Requests to the teacher: one seeded request a sample, as an OpenAI-compatible server wants it.
 
-What happens to a request that fails:
+What comes of a request:
 
-- transport error, 408, 425, 429, 5xx: again, after a growing pause or the server's Retry-After;
-  when the attempts are used up, or the managed server is dead, the pool is recovered and the
-  request starts anew, a bounded number of times. Then SamplingError.
-- 401, 403, 404: SamplingError at once, since every other request would fail likewise.
+- 200: a `Completion`.
+- transport error, 408, 425, 429, 5xx, 401, 403, 404: `Unavailable`: the server has not answered.
 - any other status: a `Refusal`, which becomes a failed row. It is never asked again.
+
+A body is made once a question, and JSON is written and read by orjson: our own work on a sample
+must stay far below the engine's.
 """
 
-import asyncio
-import logging
 import math
-import random
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import getproxies
 
 import aiohttp
+import orjson
 
 from qcrd_core.config import TeacherSection
+from qcrd_core.config_endpoints import Endpoint
 from qcrd_core.errors import SamplingError
-from qcrd_core.teacher.server import TeacherPool, root_of
-
-logger = logging.getLogger(__name__)
+from qcrd_core.teacher.pool import TeacherPool, root_of
 
 Prompt = str | list[dict[str, str]]
 """One text for the completions API, messages for the chat API."""
 
-_RETRIED = frozenset({408, 425, 429})
+_BUSY = frozenset({425, 429, 503})
 _HOPELESS = frozenset({401, 403, 404})
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-_MAX_EXHAUSTED = 2
+_RETRIED = _BUSY | {408}
+# Shorter than the 5 s after which uvicorn closes an idle connection, perhaps under a request.
+_KEEP_ALIVE_SECONDS = 4.0
+_LONGEST_WAIT_SECONDS = 300.0
 _MAX_ERROR_CHARS = 300
 
 
@@ -57,9 +57,17 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class _Unavailable:
+class Unavailable:
+    """The server has not answered this request; another one may."""
+
     reason: str
-    is_dead: bool = False
+    """Why, one line."""
+    is_busy: bool = False
+    """It is alive and has too much to do."""
+    is_absent: bool = False
+    """It accepts no connection."""
+    is_hopeless: bool = False
+    """It will answer no other request either: wrong key, address or model."""
     retry_after_seconds: float = 0.0
 
 
@@ -71,20 +79,21 @@ class TeacherClient:
 
         Args:
             pool: The servers.
-            teacher: Sampling parameters, retries, concurrency.
+            teacher: Sampling parameters and time limit.
             stop: Texts at which a completion ends.
         """
         self._pool, self._teacher, self._stop = pool, teacher, stop
-        self.num_retries = 0
-        """Attempts after a first one, all requests together."""
+        self._path = "chat/completions" if teacher.api == "chat" else "completions"
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
         self._session = aiohttp.ClientSession(
-            headers=self._pool.headers,
             timeout=aiohttp.ClientTimeout(total=self._teacher.request_timeout_seconds),
-            connector=aiohttp.TCPConnector(limit=self._teacher.concurrency),
-            trust_env=self._pool.use_proxies,
+            # The dispatcher bounds the requests in flight.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Looking for a proxy costs every request as much as writing it.
+            trust_env=self._pool.use_proxies and bool(getproxies()),
         )
         return self
 
@@ -97,26 +106,19 @@ class TeacherClient:
         """Close the connections."""
         await self._session.close()
 
-    async def sample(self, prompt: Prompt, *, seed: int, lane: int) -> Completion | Refusal:
-        """Draw one completion.
+    def body(self, prompt: Prompt) -> bytes:
+        """Write a request but for its seed.
 
         Args:
             prompt: Text or messages, as `teacher.api` wants them.
-            seed: Seed of this very sample.
-            lane: Samples of one lane go to one server as long as it answers, so that they share
-                its prefix cache.
 
         Returns:
-            The completion, or why the server refuses.
-
-        Raises:
-            SamplingError: If no server answers after all retries and a recovery.
+            A JSON object that lacks its last key and its end.
         """
         teacher = self._teacher
         body: dict[str, Any] = {
             "model": self._pool.served_name,
             "n": 1,
-            "seed": seed,
             "temperature": teacher.sampling_temperature,
             "top_p": teacher.top_p,
             "max_tokens": teacher.max_new_tokens,
@@ -125,12 +127,54 @@ class TeacherClient:
             body["stop"] = list(self._stop)
         if teacher.api == "chat":
             body |= {"messages": prompt, "logprobs": True}
-            path = "chat/completions"
         else:
             body |= {"prompt": prompt, "logprobs": 0}
-            path = "completions"
-        answer = await self._persist(path, body, lane)
-        return answer if isinstance(answer, Refusal) else _completion(answer["choices"][0], answer)
+        return orjson.dumps(body)[:-1] + b',"seed":'
+
+    async def ask(
+        self, endpoint: Endpoint, body: bytes, seed: int
+    ) -> Completion | Refusal | Unavailable:
+        """Ask one server for one completion, once.
+
+        Args:
+            endpoint: The server.
+            body: From `body`.
+            seed: Seed of this very sample.
+
+        Returns:
+            The completion, why the server refuses, or why there is no answer.
+        """
+        url = f"{endpoint.url}/{self._path}"
+        data = b"%b%d}" % (body, seed)
+        try:
+            async with self._session.post(
+                url, data=data, headers=self._headers(endpoint)
+            ) as answer:
+                status, content = answer.status, await answer.read()
+                pause = answer.headers.get("Retry-After")
+            if status == 200:
+                return _completion(orjson.loads(content))
+        except aiohttp.ClientConnectorError as error:
+            return Unavailable(_named(error), is_absent=True)
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            return Unavailable(_named(error))
+        reason = f"HTTP {status}: {_one_line(content.decode(errors='replace'))}"
+        if status in _HOPELESS:
+            reason = (
+                f"{url} must accept requests; got {reason}. Check {endpoint.api_key_env}, "
+                "teacher.endpoints and teacher.api."
+            )
+            return Unavailable(reason, is_hopeless=True)
+        if status in _RETRIED or status >= 500:
+            return Unavailable(reason, is_busy=status in _BUSY, retry_after_seconds=_seconds(pause))
+        return Refusal(reason)
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         """Ask how many tokens the model reads for a prompt, template included.
@@ -145,97 +189,36 @@ class TeacherClient:
             SamplingError: If the server cannot be reached.
         """
         key = "messages" if self._teacher.api == "chat" else "prompt"
-        body = {"model": self._pool.served_name, key: prompt}
-        url = f"{root_of(self._pool.urls[0])}/tokenize"
+        body = orjson.dumps({"model": self._pool.served_name, key: prompt})
+        endpoint = next(one for one in self._pool.endpoints if one.url not in self._pool.absent)
+        url = f"{root_of(endpoint.url)}/tokenize"
         try:
-            async with self._session.post(url, json=body) as response:
-                if response.status != 200:
+            async with self._session.post(
+                url, data=body, headers=self._headers(endpoint)
+            ) as answer:
+                if answer.status != 200:
                     return None
-                content = await response.json(content_type=None)
-                return int(content["count"])
+                return int(orjson.loads(await answer.read())["count"])
         except (aiohttp.ClientError, TimeoutError) as error:
             msg = f"{url} must answer; got {_named(error)}. Check the server."
             raise SamplingError(msg) from error
         except (ValueError, KeyError, TypeError):
             return None
 
-    async def _persist(
-        self, path: str, body: dict[str, Any], lane: int
-    ) -> dict[str, Any] | Refusal:
-        num_exhausted = 0
-        reason = ""
-        while num_exhausted < _MAX_EXHAUSTED:
-            epoch = self._pool.epoch
-            outcome = await self._attempts(path, body, lane)
-            if not isinstance(outcome, _Unavailable):
-                return outcome
-            # Deaths are bounded by the pool itself: teacher.server.max_restarts.
-            num_exhausted += not outcome.is_dead
-            reason = outcome.reason
-            await asyncio.to_thread(self._pool.recover, epoch)
-        msg = (
-            f"The teacher must answer; got {reason} after {self._teacher.max_retries} retries, "
-            "twice (teacher.max_retries). Finished shards are kept: look at the server and run "
-            "again."
-        )
-        raise SamplingError(msg)
-
-    async def _attempts(
-        self, path: str, body: dict[str, Any], lane: int
-    ) -> dict[str, Any] | Refusal | _Unavailable:
-        pause = _FIRST_PAUSE_SECONDS
-        for attempt in range(self._teacher.max_retries + 1):
-            urls = self._pool.urls
-            outcome = await self._post(f"{urls[(lane + attempt) % len(urls)]}/{path}", body)
-            if not isinstance(outcome, _Unavailable):
-                return outcome
-            if self._pool.is_dead():
-                return _Unavailable(outcome.reason, is_dead=True)
-            if attempt < self._teacher.max_retries:
-                self.num_retries += 1
-                wait = max(pause * random.uniform(0.5, 1.0), outcome.retry_after_seconds)
-                await asyncio.sleep(wait)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        return outcome
-
-    async def _post(
-        self, url: str, body: dict[str, Any]
-    ) -> dict[str, Any] | Refusal | _Unavailable:
-        try:
-            async with self._session.post(url, json=body) as response:
-                if response.status == 200:
-                    return _checked(await response.json(content_type=None))
-                detail = _one_line(await response.text(errors="replace"))
-                pause = _seconds(response.headers.get("Retry-After"))
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
-            return _Unavailable(_named(error))
-        reason = f"HTTP {status}: {detail}"
-        if status in _HOPELESS:
-            msg = (
-                f"{url} must accept requests; got {reason}. Check QCRD_API_KEY, teacher.endpoints "
-                "and teacher.api."
-            )
-            raise SamplingError(msg)
-        if status in _RETRIED or status >= 500:
-            return _Unavailable(reason, retry_after_seconds=pause)
-        return Refusal(reason)
+    def _headers(self, endpoint: Endpoint) -> dict[str, str]:
+        return {"Content-Type": "application/json", **self._pool.headers(endpoint)}
 
 
-def _checked(answer: Any) -> dict[str, Any]:
+def _completion(answer: Any) -> Completion:
     # An answer cut short by a dying server may still be JSON; a text must be in it.
     choice = answer["choices"][0]
-    if not isinstance(_text(choice), str):
+    text = _text(choice)
+    if not isinstance(text, str):
         msg = "an answer without text"
         raise TypeError(msg)
-    checked: dict[str, Any] = answer
-    return checked
-
-
-def _completion(choice: dict[str, Any], answer: dict[str, Any]) -> Completion:
     usage = answer.get("usage") or {}
     return Completion(
-        text=_text(choice),
+        text=text,
         finish_reason=choice.get("finish_reason"),
         num_prompt_tokens=usage.get("prompt_tokens"),
         num_tokens=usage.get("completion_tokens"),
@@ -258,7 +241,7 @@ def _cumulative_logprob(logprobs: dict[str, Any] | None) -> float | None:
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return min(max(float(retry_after or 0), 0.0), 10 * _LONGEST_PAUSE_SECONDS)
+        return min(max(float(retry_after or 0), 0.0), _LONGEST_WAIT_SECONDS)
     except ValueError:
         return 0.0
 

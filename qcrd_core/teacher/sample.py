@@ -1,24 +1,25 @@
-"""Sample one shard of the plan into one part of the rationale table.
+"""Sample shards of the plan, each into one part of the rationale table.
 
     plan = plan_sampling(store, spec.name, identity, questions=train, teacher=config.teacher)
     open_generation(store, plan)
     with teacher_endpoints(...) as pool, progress(...) as bar:
         job = SamplingJob(plan=plan, questions=train, ...)
         check_prompt_lengths(job)
-        for shard in plan.shards:          # or several at once, a thread each
-            sample_shard(job, shard, bar)
+        results, servers = sample_shards(job, plan.shards, bar)
 
-The table does not depend on shards, order or concurrency. A part is written when all its samples
-are there; a crash loses the shards in flight.
+The table does not depend on shards, order, concurrency or servers. A part is written when all its
+samples are there; a crash loses the shards in flight. All requests share one event loop: a loop and
+a thread for each shard cost more than the requests themselves.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import groupby, islice
 from typing import Any
 
 import polars as pl
@@ -33,10 +34,12 @@ from qcrd_core.progress import Bar
 from qcrd_core.store import Store, part_name
 from qcrd_core.teacher.budget import Meter
 from qcrd_core.teacher.client import Completion, Prompt, Refusal, TeacherClient
+from qcrd_core.teacher.dispatch import Dispatcher
+from qcrd_core.teacher.lanes import Request
 from qcrd_core.teacher.plan import SamplingPlan, Shard
+from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.rendering import num_bytes, render
-from qcrd_core.teacher.server import TeacherPool
 
 logger = logging.getLogger(__name__)
 
@@ -76,48 +79,49 @@ class ShardResult:
     num_failed: int
     num_tokens: int
     """Sampled tokens."""
-    num_retries: int
+    num_prompt_tokens: int
     seconds: float
 
 
-def sample_shard(job: SamplingJob, shard: Shard, bar: Bar) -> ShardResult:
-    """Sample a shard and write its part. Call it from several threads to keep an engine full.
+@dataclass(frozen=True)
+class ServerResult:
+    """What one server came to."""
 
-    Where the budget ends within the shard, the part holds what was sampled until then.
+    url: str
+    num_requests: int
+    """Requests it answered, refusals included."""
+    num_tokens: int
+    """Sampled tokens."""
+    num_failures: int
+    """Requests it did not answer, which another server or a later one did."""
+    num_drains: int
+    """How often it was left out for a while."""
+    concurrency: int
+    """Requests in flight that it was found to bear."""
+
+
+def sample_shards(
+    job: SamplingJob, shards: Sequence[Shard], bar: Bar
+) -> tuple[list[ShardResult], list[ServerResult]]:
+    """Sample shards and write their parts.
+
+    Where the budget ends within a shard, its part holds what was sampled until then.
 
     Args:
         job: What the shards share.
-        shard: One of `job.plan.shards`.
+        shards: Of `job.plan.shards`.
         bar: Advanced by one a sample.
 
     Returns:
-        Counts of the part that has been written.
+        Counts of each part that has been written, and of each server.
 
     Raises:
         SamplingError: If the teacher stays away, or refuses every single request of several
-            questions, which no stored failure should stand for. Nothing is written.
-        StoreError: If the store refuses the part.
+            questions, which no stored failure should stand for: nothing of that shard is written.
+        LaunchError: If the local server does not start again.
+        StoreError: If the store refuses a part.
     """
-    start = time.monotonic()
-    outcomes, num_retries = asyncio.run(_sample_all(job, shard, bar))
-    rows = [_row(job, key, outcomes[key]) for key in shard.keys if key in outcomes]
-    _refuse_total_failure(rows)
-    frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
-    path = f"{job.plan.folder}/{_part(shard, frame)}"
-    if rows:
-        job.store.write_table(path, frame, Rationales)
-    result = ShardResult(
-        path=path,
-        num_rows=frame.height,
-        num_ok=frame.filter(pl.col("status") == "ok").height,
-        num_no_answer=frame.filter(pl.col("status") == "no_answer").height,
-        num_failed=frame.filter(pl.col("status") == "failed").height,
-        num_tokens=int(frame["num_tokens"].sum()),
-        num_retries=num_retries,
-        seconds=time.monotonic() - start,
-    )
-    _log(result)
-    return result
+    return asyncio.run(_sample_shards(job, shards, bar))
 
 
 def check_prompt_lengths(job: SamplingJob) -> int:
@@ -144,34 +148,90 @@ def check_prompt_lengths(job: SamplingJob) -> int:
     return asyncio.run(_check_lengths(job, prompts, limit))
 
 
-async def _sample_all(
-    job: SamplingJob, shard: Shard, bar: Bar
-) -> tuple[dict[_Key, Completion | Refusal], int]:
+async def _sample_shards(
+    job: SamplingJob, shards: Sequence[Shard], bar: Bar
+) -> tuple[list[ShardResult], list[ServerResult]]:
     teacher = job.config.teacher
-    outcomes: dict[_Key, Completion | Refusal] = {}
-    todo = iter(shard.keys)
-    prompts = {key[0]: _prompt(job, key[0]) for key in shard.keys}
-    lanes = {question_id: lane for lane, question_id in enumerate(prompts)}
-    async with TeacherClient(job.pool, teacher, job.spec.answer.stop) as client:
-
-        async def work(keys: Iterator[_Key]) -> None:
-            # All workers draw from one iterator: as many requests in flight as workers.
-            for key in keys:
-                if job.meter.is_spent:
-                    return
-                prompt = prompts[key[0]]
-                outcome = await client.sample(prompt, seed=_seed(job, key), lane=lanes[key[0]])
-                outcomes[key] = outcome
-                _count(job, prompt, outcome)
-                bar.advance(note=job.meter.note)
-
+    todo, tasks, results = iter(shards), set[asyncio.Task[ShardResult]](), list[ShardResult]()
+    async with (
+        TeacherClient(job.pool, teacher, job.spec.answer.stop) as client,
+        Dispatcher(job.pool, teacher, client, lambda: job.meter.is_spent) as servers,
+    ):
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(teacher.concurrency, len(shard.keys))):
-                    group.create_task(work(todo))
-        except* SamplingError as errors:
-            raise errors.exceptions[0] from None
-        return outcomes, client.num_retries
+            while True:
+                num_free = teacher.shards_in_flight * max(1, servers.num_servers) - len(tasks)
+                for shard in islice(todo, max(num_free, 0)):
+                    tasks.add(asyncio.create_task(_sample_shard(job, shard, client, servers, bar)))
+                if not tasks:
+                    break
+                # With a time limit: more servers may come meanwhile.
+                done, _ = await asyncio.wait(tasks, timeout=1.0, return_when="FIRST_COMPLETED")
+                results += [task.result() for task in done]
+                tasks -= done
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return results, [
+            ServerResult(
+                url=lane.endpoint.url,
+                num_requests=lane.num_requests,
+                num_tokens=lane.num_tokens,
+                num_failures=lane.num_failures,
+                num_drains=lane.num_drains,
+                concurrency=lane.limit.value,
+            )
+            for lane in servers.lanes
+        ]
+
+
+async def _sample_shard(
+    job: SamplingJob, shard: Shard, client: TeacherClient, servers: Dispatcher, bar: Bar
+) -> ShardResult:
+    start = time.monotonic()
+    rows: dict[_Key, dict[str, Any]] = {}
+
+    def ask(key: _Key, body: bytes, prompt: Prompt) -> Request:
+        seed = derive_seed(job.config.teacher.seed, key[0], key[1])
+
+        def deliver(outcome: Completion | Refusal) -> None:
+            rows[key] = _row(job, key, seed, outcome)
+            _count(job, prompt, outcome)
+            bar.advance(note=job.meter.note)
+
+        return Request(body, seed, deliver)
+
+    requests = []
+    for question_id, keys in groupby(shard.keys, key=lambda key: key[0]):
+        prompt = _prompt(job, question_id)
+        body = client.body(prompt)
+        requests.append([ask(key, body, prompt) for key in keys])
+    await servers.sample(requests)
+    # In a thread, while the requests of other shards go on.
+    return await asyncio.to_thread(_write, job, shard, rows, start)
+
+
+def _write(
+    job: SamplingJob, shard: Shard, found: Mapping[_Key, dict[str, Any]], start: float
+) -> ShardResult:
+    rows = [found[key] for key in shard.keys if key in found]
+    _refuse_total_failure(rows)
+    frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
+    path = f"{job.plan.folder}/{_part(shard, frame)}"
+    if rows:
+        job.store.write_table(path, frame, Rationales)
+    result = ShardResult(
+        path=path,
+        num_rows=frame.height,
+        num_ok=frame.filter(pl.col("status") == "ok").height,
+        num_no_answer=frame.filter(pl.col("status") == "no_answer").height,
+        num_failed=frame.filter(pl.col("status") == "failed").height,
+        num_tokens=int(frame["num_tokens"].sum()),
+        num_prompt_tokens=int(frame["num_prompt_tokens"].sum()),
+        seconds=time.monotonic() - start,
+    )
+    _log(result)
+    return result
 
 
 async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit: int) -> int:
@@ -220,11 +280,7 @@ def _part(shard: Shard, frame: pl.DataFrame) -> str:
     return part_name(frame.select("question_id", "sample_idx", "prompt_hash"))
 
 
-def _seed(job: SamplingJob, key: _Key) -> int:
-    return derive_seed(job.config.teacher.seed, key[0], key[1])
-
-
-def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str, Any]:
+def _row(job: SamplingJob, key: _Key, seed: int, outcome: Completion | Refusal) -> dict[str, Any]:
     question_id, sample_idx, prompt_hash = key
     row: dict[str, Any] = {
         "question_id": question_id,
@@ -235,7 +291,7 @@ def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str
         "model_revision": job.prepared.revision,
         "generation": job.plan.fingerprint,
         "prompt_hash": prompt_hash,
-        "seed": _seed(job, key),
+        "seed": seed,
         "created_at": datetime.now(UTC),
         "run_id": job.run_id,
     }
@@ -257,12 +313,11 @@ def _row(job: SamplingJob, key: _Key, outcome: Completion | Refusal) -> dict[str
 
 def _log(result: ShardResult) -> None:
     logger.info(
-        "Sampled %d | ok %d | no answer %d | failed %d | retries %d | %.0f tok/s | %s",
+        "Sampled %d | ok %d | no answer %d | failed %d | %.0f tok/s | %s",
         result.num_rows,
         result.num_ok,
         result.num_no_answer,
         result.num_failed,
-        result.num_retries,
         result.num_tokens / max(result.seconds, 1e-9),
         result.path,
     )

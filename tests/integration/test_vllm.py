@@ -78,7 +78,7 @@ def test_killed_engine_is_started_again_and_the_table_is_the_same(tmp_path, llam
     with teacher_endpoints(killed.config.teacher, killed.prepared, scratch, log) as pool:
         # The key is known to the server and to its run alone.
         assert httpx.get(f"{pool.urls[0]}/models", trust_env=False).status_code == 401
-        undisturbed = whole.run_on(pool, num_threads=2)
+        undisturbed = whole.run_on(pool)
         groups: list[int] = []
         killer = threading.Thread(target=_kill_engine_midway, args=(killed, scratch, groups))
         killer.start()

@@ -1,6 +1,5 @@
 """One sampling run against a pool of servers, as the flow does it."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,16 @@ from qcrd_core.store import Store
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
+from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher
-from qcrd_core.teacher.sample import SamplingJob, ShardResult, check_prompt_lengths, sample_shard
-from qcrd_core.teacher.server import TeacherPool, teacher_endpoints
+from qcrd_core.teacher.sample import (
+    SamplingJob,
+    ServerResult,
+    ShardResult,
+    check_prompt_lengths,
+    sample_shards,
+)
+from qcrd_core.teacher.server import teacher_endpoints
 from tests.support.tables import make_questions
 
 SPEC = DatasetSpec(
@@ -32,7 +38,7 @@ PREPARED = PreparedTeacher(
 
 def make_config(
     store: Path,
-    endpoints: list[str] | None,
+    endpoints: list[Any] | str | None,
     *,
     budget: dict[str, Any] | None = None,
     **teacher: Any,
@@ -72,6 +78,7 @@ class Sampling:
     spec: DatasetSpec = SPEC
     prepared: PreparedTeacher = PREPARED
     results: list[ShardResult] = field(default_factory=list)
+    servers: list[ServerResult] = field(default_factory=list)
 
     @property
     def store(self) -> Store:
@@ -90,16 +97,14 @@ class Sampling:
     def meter(self) -> Meter:
         return Meter(self.config.budget, tokens_of(self.table(), "run-1"))
 
-    def run(self, max_shards: int | None = None, num_threads: int = 1) -> pl.DataFrame:
+    def run(self, max_shards: int | None = None) -> pl.DataFrame:
         scratch = self.config.run.scratch
         with teacher_endpoints(
             self.config.teacher, self.prepared, scratch, scratch / "vllm.log"
         ) as pool:
-            return self.run_on(pool, max_shards, num_threads)
+            return self.run_on(pool, max_shards)
 
-    def run_on(
-        self, pool: TeacherPool, max_shards: int | None = None, num_threads: int = 1
-    ) -> pl.DataFrame:
+    def run_on(self, pool: TeacherPool, max_shards: int | None = None) -> pl.DataFrame:
         plan = self.plan()
         open_generation(self.store, plan)
         job = SamplingJob(
@@ -114,12 +119,9 @@ class Sampling:
             meter=self.meter(),
         )
         check_prompt_lengths(job)
-        with (
-            progress("Sample teacher", plan.num_missing, "samples") as bar,
-            ThreadPoolExecutor(num_threads) as threads,
-        ):
-            shards = plan.shards[:max_shards]
-            self.results += threads.map(lambda shard: sample_shard(job, shard, bar), shards)
+        with progress("Sample teacher", plan.num_missing, "samples") as bar:
+            results, self.servers = sample_shards(job, plan.shards[:max_shards], bar)
+        self.results += results
         return self.table()
 
     def table(self) -> pl.DataFrame:

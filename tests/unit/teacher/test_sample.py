@@ -16,8 +16,8 @@ _MADE = ("created_at",)
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr("qcrd_core.teacher.client._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("qcrd_core.teacher.server._REMOTE_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr("qcrd_core.teacher.dispatch._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("qcrd_core.teacher.pool._REMOTE_WAIT_SECONDS", 1.0)
 
 
 def test_sample_shard_writes_every_column(tmp_path):
@@ -93,7 +93,7 @@ def test_table_is_equal_for_other_shards_threads_and_concurrency(tmp_path):
         config = make_config(
             tmp_path / "two", [engine.url], concurrency=8, questions_per_shard=2, num_samples=2
         )
-        two = Sampling(config, questions.reverse()).run(num_threads=2)
+        two = Sampling(config, questions.reverse()).run()
     assert_frame_equal(one.drop(_MADE), two.drop(_MADE))
 
 
@@ -104,7 +104,7 @@ def test_temporary_fault_is_retried(tmp_path, fault):
         table = sampling.run()
     assert table["status"].to_list() == ["ok"] * 4
     assert set(engine.asked.values()) == {3}
-    assert sum(result.num_retries for result in sampling.results) == 8
+    assert sum(server.num_failures for server in sampling.servers) == 8
 
 
 def test_lasting_fault_raises_and_writes_nothing(tmp_path):

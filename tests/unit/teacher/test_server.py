@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ def sampling(tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{stub_vllm.__file__}" "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("QCRD_VLLM_PYTHON", str(program))
-    monkeypatch.setattr("qcrd_core.teacher.client._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("qcrd_core.teacher.dispatch._FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("qcrd_core.teacher.server._POLL_SECONDS", 0.05)
 
     def make(behaviour, **server):
@@ -69,20 +69,18 @@ def test_server_that_is_never_ready_is_given_up(sampling):
         run.run()
 
 
-def test_recover_by_two_threads_restarts_once(sampling):
+def test_bring_back_by_two_threads_restarts_once(sampling):
     run = sampling("fine")
     scratch = run.config.run.scratch
     with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
-        before = _group(scratch)
+        before, (endpoint,) = _group(scratch), pool.endpoints
         os.killpg(before, 9)
         while not pool.is_dead():
             pass
-        threads = [threading.Thread(target=pool.recover, args=(0,)) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert pool.epoch == 1
+        with ThreadPoolExecutor() as threads:
+            found = set(threads.map(pool.bring_back, [endpoint] * 2))
+        assert found == set(pool.endpoints)
+        assert found != {endpoint}
         assert _group(scratch) != before
 
 
@@ -92,4 +90,4 @@ def test_closed_pool_is_not_brought_back(sampling):
     with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
         pass
     with pytest.raises(SamplingError, match="the teacher has been stopped"):
-        pool.recover(0)
+        pool.bring_back(pool.endpoints[0])

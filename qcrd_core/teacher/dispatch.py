@@ -1,0 +1,343 @@
+"""Which server answers which request: as many at each as it bears, none where nobody answers.
+
+Servers take from one queue whenever they have room, so that each gets work at its own speed. The
+samples of one question go to one server, which has read the prompt already. A request depends on
+model, prompt and seed alone, so it does not matter who answers it in the end:
+
+- transport error, timeout, 408, 425, 429, 5xx: it goes to another server, or to the same one after
+  a growing pause. More than `teacher.max_retries` such failures of one request are a SamplingError;
+  those that only say "too busy", or come from a server that died, are not counted.
+- a server that fails three times in a row, refuses connections, or lets everything wait ten times
+  as long as the others is drained: it gets nothing, what it had goes elsewhere. It is looked at
+  again after a growing pause and comes back with one request at a time.
+- a server that refuses the key or the model is drained likewise, and a SamplingError where it is
+  the only one.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from qcrd_core.config import TeacherSection
+from qcrd_core.config_endpoints import Endpoint
+from qcrd_core.errors import QcrdError, SamplingError
+from qcrd_core.teacher.client import Completion, TeacherClient, Unavailable
+from qcrd_core.teacher.lanes import Batch, Lane, Request
+from qcrd_core.teacher.pool import TeacherPool
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_FAILURES_IN_A_ROW = 3
+_STALL_SECONDS = 30.0
+_STALL_FACTOR = 10
+_WATCH_SECONDS = 1.0
+
+
+class Dispatcher:
+    """Gives requests to the servers of a pool. Lives inside one event loop, as `async with`."""
+
+    def __init__(
+        self,
+        pool: TeacherPool,
+        teacher: TeacherSection,
+        client: TeacherClient,
+        is_spent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare to dispatch.
+
+        Args:
+            pool: The servers.
+            teacher: Concurrency, retries, time limit.
+            client: Sends the requests.
+            is_spent: Whether the budget has ended; what waits then is given up.
+        """
+        self._pool, self._teacher, self._client = pool, teacher, client
+        self._is_spent = is_spent
+        self.lanes: list[Lane] = []
+        """Servers, those that have left the discovery file included."""
+        self.num_retries = 0
+        """Requests that were sent again."""
+        self._questions: deque[deque[Request]] = deque()
+        self._again: deque[Request] = deque()
+        self._batches: set[Batch] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_open = time.monotonic()
+        self._busy_since: float | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open a lane to each server and begin to watch them."""
+        self._meet(self._pool.endpoints)
+        self._start(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give up what is under way."""
+        tasks = [*self._tasks, *(task for lane in self.lanes for task in lane.tasks)]
+        for task in tasks:
+            task.cancel()
+        if kind is not None:
+            self._pool.close()  # a thread that brings a server back must end now
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def num_servers(self) -> int:
+        """Servers that get work now."""
+        return sum(lane.is_open for lane in self.lanes)
+
+    async def sample(self, requests: Sequence[Sequence[Request]]) -> None:
+        """Have requests answered; each is `deliver`ed as it is.
+
+        Args:
+            requests: By question.
+
+        Raises:
+            SamplingError: If no server answers any more, or one request fails too often.
+        """
+        batch = Batch(sum(map(len, requests)), asyncio.get_running_loop().create_future())
+        for question in requests:
+            for request in question:
+                request.batch = batch
+            self._questions.append(deque(question))
+        self._batches.add(batch)
+        try:
+            self._pump()
+            await batch.done
+        finally:
+            self._batches.discard(batch)
+
+    def _pump(self) -> None:
+        if (self._questions or self._again) and self._is_spent():
+            self._give_up_waiting()
+            return
+        now = time.monotonic()
+        while found := self._match(now):
+            lane, request = found
+            lane.begin(now)
+            task = asyncio.create_task(self._ask(lane, request))
+            lane.tasks.add(task)
+            task.add_done_callback(lane.tasks.discard)
+
+    def _match(self, now: float) -> tuple[Lane, Request] | None:
+        room = [lane for lane in self.lanes if lane.has_room(now)]
+        for lane in sorted(room, key=lambda lane: lane.num_in_flight / lane.limit.value):
+            request = self._next(lane)
+            if request is not None:
+                return lane, request
+        return None
+
+    def _next(self, lane: Lane) -> Request | None:
+        for request in self._again:
+            if request.failed_at is not lane or not self._has_others(lane):
+                self._again.remove(request)
+                return request
+        if not lane.own and self._questions:
+            lane.own = self._questions.popleft()
+        # At the end, what another server has not begun yet.
+        own = lane.own or max((other.own for other in self.lanes), key=len)
+        return own.popleft() if own else None
+
+    async def _ask(self, lane: Lane, request: Request) -> None:
+        sent = time.monotonic()
+        try:
+            outcome = await self._client.ask(lane.endpoint, request.body, request.seed)
+        except asyncio.CancelledError:
+            lane.num_in_flight -= 1
+            if not lane.is_stalled:
+                raise
+            self._send_again(request, lane, pause=0.0)
+            return
+        now = time.monotonic()
+        is_full = lane.num_in_flight >= lane.limit.value
+        lane.num_in_flight -= 1
+        if isinstance(outcome, Unavailable):
+            self._fail(lane, request, outcome, sent)
+        else:
+            lane.num_requests += 1
+            if isinstance(outcome, Completion):
+                lane.succeed(now, sent, outcome.num_tokens or 1, is_full=is_full)
+                self._busy_since = None
+            request.deliver(outcome)
+            request.batch.count()
+        self._pump()
+
+    def _fail(self, lane: Lane, request: Request, outcome: Unavailable, sent: float) -> None:
+        now = time.monotonic()
+        lane.num_failures += 1
+        if outcome.is_hopeless:
+            self._refuse(lane, SamplingError(outcome.reason), request)
+            return
+        if outcome.is_busy:
+            self._busy_since = self._busy_since or now
+            lane.num_failures_in_a_row += lane.limit.value == 1
+            lane.limit.fail(now, sent)
+            lane.paused_until = max(lane.paused_until, now + outcome.retry_after_seconds)
+        else:
+            lane.num_failures_in_a_row += 1
+            # A server that died, or was found unfit meanwhile, says nothing of the request.
+            is_counted = lane.is_open and not outcome.is_absent and not self._pool.is_dead()
+            request.num_failures += is_counted
+        is_busy_for_ever = self._busy_since and now - self._busy_since > self._pool.wait_seconds
+        if request.num_failures > self._teacher.max_retries or is_busy_for_ever:
+            self._stop(SamplingError(self._says_unavailable(outcome.reason)))
+            return
+        is_unfit = lane.num_failures_in_a_row >= _FAILURES_IN_A_ROW
+        if is_unfit or outcome.is_absent or self._pool.is_dead():
+            self._drain(lane, outcome.reason)
+        wait = _FIRST_PAUSE_SECONDS * 2 ** max(request.num_failures - 1, 0)
+        wait = min(wait, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
+        wait = max(wait, outcome.retry_after_seconds)
+        self._send_again(request, lane, pause=0.0 if self._has_others(lane) else wait)
+
+    def _send_again(self, request: Request, lane: Lane, *, pause: float) -> None:
+        self.num_retries += 1
+        request.failed_at = lane
+
+        def enqueue() -> None:
+            self._again.append(request)
+            self._pump()
+
+        if pause:
+            asyncio.get_running_loop().call_later(pause, enqueue)
+        else:
+            self._again.append(request)
+
+    def _refuse(self, lane: Lane, error: QcrdError, request: Request | None = None) -> None:
+        """Leave out a server that answers wrongly; without another one that is the end."""
+        lane.is_refused = True
+        if all(other.is_refused or other.is_retired for other in self.lanes):
+            self._stop(error)
+            return
+        if str(error) != lane.trouble:
+            logger.warning("%s The server is left out.", error)
+            lane.trouble = str(error)
+        self._drain(lane, str(error))
+        if request is not None:
+            self._send_again(request, lane, pause=0.0)
+
+    def _drain(self, lane: Lane, reason: str) -> None:
+        if not lane.is_open:
+            return
+        self._close(lane)
+        lane.trouble = reason
+        lane.num_drains += 1
+        if not lane.is_refused:
+            logger.warning("%s is left out for now: %s", lane.endpoint.url, reason)
+        self._start(self._revive(lane))
+
+    def _close(self, lane: Lane) -> None:
+        self._last_open = time.monotonic()
+        lane.is_open = False
+        if lane.own:
+            self._questions.appendleft(lane.own)
+            lane.own = deque()
+
+    async def _revive(self, lane: Lane) -> None:
+        pause = _FIRST_PAUSE_SECONDS * 2 ** min(lane.num_drains_in_a_row, 6)
+        lane.num_drains_in_a_row += 1
+        while not lane.is_retired:
+            pause = min(pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(_LONGEST_PAUSE_SECONDS if lane.is_refused else pause)
+            pause *= 2
+            try:
+                found = await asyncio.to_thread(self._pool.bring_back, lane.endpoint)
+            except QcrdError as error:
+                self._refuse(lane, error)
+                continue
+            if found is not None and not lane.is_retired:
+                lane.reopen(found, is_alone=len(self.lanes) == 1)
+                logger.info("%s is used", found.url)
+                self._pump()
+                return
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if await asyncio.to_thread(self._pool.reread):
+                self._meet(self._pool.endpoints)
+            now = time.monotonic()
+            for lane in self.lanes:
+                if lane.is_open and self._has_stalled(lane, now):
+                    lane.is_stalled = True
+                    self._drain(lane, "its requests wait far longer than those of others")
+                    for task in tuple(lane.tasks):
+                        task.cancel()
+            if self.num_servers:
+                self._last_open = now
+            elif now - self._last_open > self._pool.wait_seconds:
+                self._stop(SamplingError(self._says_absent()))
+            self._pump()
+
+    def _has_stalled(self, lane: Lane, now: float) -> bool:
+        slowest = [other.seconds for other in self.lanes if other is not lane and other.is_open]
+        if not lane.num_in_flight or not any(slowest):
+            return False
+        return now - lane.active_at > max(_STALL_SECONDS, _STALL_FACTOR * max(slowest))
+
+    def _has_others(self, lane: Lane) -> bool:
+        return any(other.is_open for other in self.lanes if other is not lane)
+
+    def _meet(self, endpoints: Iterable[Endpoint]) -> None:
+        """Open lanes to new servers, and close those of servers that have left."""
+        now = {endpoint.url: endpoint for endpoint in endpoints}
+        known = {lane.endpoint.url: lane for lane in self.lanes if not lane.is_retired}
+        is_first, is_alone = not self.lanes, len(now) == 1
+        for url, endpoint in now.items():
+            if url in known:
+                known[url].update(endpoint, self._teacher.concurrency)
+                continue
+            lane = Lane(endpoint, self._teacher.concurrency, is_alone=is_alone)
+            lane.is_open = is_first and url not in self._pool.absent
+            self.lanes.append(lane)
+            if not lane.is_open:
+                self._start(self._revive(lane))
+        for url, lane in known.items():
+            if url not in now:
+                lane.is_retired = True
+                self._close(lane)
+                logger.info("%s has left the servers of the teacher", url)
+
+    def _give_up_waiting(self) -> None:
+        waiting = [*self._again, *(request for question in self._questions for request in question)]
+        waiting += [request for lane in self.lanes for request in lane.own]
+        self._again.clear()
+        self._questions.clear()
+        for lane in self.lanes:
+            lane.own = deque()
+        for request in waiting:
+            request.batch.count()
+
+    def _stop(self, error: QcrdError) -> None:
+        for batch in self._batches:
+            if not batch.done.done():
+                batch.done.set_exception(error)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _says_unavailable(self, reason: str) -> str:
+        return (
+            f"The teacher must answer; got {reason} after {self._teacher.max_retries} retries "
+            "(teacher.max_retries). Finished shards are kept: look at the server and run again."
+        )
+
+    def _says_absent(self) -> str:
+        urls = ", ".join(lane.endpoint.url for lane in self.lanes if not lane.is_retired)
+        return (
+            f"teacher.endpoints must answer; got no healthy {urls} within "
+            f"{self._pool.wait_seconds:.0f} s. Finished shards are kept: start the servers and run "
+            "again."
+        )
