@@ -11,6 +11,7 @@ must stay far below the engine's.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from urllib.request import getproxies
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from qcrd_core.config import TeacherSection
 from qcrd_core.config_endpoints import Endpoint
@@ -69,6 +71,15 @@ class Unavailable:
     is_hopeless: bool = False
     """It will answer no other request either: wrong key, address or model."""
     retry_after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Where requests to one server go, made once for all of them."""
+
+    endpoint: Endpoint
+    url: URL
+    headers: Mapping[str, str]
 
 
 class TeacherClient:
@@ -131,25 +142,36 @@ class TeacherClient:
             body |= {"prompt": prompt, "logprobs": 0}
         return orjson.dumps(body)[:-1] + b',"seed":'
 
+    def target(self, endpoint: Endpoint) -> Target:
+        """Prepare requests to a server.
+
+        Args:
+            endpoint: The server.
+
+        Returns:
+            URL and headers, the key included.
+
+        Raises:
+            ConfigError: If the key is absent.
+        """
+        return Target(endpoint, URL(f"{endpoint.url}/{self._path}"), self._headers(endpoint))
+
     async def ask(
-        self, endpoint: Endpoint, body: bytes, seed: int
+        self, target: Target, body: bytes, seed: int
     ) -> Completion | Refusal | Unavailable:
         """Ask one server for one completion, once.
 
         Args:
-            endpoint: The server.
+            target: The server.
             body: From `body`.
             seed: Seed of this very sample.
 
         Returns:
             The completion, why the server refuses, or why there is no answer.
         """
-        url = f"{endpoint.url}/{self._path}"
         data = b"%b%d}" % (body, seed)
         try:
-            async with self._session.post(
-                url, data=data, headers=self._headers(endpoint)
-            ) as answer:
+            async with self._session.post(target.url, data=data, headers=target.headers) as answer:
                 status, content = answer.status, await answer.read()
                 pause = answer.headers.get("Retry-After")
             if status == 200:
@@ -168,7 +190,8 @@ class TeacherClient:
         reason = f"HTTP {status}: {_one_line(content.decode(errors='replace'))}"
         if status in _HOPELESS:
             reason = (
-                f"{url} must accept requests; got {reason}. Check {endpoint.api_key_env}, "
+                f"{target.url} must accept requests; got {reason}. Check "
+                f"{target.endpoint.api_key_env}, "
                 "teacher.endpoints and teacher.api."
             )
             return Unavailable(reason, is_hopeless=True)

@@ -128,6 +128,7 @@ class Dispatcher:
             task = asyncio.create_task(self._ask(lane, request))
             lane.tasks.add(task)
             task.add_done_callback(lane.tasks.discard)
+            task.add_done_callback(self._end_with)
 
     def _match(self, now: float) -> tuple[Lane, Request] | None:
         room = [lane for lane in self.lanes if lane.has_room(now)]
@@ -151,7 +152,9 @@ class Dispatcher:
     async def _ask(self, lane: Lane, request: Request) -> None:
         sent = time.monotonic()
         try:
-            outcome = await self._client.ask(lane.endpoint, request.body, request.seed)
+            if lane.target is None:
+                lane.target = self._client.target(lane.endpoint)
+            outcome = await self._client.ask(lane.target, request.body, request.seed)
         except asyncio.CancelledError:
             lane.num_in_flight -= 1
             if not lane.is_stalled:
@@ -293,20 +296,20 @@ class Dispatcher:
         now = {endpoint.url: endpoint for endpoint in endpoints}
         known = {lane.endpoint.url: lane for lane in self.lanes if not lane.is_retired}
         is_first, is_alone = not self.lanes, len(now) == 1
+        for url, lane in known.items():
+            # One with another key or capacity leaves too, and comes anew.
+            if now.get(url) != lane.endpoint:
+                lane.is_retired = True
+                self._close(lane)
+                logger.info("%s has left the servers of the teacher", url)
         for url, endpoint in now.items():
-            if url in known:
-                known[url].update(endpoint, self._teacher.concurrency)
+            if url in known and not known[url].is_retired:
                 continue
             lane = Lane(endpoint, self._teacher.concurrency, is_alone=is_alone)
             lane.is_open = is_first and url not in self._pool.absent
             self.lanes.append(lane)
             if not lane.is_open:
                 self._start(self._revive(lane))
-        for url, lane in known.items():
-            if url not in now:
-                lane.is_retired = True
-                self._close(lane)
-                logger.info("%s has left the servers of the teacher", url)
 
     def _give_up_waiting(self) -> None:
         waiting = [*self._again, *(request for question in self._questions for request in question)]
@@ -318,7 +321,7 @@ class Dispatcher:
         for request in waiting:
             request.batch.count()
 
-    def _stop(self, error: QcrdError) -> None:
+    def _stop(self, error: BaseException) -> None:
         for batch in self._batches:
             if not batch.done.done():
                 batch.done.set_exception(error)
@@ -327,6 +330,13 @@ class Dispatcher:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_with)
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
+        """Pass on what nobody foresaw, or those who wait would wait for ever."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._stop(error)
 
     def _says_unavailable(self, reason: str) -> str:
         return (

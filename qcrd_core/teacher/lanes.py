@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qcrd_core.config_endpoints import Endpoint
-from qcrd_core.teacher.client import Completion, Refusal
+from qcrd_core.teacher.client import Completion, Refusal, Target
 from qcrd_core.teacher.limit import AdaptiveLimit
 
 _SMOOTHING = 0.1
@@ -52,6 +52,8 @@ class Lane:
             is_alone: There is no other server.
         """
         self.endpoint = endpoint
+        self.target: Target | None = None
+        """Made when the first request goes there."""
         most = endpoint.max_concurrency or concurrency
         self.limit = AdaptiveLimit(most, is_alone=is_alone)
         self.is_open = True
@@ -85,15 +87,9 @@ class Lane:
         self.num_failures_in_a_row = self.num_drains_in_a_row = 0
         self.limit.succeed(now, num_tokens, is_full=is_full)
 
-    def update(self, endpoint: Endpoint, concurrency: int) -> None:
-        """Take over what a changed discovery file says of the server."""
-        self.endpoint = endpoint
-        self.limit.most = endpoint.max_concurrency or concurrency
-        self.limit.value = min(self.limit.value, self.limit.most)
-
     def reopen(self, endpoint: Endpoint, *, is_alone: bool) -> None:
         """Give it work again, carefully where others can do it."""
-        self.endpoint = endpoint
+        self.endpoint, self.target = endpoint, None
         self.is_open, self.is_refused, self.is_stalled, self.trouble = True, False, False, None
         self.num_failures_in_a_row, self.paused_until = 0, 0.0
         if not is_alone and self.num_drains:

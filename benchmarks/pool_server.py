@@ -1,0 +1,143 @@
+"""A server of known speed that speaks as much of vLLM's API as sampling asks for.
+
+    python -m benchmarks.pool_server PORT_FILE [--slots 16] [--rate 2000] [--die-after SECONDS]
+
+It decodes at most `slots` requests together, each at `rate` / `slots` tokens a second, and lets the
+others wait, as an engine does. Text and length depend on prompt and seed alone. It writes its port
+into PORT_FILE and dies, answers cut off, `die-after` seconds after its first request.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+from collections import deque
+from pathlib import Path
+
+MODEL = "stub"
+_MIN_TOKENS, _MAX_TOKENS = 32, 96
+
+
+class Engine:
+    """Slots, and who waits for one."""
+
+    def __init__(self, slots: int, rate: float, die_after: float | None) -> None:
+        """Begin with all slots free."""
+        self._free, self._seconds_a_token = slots, slots / rate
+        self._die_after, self._has_begun = die_after, False
+        self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
+
+    def ask(self, transport: asyncio.Transport, body: bytes) -> None:
+        """Answer a request when its tokens would be decoded."""
+        loop = asyncio.get_running_loop()
+        if self._die_after is not None and not self._has_begun:
+            loop.call_later(self._die_after, os._exit, 1)
+        self._has_begun = True
+        self._waiting.append((transport, body))
+        self._fill(loop)
+
+    def _fill(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._free and self._waiting:
+            transport, body = self._waiting.popleft()
+            self._free -= 1
+            answer, num_tokens = _answer(body)
+            loop.call_later(num_tokens * self._seconds_a_token, self._finish, transport, answer)
+
+    def _finish(self, transport: asyncio.Transport, answer: bytes) -> None:
+        self._free += 1
+        if not transport.is_closing():
+            transport.write(_http(answer))
+        self._fill(asyncio.get_running_loop())
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, one request at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Begin with nothing received."""
+        self._engine, self._received = engine, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each whole request."""
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, rest = self._received.partition(b"\r\n\r\n")
+            length = 0
+            for line in head.split(b"\r\n"):
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            if len(rest) < length:
+                return
+            body, self._received = rest[:length], rest[length:]
+            self._route(head.split(b" ", 2)[1], body)
+
+    def _route(self, path: bytes, body: bytes) -> None:
+        if path == b"/health":
+            self._transport.write(_http(b"{}"))
+        elif path == b"/v1/models":
+            served = {"data": [{"id": MODEL, "max_model_len": 4096}]}
+            self._transport.write(_http(json.dumps(served).encode()))
+        elif path == b"/tokenize":
+            self._transport.write(_http(b'{"count": 100}'))
+        else:
+            self._engine.ask(self._transport, body)
+
+
+def _http(content: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(content),
+        content,
+    )
+
+
+def _answer(body: bytes) -> tuple[bytes, int]:
+    # The body is (model, prompt, sampling parameters, seed); its hash stands for a sample.
+    number = int.from_bytes(hashlib.sha256(body).digest()[:8], "big")
+    num_tokens = _MIN_TOKENS + number % (_MAX_TOKENS - _MIN_TOKENS + 1)
+    words = " ".join(f"step{(number >> (index % 48)) % 97}" for index in range(num_tokens - 4))
+    text = f"{words} The answer is {number % 1000}."
+    content = ",".join(
+        ['{"token":"step","logprob":-0.25,"bytes":null,"top_logprobs":[]}'] * num_tokens
+    )
+    answer = (
+        '{"id":"x","object":"chat.completion","model":"stub","choices":[{"index":0,"message":'
+        f'{{"role":"assistant","content":"{text}"}},"logprobs":{{"content":[{content}]}},'
+        '"finish_reason":"stop"}],"usage":{"prompt_tokens":100,'
+        f'"completion_tokens":{num_tokens}}}}}'
+    )
+    return answer.encode(), num_tokens
+
+
+async def _serve(args: argparse.Namespace) -> None:
+    engine = Engine(args.slots, args.rate, args.die_after)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Connection(engine), "127.0.0.1", args.port, backlog=1024
+    )
+    port = server.sockets[0].getsockname()[1]
+    temporary = args.port_file.with_suffix(".tmp")
+    temporary.write_text(str(port), encoding="utf-8")
+    temporary.rename(args.port_file)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("port_file", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=2000.0, help="tokens a second")
+    parser.add_argument("--die-after", type=float)
+    asyncio.run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
