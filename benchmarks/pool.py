@@ -127,8 +127,6 @@ def main() -> None:
         if args.only and args.only not in case.name and texts.height:
             continue
         num_questions = max(round(args.questions * len(case.servers) / 10), 1)
-        if not texts.height:
-            num_questions = max(num_questions, round(args.questions / 10))
         row, found = measure(case, num_questions, args.samples)
         texts = found if not texts.height else texts
         both = found.join(texts, on=["question_id", "sample_idx"])

@@ -168,6 +168,7 @@ class TeacherPool:
             ConfigError: If its key is absent.
         """
         url = endpoint.url
+        self.headers(endpoint)  # an absent key is a mistake, and a ConfigError is a ValueError
         try:
             response = self._get(f"{url}/models", endpoint)
             models = response.raise_for_status().json()["data"]

@@ -1,0 +1,72 @@
+"""The limit of one server, against engines of known capacity and a clock of the test's own."""
+
+import heapq
+
+import pytest
+
+from qcrd_core.teacher.limit import AdaptiveLimit
+
+
+def drive(limit, slots, num_requests, seconds=1.0):
+    """Keep an engine of so many slots as full as the limit allows; give the seconds it took."""
+    now, in_flight, begun, waiting, running = 0.0, 0, 0, 0, []
+    for _ in range(num_requests):
+        while in_flight < limit.value:
+            in_flight, waiting = in_flight + 1, waiting + 1
+        while waiting and len(running) < slots:
+            waiting, begun = waiting - 1, begun + 1
+            # Lengths differ by a half, as completions do.
+            heapq.heappush(running, now + seconds * (0.75 + 0.5 * (begun * 0.618 % 1)))
+        now = heapq.heappop(running)
+        limit.succeed(now, 10, is_full=in_flight >= limit.value)
+        in_flight -= 1
+    return now
+
+
+@pytest.mark.parametrize("slots", [4, 16, 17, 40, 100])
+def test_adaptive_limit_fills_the_engine_and_queues_little(slots):
+    limit = AdaptiveLimit(most=512)
+    drive(limit, slots, 200 * slots)
+    assert slots <= limit.value <= max(2.2 * slots, 24)
+
+
+def test_adaptive_limit_never_exceeds_its_most():
+    limit = AdaptiveLimit(most=50)
+    drive(limit, 200, 20_000)
+    assert limit.value == 50
+
+
+def test_adaptive_limit_follows_a_server_that_bears_more_later():
+    limit = AdaptiveLimit(most=512)
+    drive(limit, 16, 3_000)
+    before = limit.value
+    drive(limit, 64, 30_000)
+    assert before < 40 < 60 < limit.value
+
+
+def test_adaptive_limit_alone_begins_with_its_most():
+    assert AdaptiveLimit(most=128, is_alone=True).value == 128
+
+
+def test_adaptive_limit_halves_once_for_requests_of_one_moment():
+    limit = AdaptiveLimit(most=64, is_alone=True)
+    limit.fail(now=2.0, sent=1.0)
+    limit.fail(now=2.1, sent=1.1)
+    assert limit.value == 32
+    limit.fail(now=5.0, sent=3.0)
+    assert limit.value == 16
+
+
+def test_adaptive_limit_without_enough_work_learns_nothing():
+    limit = AdaptiveLimit(most=512)
+    for second in range(1000):
+        limit.succeed(float(second), 10, is_full=False)
+    assert limit.value == 16
+
+
+def test_adaptive_limit_after_failures_begins_with_one():
+    limit = AdaptiveLimit(most=512)
+    limit.probe()
+    assert limit.value == 1
+    drive(limit, 16, 2_000)
+    assert limit.value >= 16
