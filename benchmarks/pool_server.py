@@ -26,7 +26,7 @@ class Engine:
         """Begin with all slots free."""
         self._free, self._seconds_a_token = slots, slots / rate
         self._die_after, self._has_begun = die_after, False
-        self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
+        self._waiting: deque[tuple[asyncio.Transport, bytes, float]] = deque()
 
     def ask(self, transport: asyncio.Transport, body: bytes) -> None:
         """Answer a request when its tokens would be decoded."""
@@ -34,21 +34,25 @@ class Engine:
         if self._die_after is not None and not self._has_begun:
             loop.call_later(self._die_after, os._exit, 1)
         self._has_begun = True
-        self._waiting.append((transport, body))
-        self._fill(loop)
+        self._waiting.append((transport, body, loop.time()))
+        self._fill(loop.time())
 
-    def _fill(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _fill(self, free_since: float) -> None:
+        # A GPU does not wait for this process to be scheduled: what lay in the queue when a slot
+        # became free has been decoded since then, even if this process notices later.
+        loop = asyncio.get_running_loop()
         while self._free and self._waiting:
-            transport, body = self._waiting.popleft()
+            transport, body, arrived = self._waiting.popleft()
             self._free -= 1
             answer, num_tokens = _answer(body)
-            loop.call_later(num_tokens * self._seconds_a_token, self._finish, transport, answer)
+            due = max(free_since, arrived) + num_tokens * self._seconds_a_token
+            loop.call_at(due, self._finish, transport, answer, due)
 
-    def _finish(self, transport: asyncio.Transport, answer: bytes) -> None:
+    def _finish(self, transport: asyncio.Transport, answer: bytes, due: float) -> None:
         self._free += 1
         if not transport.is_closing():
             transport.write(_http(answer))
-        self._fill(asyncio.get_running_loop())
+        self._fill(due)
 
 
 class Connection(asyncio.Protocol):

@@ -9,6 +9,7 @@
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
     qcrd audit STORE_OR_RUN
+    qcrd plan --config FILE --questions N --gpus G [--gpu-hour-price PRICE]
     qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd doctor
 
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.exchanging import export_sft, import_file
-from flows.inspecting import audit, compact, explore, inspect, validate
+from flows.inspecting import audit, compact, explore, inspect, plan, validate
 from flows.models import janitor, models, promote, rollback
 from flows.serving import deploy, down, status, up
 from qcrd_core.config import RunConfig, load_config
@@ -47,7 +48,7 @@ app = App(
 )
 app.command(import_file, name="import")
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(export_sft, inspect, validate, compact, explore, audit),
+    *(export_sft, inspect, validate, compact, plan, explore, audit),
     *(models, promote, rollback, janitor),
     *(up, deploy, status, down),
 )

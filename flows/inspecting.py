@@ -1,4 +1,4 @@
-"""The commands `qcrd inspect`, `qcrd validate` and `qcrd compact`: what is in a store.
+"""The commands `qcrd inspect`, `qcrd validate`, `qcrd compact`, `qcrd plan`: what is in a store.
 
 qcrd inspect .qcrd/quickstart                          a store in numbers
 qcrd inspect .qcrd/quickstart/runs/ID --question ID    all of one question
@@ -8,6 +8,9 @@ qcrd inspect .qcrd/quickstart --diff RUN_A RUN_B       what changed between two 
 
 import shlex
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from qcrd_core.errors import ConfigError, DataError
 
@@ -116,6 +119,35 @@ def compact(store: str) -> None:
     print(f"  parts       {before:,}, now {after:,}")
     print(f"  rows twice  {sum(one.num_twice for one in done):,}, now once")
     print(f"\nqcrd inspect {shlex.quote(store)}")
+
+
+def plan(
+    *overrides: str,
+    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    questions: int,
+    gpus: int,
+    gpu_hour_price: float = 0.0,
+) -> None:
+    """Say what many questions would take, from what past runs of the store measured. Reads only.
+
+    Args:
+        overrides: Settings on top of the file, for example teacher.num_samples=4.
+        config: YAML file of settings; see configs/.
+        questions: Training questions.
+        gpus: GPUs that sample the teacher.
+        gpu_hour_price: Price of a GPU-hour, in the currency of the section budget.
+    """
+    from qcrd_core.config import load_config
+    from qcrd_core.stages.forecast import describe_forecast, forecast
+
+    found = forecast(
+        load_config(config, overrides),
+        num_questions=questions,
+        num_gpus=gpus,
+        gpu_hour_price=gpu_hour_price,
+    )
+    print(describe_forecast(found))
+    print("\n" + shlex.join(["qcrd", "run", "--config", str(config), *overrides, "--dry-run"]))
 
 
 def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:

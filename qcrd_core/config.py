@@ -113,8 +113,9 @@ class VllmServer(Section):
     """Sequences decoded together. Null takes vLLM's own default."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs a model copy is spread over."""
-    data_parallel_size: int = Field(default=1, ge=1)
-    """Model copies behind the one port."""
+    data_parallel_size: int | None = Field(default=None, ge=1)
+    """Model copies behind the one port. Null: one on each GPU, or on tensor_parallel_size of them;
+    one on a machine without GPU."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of each GPU's memory that vLLM takes. CPU servers ignore it."""
     enforce_eager: bool = False

@@ -164,6 +164,14 @@ def has_accelerator() -> bool:
     return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
 
 
+def num_gpus() -> int:
+    """How many CUDA devices this process may use, by device files and CUDA_VISIBLE_DEVICES."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None and has_accelerator():
+        return len([device for device in named.split(",") if device.strip() not in {"", "-1"}])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing)."""
     with contextlib.suppress(OSError, AttributeError):

@@ -17,6 +17,7 @@ from qcrd_core.progress import progress
 from qcrd_core.stages.timing import timed
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity, rationales_folder
+from qcrd_core.teacher.launch import num_engines
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
@@ -187,11 +188,16 @@ def _note_rates(
     seconds: float,
 ) -> None:
     """Keep what the last start measured, for the report and for `qcrd plan`."""
+    teacher = context.config.teacher
+    num_gpus = sum(server.num_requests > 0 for server in servers)
+    if teacher.endpoints is None:
+        num_gpus = num_engines(teacher.server) * teacher.server.tensor_parallel_size
     numbers = {
         "num_samples": sum(result.num_rows for result in results),
         "num_prompt_tokens": sum(result.num_prompt_tokens for result in results),
         "num_tokens": sum(result.num_tokens for result in results),
-        "num_servers": sum(server.num_requests > 0 for server in servers),
+        # The protocol does not say how many a server has: one of `endpoints` counts as one.
+        "num_gpus": num_gpus,
         "seconds": seconds,
     }
     context.write_metrics("sampling", -1, numbers)

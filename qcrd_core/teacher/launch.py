@@ -11,9 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
-from qcrd_core.config import HubModel, TeacherSection
+from qcrd_core.config import HubModel, TeacherSection, VllmServer
 from qcrd_core.errors import LaunchError
-from qcrd_core.processes import has_accelerator
+from qcrd_core.processes import has_accelerator, num_gpus
 
 MODULE = "vllm.entrypoints.openai.api_server"
 
@@ -80,10 +80,15 @@ def server_command(teacher: TeacherSection, name: str, *, served_name: str, port
         arguments += ["--enforce-eager"]
     if server.tensor_parallel_size > 1:
         arguments += ["--tensor-parallel-size", str(server.tensor_parallel_size)]
-    if server.data_parallel_size > 1:
-        arguments += ["--data-parallel-size", str(server.data_parallel_size)]
+    if num_engines(server) > 1:
+        arguments += ["--data-parallel-size", str(num_engines(server))]
     arguments += _device_arguments(teacher)
     return [*arguments, *server.extra_args]
+
+
+def num_engines(server: VllmServer) -> int:
+    """How many model copies the server runs: as told, or as many as its GPUs hold, at least one."""
+    return server.data_parallel_size or max(1, num_gpus() // server.tensor_parallel_size)
 
 
 def server_environment(teacher: TeacherSection, name: str, api_key: str) -> dict[str, str]:
@@ -124,7 +129,7 @@ def free_port() -> int:
 def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
     # vLLM's own binding keeps one core a rank for its scheduler, half of a two-core machine.
-    if teacher.server.tensor_parallel_size * teacher.server.data_parallel_size == 1:
+    if teacher.server.tensor_parallel_size * num_engines(teacher.server) == 1:
         cpus = sorted(os.sched_getaffinity(0))
         environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
         environment["OMP_NUM_THREADS"] = str(len(cpus))

@@ -11,7 +11,8 @@ Servers that do refuse (429, 503) or let a request time out halve it, as in TCP'
 _FIRST = 16
 _PAYS = 0.2
 """Least gain in throughput as a share of the gain in the limit."""
-_HEADROOM = 1.2
+_HEADROOM = 1.5
+"""Waiting requests keep the server busy while answers are on their way."""
 _RETRY_FACTOR = 1.5
 _WINDOWS_BETWEEN_RETRIES = 8
 _MIN_WINDOW = 8

@@ -25,6 +25,7 @@ from qcrd_core.teacher import stale
 from qcrd_core.teacher.launch import (
     find_vllm_python,
     free_port,
+    num_engines,
     server_command,
     server_environment,
 )
@@ -124,7 +125,8 @@ class ManagedPool(TeacherPool):
         logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
         server = Server([str(self._python), *arguments], log=self._log, env=environment)
         stale.remember(self._scratch, server.pid)
-        return server, Endpoint(url=f"http://127.0.0.1:{port}/v1")
+        most = self._teacher.concurrency * num_engines(self._teacher.server)
+        return server, Endpoint(url=f"http://127.0.0.1:{port}/v1", max_concurrency=most)
 
     def _wait_until_ready(self, endpoint: Endpoint) -> None:
         # Requests of other threads learn the address only once the server is ready: until then

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from qcrd_core import processes
 from qcrd_core.errors import LaunchError
 from qcrd_core.teacher import launch
 from tests.support.sampling import make_config
@@ -57,6 +58,21 @@ def test_server_command_on_a_gpu_spreads_the_model(monkeypatch, tmp_path):
     assert command[command.index("--data-parallel-size") + 1] == "4"
     assert command[command.index("--gpu-memory-utilization") + 1] == "0.9"
     assert "--no-enable-chunked-prefill" not in command
+
+
+@pytest.mark.parametrize(
+    ("server", "devices", "engines"),
+    [({}, "0,1,2,3", 4), ({"tensor_parallel_size": 2}, "0,1,2,3", 2), ({}, "3", 1), ({}, "", 1)],
+)
+def test_server_command_on_gpus_runs_an_engine_on_each(
+    monkeypatch, tmp_path, server, devices, engines
+):
+    for module in (launch, processes):
+        monkeypatch.setattr(module, "has_accelerator", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    command = _command(tmp_path, **server)
+    assert launch.num_engines(make_config(tmp_path, None, server=server).teacher.server) == engines
+    assert command.count("--data-parallel-size") == (engines > 1)
 
 
 def test_server_command_holds_no_secret_and_trusts_no_code(tmp_path):

@@ -1,0 +1,221 @@
+"""What many questions on many GPUs would take, from what past runs in the store measured.
+
+    found = forecast(config, num_questions=1_000_000, num_gpus=16)
+    print(describe_forecast(found))
+
+Nothing is assumed: tokens, speed and size are those of the latest run in the store that sampled
+this teacher with this length limit, and without one there is an error that says what to run. The
+time is that of full engines: K x questions x tokens a sample / (speed of a GPU x GPUs).
+
+Limits: a server of `teacher.endpoints` counts as one GPU, since the protocol does not say how many
+it has. Training is as on the machine that measured it, whatever `num_gpus`: its steps take the same
+time, and their number follows the questions as the configuration says.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+import polars as pl
+import yaml
+
+from data_schemas import Metrics, Questions, Rationales
+from qcrd_core.config import ImportedModel, RunConfig, validate_config
+from qcrd_core.errors import ConfigError, DataError, QcrdError
+from qcrd_core.parts import open_folder
+from qcrd_core.runs import RunPaths
+from qcrd_core.store import Store
+from qcrd_core.teacher.budget import Tokens
+from qcrd_core.teacher.generation import rationales_folder
+
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run measured."""
+
+    run_id: str
+    num_samples: int
+    tokens: Tokens
+    """Of all its samples."""
+    tokens_per_second: float
+    """Sampled tokens a second and GPU."""
+    bytes_per_sample: float
+    """A rationale's share of the Parquet parts."""
+    seconds_per_step: float | None
+    """Training; None where no round was trained."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run of so many questions would take."""
+
+    measured: Measured
+    num_samples: int
+    num_gpus: int
+    tokens: Tokens
+    gpu_hours: float
+    """Sampling, all GPUs together."""
+    sampling_seconds: float
+    """Wall time."""
+    num_bytes: float
+    """Rationales in the store."""
+    num_steps: int
+    """Optimiser steps of all rounds."""
+    training_seconds: float | None
+    """Wall time; None where it was not measured."""
+    cost: float
+    """At the prices of the budget and of a GPU-hour."""
+
+
+def forecast(
+    config: RunConfig, *, num_questions: int, num_gpus: int, gpu_hour_price: float = 0.0
+) -> Forecast:
+    """Work out what a run would take. Reads the store only.
+
+    Args:
+        config: The run's configuration.
+        num_questions: Training questions, at least 1.
+        num_gpus: GPUs that sample, at least 1.
+        gpu_hour_price: Price of a GPU-hour of sampling, in the currency of the section `budget`.
+
+    Returns:
+        The forecast.
+
+    Raises:
+        ConfigError: If a number is out of range, or the rationales are imported.
+        DataError: If no run of the store measured this teacher.
+    """
+    if num_questions < 1 or num_gpus < 1 or gpu_hour_price < 0:
+        msg = (
+            "qcrd plan must be given at least one question and one GPU, and no negative price; got "
+            f"{num_questions}, {num_gpus} and {gpu_hour_price:g}."
+        )
+        raise ConfigError(msg)
+    measured = measure_store(config)
+    num_samples = num_questions * config.teacher.num_samples
+    share = num_samples / measured.num_samples
+    tokens = Tokens(round(measured.tokens.prompt * share), round(measured.tokens.sampled * share))
+    engine_seconds = tokens.sampled / measured.tokens_per_second
+    num_steps = config.training.num_rounds * config.training.steps_in_round(num_questions)
+    pace = measured.seconds_per_step
+    return Forecast(
+        measured=measured,
+        num_samples=num_samples,
+        num_gpus=num_gpus,
+        tokens=tokens,
+        gpu_hours=engine_seconds / _HOUR,
+        sampling_seconds=engine_seconds / num_gpus,
+        num_bytes=measured.bytes_per_sample * num_samples,
+        num_steps=num_steps,
+        training_seconds=None if pace is None else pace * num_steps,
+        cost=config.budget.cost(tokens.prompt, tokens.sampled)
+        + engine_seconds / _HOUR * gpu_hour_price,
+    )
+
+
+def measure_store(config: RunConfig) -> Measured:
+    """Find what the latest run with this teacher measured.
+
+    Args:
+        config: Whose teacher and store.
+
+    Returns:
+        Its figures.
+
+    Raises:
+        ConfigError: If the rationales are imported.
+        DataError: If there is no such run.
+    """
+    if isinstance(config.teacher.model, ImportedModel):
+        msg = "qcrd plan must be given a teacher that is sampled; teacher.model is imported."
+        raise ConfigError(msg)
+    store = Store(config.run.store, config.run.scratch)
+    runs = [RunPaths(run_id) for run_id in store.list("runs")]
+    found = [each for each in runs if store.exists(each.metrics_part("sampling", -1))]
+    latest = sorted(found, key=lambda each: _began(store, each), reverse=True)
+    for paths in latest:
+        past = _config(store, paths)
+        if past is None or _asked(past) != _asked(config):
+            continue
+        measured = _measured(store, paths, past)
+        if measured is not None:
+            return measured
+    msg = (
+        f"qcrd plan must have a run to measure by; {store} has none that sampled this teacher with "
+        f"teacher.max_new_tokens = {config.teacher.max_new_tokens} (of {len(runs)} runs). Run a "
+        "few questions first: `qcrd run --config ... data.max_train=200`."
+    )
+    raise DataError(msg)
+
+
+def describe_forecast(found: Forecast) -> str:
+    """Say a forecast in lines of `name  value`."""
+    measured = found.measured
+    training = "not measured by that run"
+    if found.training_seconds is not None:
+        training = (
+            f"{found.training_seconds / _HOUR:,.3g} h for {found.num_steps:,} steps of "
+            f"{measured.seconds_per_step:.3g} s, on the machine that measured them"
+        )
+    rows = {
+        "measured by": f"run {measured.run_id}: {measured.num_samples:,} samples, "
+        f"{measured.tokens_per_second:,.4g} tokens a second and GPU",
+        "samples": f"{found.num_samples:,}",
+        "tokens": f"{found.tokens.prompt:,} of prompts, {found.tokens.sampled:,} sampled",
+        "GPU-hours": f"{found.gpu_hours:,.3g} of sampling",
+        "sampling": f"{found.sampling_seconds / _HOUR:,.3g} h on {found.num_gpus} GPUs, all full",
+        "training": training,
+        "storage": f"{found.num_bytes / 1e9:,.3g} GB of rationales",
+        "cost": f"{found.cost:,.4g}" if found.cost else "no price is given",
+    }
+    return "\n".join(f"  {name:<16}{value}" for name, value in rows.items())
+
+
+def _measured(store: Store, paths: RunPaths, config: RunConfig) -> Measured | None:
+    metrics = store.read_table(paths.metrics_part("sampling", -1), Metrics)
+    numbers = {name: value or 0.0 for name, value in metrics.select("name", "value").iter_rows()}
+    if not numbers["num_tokens"]:
+        return None  # its server counts no tokens
+    environment = store.read_json(paths.environment)
+    folder = f"{rationales_folder(environment['dataset'])}/generation={environment['generation']}"
+    size = sum(file.num_bytes for file in store.part_files(folder))
+    num_rows = open_folder(store, folder, Rationales).num_rows
+    return Measured(
+        run_id=paths.run_id,
+        num_samples=int(numbers["num_samples"]),
+        tokens=Tokens(int(numbers["num_prompt_tokens"]), int(numbers["num_tokens"])),
+        tokens_per_second=numbers["num_tokens"] / numbers["seconds"] / numbers["num_gpus"],
+        bytes_per_sample=size / num_rows,
+        seconds_per_step=_seconds_per_step(store, paths, config),
+    )
+
+
+def _seconds_per_step(store: Store, paths: RunPaths, config: RunConfig) -> float | None:
+    parts = [
+        paths.metrics_part("timing-train", round_) for round_ in range(config.training.num_rounds)
+    ]
+    frames = [store.read_table(part, Metrics) for part in parts if store.exists(part)]
+    if not frames:
+        return None
+    seconds = pl.concat(frames).filter(name="train_seconds")["value"].to_list()
+    questions = store.read_table(paths.questions, Questions)
+    steps = config.training.steps_in_round(questions.filter(split="train").height)
+    return float(statistics.median(seconds)) / steps
+
+
+def _asked(config: RunConfig) -> tuple[object, ...]:
+    teacher = config.teacher
+    return teacher.model, teacher.max_new_tokens, teacher.api
+
+
+def _config(store: Store, paths: RunPaths) -> RunConfig | None:
+    try:
+        text = store.read_bytes(paths.config)
+        return validate_config(yaml.safe_load(text), paths.config)
+    except (QcrdError, yaml.YAMLError):  # of another release; it says nothing of this one's speed
+        return None
+
+
+def _began(store: Store, paths: RunPaths) -> str:
+    return str(store.read_json(paths.environment)["started_at"])

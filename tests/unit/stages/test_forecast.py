@@ -1,0 +1,77 @@
+"""What a run would take, by what a run of a stub engine measured."""
+
+import pytest
+
+from data_schemas import Metrics
+from qcrd_core.config import validate_config
+from qcrd_core.context import RunContext
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.stages.forecast import describe_forecast, forecast
+from qcrd_core.stages.plan import begin_run, plan_run
+from qcrd_core.stages.sampling import sample_teacher
+from tests.support.distillation import NUM_TRAIN, settings_for
+from tests.support.stub_engine import stub_engine
+
+_PRICES = {"prompt_price": 1.0, "sampled_price": 10.0}
+
+
+@pytest.fixture
+def sampled(tmp_path):
+    """A run whose teacher has been sampled, and whose settings; nothing is trained."""
+    with stub_engine() as engine:
+        config = validate_config(settings_for(tmp_path, engine, budget=_PRICES), "test")
+        plan = plan_run(config)
+        begin_run(plan)
+        sample_teacher(plan.context)
+        return plan.context
+
+
+def _measured(context: RunContext, part: str) -> dict[str, float]:
+    frame = context.store.read_table(context.paths.metrics_part(part, -1), Metrics)
+    return dict(frame.select("name", "value").iter_rows())
+
+
+def test_sampling_notes_what_each_server_did(sampled):
+    (url,) = (endpoint.url for endpoint in sampled.config.teacher.endpoints)
+    found = _measured(sampled, "servers")
+    numbers = _measured(sampled, "sampling")
+    # The stub counts 7 tokens a prompt and 2 a completion.
+    assert numbers["num_samples"] == 5 * NUM_TRAIN
+    assert numbers["num_prompt_tokens"] == 7 * 5 * NUM_TRAIN
+    assert found[f"{url} tokens_per_second"] == pytest.approx(
+        2 * 5 * NUM_TRAIN / numbers["seconds"]
+    )
+
+
+def test_forecast_scales_what_was_measured(sampled):
+    found = forecast(sampled.config, num_questions=1_000_000, num_gpus=4, gpu_hour_price=3.0)
+    rate = 2 * 5 * NUM_TRAIN / _measured(sampled, "sampling")["seconds"]
+    assert found.num_samples == 5_000_000
+    assert (found.tokens.prompt, found.tokens.sampled) == (35_000_000, 10_000_000)
+    assert found.gpu_hours == pytest.approx(10_000_000 / rate / 3600)
+    assert found.sampling_seconds == pytest.approx(found.gpu_hours * 3600 / 4)
+    assert found.cost == pytest.approx(35.0 + 100.0 + 3.0 * found.gpu_hours)
+    assert found.training_seconds is None
+    assert "training        not measured by that run" in describe_forecast(found)
+
+
+def test_forecast_knows_a_trained_run_by_its_steps(sampled):
+    for round_, seconds in enumerate((8.0, 4.0, 4.4)):
+        sampled.write_metrics("timing", round_, {"train_seconds": seconds}, part="timing-train")
+    found = forecast(sampled.config, num_questions=1_000_000, num_gpus=1)
+    # Rounds of 4 steps; the median round took 4.4 s. Three rounds of 4 steps are planned.
+    assert found.measured.seconds_per_step == pytest.approx(1.1)
+    assert found.training_seconds == pytest.approx(13.2)
+
+
+def test_forecast_without_a_run_of_this_teacher_says_what_to_run(sampled):
+    teacher = sampled.config.teacher.model_copy(update={"max_new_tokens": 7})
+    config = sampled.config.model_copy(update={"teacher": teacher})
+    with pytest.raises(DataError, match=r"max_new_tokens = 7 \(of 1 runs\). Run a few questions"):
+        forecast(config, num_questions=10, num_gpus=1)
+
+
+@pytest.mark.parametrize(("questions", "gpus"), [(0, 1), (1, 0)])
+def test_forecast_of_nothing_is_refused(sampled, questions, gpus):
+    with pytest.raises(ConfigError, match="at least one question and one GPU"):
+        forecast(sampled.config, num_questions=questions, num_gpus=gpus)
