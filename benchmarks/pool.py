@@ -10,8 +10,9 @@ questions, so that each takes about as long; the comparison is over those they s
 
 `share` is tokens a second against the sum of the rates that were there: a dying server counts until
 it died. `cpu ms` is this process's own CPU time a sample, everything included: rendering, HTTP,
-parsing, extraction, Parquet. Targets: share >= 0.95, with a dying and a slow one >= 0.90 of what is
-left; cpu <= 0.3 ms.
+parsing, extraction, Parquet. `waits` is the part of the time that this process was ready and got no
+core: where others use the machine, it is their doing and lowers the share. Targets: share >= 0.95,
+with a dying and a slow one >= 0.90 of what is left; cpu <= 0.3 ms.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def main() -> None:
     seconds = args.questions * args.samples * mean_tokens / (10 * args.rate)
     print(
         f"{'servers':<30} {'samples':>8} {'s':>7} {'tok/s':>8} {'share':>6} {'target':>7} "
-        f"{'cpu ms':>7} {'equal texts':>12}"
+        f"{'cpu ms':>7} {'waits':>6} {'equal texts':>12}"
     )
     rows, texts = [], pl.DataFrame()
     for case in cases(args.rate, seconds):
@@ -177,10 +178,11 @@ def measure(
                 meter=Meter(config.budget, Tokens()),
             )
             check_prompt_lengths(job)
-            start, cpu = time.monotonic(), time.process_time()
+            start, cpu, waited = time.monotonic(), time.process_time(), _waited()
             with progress("Sample teacher", plan.num_missing, "samples") as bar:
                 results, servers = sample_shards(job, plan.shards, bar)
             seconds, cpu = time.monotonic() - start, time.process_time() - cpu
+            waited = _waited() - waited
         table = read_samples(
             store, plan.folder, questions=questions, num_samples=config.teacher.num_samples
         )
@@ -193,6 +195,7 @@ def measure(
         "tokens_per_second": num_tokens / seconds,
         "share": num_tokens / case.tokens_in(seconds),
         "target": case.target,
+        "waited_share": waited / seconds,
         "cpu_ms_per_sample": 1000 * cpu / table.height,
         "num_sent_again": sum(server.num_failures for server in servers),
         "servers": [
@@ -262,11 +265,17 @@ def _questions(count: int) -> pl.DataFrame:
     return pl.DataFrame(columns).with_columns(missing).select(empty.columns)
 
 
+def _waited() -> float:
+    """Seconds that this thread was ready to run and got no core (Linux)."""
+    return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+
+
 def _show(row: dict[str, Any]) -> None:
     print(
         f"{row['case']:<30} {row['num_samples']:>8,} {row['seconds']:>7.1f} "
         f"{row['tokens_per_second']:>8,.0f} {row['share']:>6.3f} {row['target']:>7} "
-        f"{row['cpu_ms_per_sample']:>7.3f} {row['equal']:>6,}/{row['compared']:,}",
+        f"{row['cpu_ms_per_sample']:>7.3f} "
+        f"{row['waited_share']:>6.2f} {row['equal']:>6,}/{row['compared']:,}",
         flush=True,
     )
 

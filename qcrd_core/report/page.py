@@ -175,6 +175,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "prompt": _prompt(data.environment.get("first_prompt")),
         "environment": _flat(data.environment),
         "timings": summary.timings(data),
+        "servers": summary.servers(data),
         "left_out": summary.last_values(data.metrics, "data"),
         "commands": next_commands(data),
     }

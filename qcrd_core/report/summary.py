@@ -191,6 +191,16 @@ def timings(data: RunData) -> list[tuple[str, float]]:
     return [(name.removesuffix("_seconds"), value) for name, value in sums.iter_rows()]
 
 
+def servers(data: RunData) -> list[dict[str, str | float]]:
+    """The teacher's servers: url, tokens_per_second, concurrency, failures and drains of each."""
+    found: dict[str, dict[str, str | float]] = {}
+    rows = data.metrics.filter(pl.col("stage") == "servers").select("name", "value")
+    for name, value in rows.iter_rows():
+        url, _, figure = name.rpartition(" ")
+        found.setdefault(url, {"url": url})[figure] = value
+    return sorted(found.values(), key=lambda server: -float(server["tokens_per_second"]))
+
+
 def teacher_name(model: TeacherModel) -> str:
     """Name the teacher in a few words."""
     match model:

@@ -28,6 +28,8 @@ HOSTILE = (
 )
 """A rationale that tries to run, to break the page's markup and to reorder its text."""
 
+_SERVER = (("tokens_per_second", 412.0), ("concurrency", 24), ("failures", 3), ("drains", 1))
+
 CONFIG = {
     "run": {"name": "synthetic", "store": "store"},
     "data": {"dataset": "word_problems"},
@@ -204,6 +206,7 @@ def _metrics(
         ("vote", -1, {0: numbers}),
         ("data", -1, {0: {"num_rationales_too_long": 3, "num_rationales_without_text": 2}}),
         ("timing", -1, {0: {"sample_teacher_seconds": 211.4, "vote_seconds": 0.3}}),
+        ("servers", -1, {0: {f"http://gpu1:8000/v1 {name}": value for name, value in _SERVER}}),
     ]
     for round_ in range(shape.num_rounds):
         end = (round_ + 1) * shape.steps_per_round

@@ -72,6 +72,12 @@ def test_write_report_with_whole_run_states_the_headline(store):
     assert "not measured" not in page
 
 
+def test_write_report_names_the_speed_of_each_server(store):
+    write_synthetic_run(store, SMALL)
+    row = "<td>http://gpu1:8000/v1</td><td>412</td><td>24</td><td>3</td><td>1</td>"
+    assert row in page_of(store)
+
+
 def test_write_report_with_hostile_rationale_stays_text(store):
     write_synthetic_run(store, SMALL)
     page = page_of(store)
