@@ -118,7 +118,7 @@ class Dispatcher:
             self._batches.discard(batch)
 
     def _pump(self) -> None:
-        if (self._questions or self._again) and self._is_spent():
+        if self._is_spent():
             self._give_up_waiting()
             return
         now = time.monotonic()
