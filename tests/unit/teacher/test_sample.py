@@ -17,7 +17,6 @@ _MADE = ("created_at",)
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
     monkeypatch.setattr("qcrd_core.teacher.dispatch._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("qcrd_core.teacher.pool._REMOTE_WAIT_SECONDS", 1.0)
 
 
 def test_sample_shard_writes_every_column(tmp_path):
