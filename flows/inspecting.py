@@ -135,7 +135,7 @@ def plan(
         config: YAML file of settings; see configs/.
         questions: Training questions.
         gpus: GPUs that sample the teacher.
-        gpu_hour_price: Price of a GPU-hour, in the currency of the section budget.
+        gpu_hour_price: Price of a GPU-hour; by default budget.gpu_hour_price.
     """
     from qcrd_core.config import load_config
     from qcrd_core.stages.forecast import describe_forecast, forecast

@@ -77,7 +77,7 @@ def forecast(
         config: The run's configuration.
         num_questions: Training questions, at least 1.
         num_gpus: GPUs that sample, at least 1.
-        gpu_hour_price: Price of a GPU-hour of sampling, in the currency of the section `budget`.
+        gpu_hour_price: Price of a GPU-hour of sampling; 0 takes that of the section `budget`.
 
     Returns:
         The forecast.
@@ -96,7 +96,13 @@ def forecast(
     num_samples = num_questions * config.teacher.num_samples
     share = num_samples / measured.num_samples
     tokens = Tokens(round(measured.tokens.prompt * share), round(measured.tokens.sampled * share))
-    engine_seconds = tokens.sampled / measured.tokens_per_second
+    budget = config.budget.model_copy(
+        update={
+            "gpu_tokens_per_second": measured.tokens_per_second,
+            "gpu_hour_price": gpu_hour_price or config.budget.gpu_hour_price,
+        }
+    )
+    gpu_hours = tokens.sampled / measured.tokens_per_second / _HOUR
     num_steps = config.training.num_rounds * config.training.steps_in_round(num_questions)
     pace = measured.seconds_per_step
     return Forecast(
@@ -104,13 +110,12 @@ def forecast(
         num_samples=num_samples,
         num_gpus=num_gpus,
         tokens=tokens,
-        gpu_hours=engine_seconds / _HOUR,
-        sampling_seconds=engine_seconds / num_gpus,
+        gpu_hours=gpu_hours,
+        sampling_seconds=gpu_hours * _HOUR / num_gpus,
         num_bytes=measured.bytes_per_sample * num_samples,
         num_steps=num_steps,
         training_seconds=None if pace is None else pace * num_steps,
-        cost=config.budget.cost(tokens.prompt, tokens.sampled)
-        + engine_seconds / _HOUR * gpu_hour_price,
+        cost=budget.cost(tokens.prompt, tokens.sampled),
     )
 
 
