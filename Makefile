@@ -67,6 +67,8 @@ lock: $(QCRD) ## Resolve requirements/*.in to *.lock anew (Python 3.11, a CPU to
 
 bench: install ## The benchmarks, one after the other, half an hour
 	.venv/bin/python -m benchmarks.training_step
+	.venv/bin/python -m benchmarks.dss_training
+	.venv/bin/python -m benchmarks.negatives
 	.venv/bin/python -m benchmarks.sampling
 
 clean: ## Remove both environments and all caches; stores of runs stay

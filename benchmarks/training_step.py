@@ -20,8 +20,6 @@ OMP_NUM_THREADS=1 in the environment then gives steadier figures.
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import sys
@@ -32,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.machine import describe_machine, show_machine
 from qcrd_core.config import LossSection, ScratchWeights
 from qcrd_core.student.batches import Example, Rationale, collate
 from qcrd_core.student.model import wrap
@@ -125,7 +123,7 @@ def main() -> int:
         "student": arguments.student,
         "num_weights": sum(weight.numel() for weight in model.parameters()),
         "sizes": asdict(SIZES),
-        "machine": _machine(),
+        "machine": describe_machine(),
         "loss_difference": loss_difference,
         "gradient_difference": gradient_difference,
         **_figures(_measure(model, ways, arguments.repeats, arguments.warm_up)),
@@ -321,17 +319,6 @@ def _figures(seconds: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "num_cores": os.cpu_count(),
-        "num_threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
 def _show(report: dict[str, Any]) -> None:
     print(f"{'way':<6} {'ms/step':>8} {'fastest':>8} {'slowest':>8} {'questions/s':>12}")
     for name, seconds in report["seconds_per_step"].items():
@@ -354,11 +341,7 @@ def _show(report: dict[str, Any]) -> None:
         f"{SIZES.num_positives} + {SIZES.num_negatives} rationales of "
         f"{SIZES.shortest_rationale} to {SIZES.longest_rationale} tokens"
     )
-    machine = report["machine"]
-    print(
-        f"{machine['num_cores']} cores, {machine['num_threads']} threads, {machine['processor']} | "
-        f"torch {machine['torch']}, transformers {machine['transformers']}"
-    )
+    show_machine(report["machine"])
 
 
 if __name__ == "__main__":

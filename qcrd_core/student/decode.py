@@ -1,18 +1,29 @@
-"""Writing with a student: greedy answers and sampled rationales, batch by batch.
+"""Writing with a student: greedy answers and sampled rationales.
 
-Prompts are sorted by length so that a batch holds little padding, and each batch has its own seed:
-the same prompts in the same batches give the same texts, whatever was generated before.
+Texts are of very different lengths. So that no step is spent on one that has ended, it makes room
+for the next prompt as soon as there are enough of them to be worth it.
+
+Each prompt has random numbers of its own, one a token, by its place in the list: what is sampled
+for it depends on the seed and on nothing that is written beside it, but for rounding.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from qcrd_core.ids import derive_seed
 from qcrd_core.processes import Emit
-from qcrd_core.student.batches import encode_texts
+from qcrd_core.student.batches import encode_texts, pad_rows
+from qcrd_core.student.decode_state import DecodeState
+from qcrd_core.student.model import wrap
+
+_ENDED_SHARE = 0.25
+"""Share of ended rows at which they are replaced. Reading the new prompts is a pass of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,10 @@ class DecodeOptions:
 
     max_new_tokens: int
     batch_size: int
+    """Texts written at once."""
     sampling_temperature: float | None = None
-    """None is greedy."""
+    """None is greedy; otherwise tokens are drawn from softmax(logits / temperature), untruncated.
+    """
     seed: int = 0
 
 
@@ -48,44 +61,100 @@ def write(
         tokenizer: Its tokenizer.
         prompts: Prompts with their prefix.
         options: Length, batch, temperature, seed.
-        emit: Receives `{"advance": n}` after each batch of n prompts.
+        emit: Receives `{"advance": n}` when n more texts are written.
 
     Returns:
         One text a prompt, in the prompts' order.
     """
     model.eval()
-    is_seq2seq = model.config.is_encoder_decoder
-    ids = encode_texts(tokenizer, prompts, end=is_seq2seq)
-    order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), row))
-    written: dict[int, Written] = {}
-    for first in range(0, len(order), options.batch_size):
-        rows = order[first : first + options.batch_size]
-        torch.manual_seed(derive_seed(options.seed, "decode", first))
-        # A causal model continues the last token, so its padding goes to the left.
-        side = "right" if is_seq2seq else "left"
-        batch = tokenizer.pad(
-            {"input_ids": [ids[row] for row in rows]}, return_tensors="pt", padding_side=side
-        ).to(model.device)
-        output = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            do_sample=options.sampling_temperature is not None,
-            temperature=options.sampling_temperature,
-            top_k=0 if options.sampling_temperature is not None else None,
-            max_new_tokens=options.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        start = 1 if is_seq2seq else batch["input_ids"].shape[1]
-        for row, tokens in zip(rows, output[:, start:].tolist(), strict=True):
-            written[row] = _read(tokens, tokenizer)
-        emit({"advance": len(rows)})
-    return [written[row] for row in range(len(ids))]
+    ids = encode_texts(tokenizer, prompts, end=model.config.is_encoder_decoder)
+    queue = deque(sorted(range(len(ids)), key=lambda text: (len(ids[text]), text)))
+    texts = _Texts(model, tokenizer, ids, options)
+    while queue or texts.rows:
+        free = min(options.batch_size - len(texts.rows), len(queue))
+        if free:
+            texts.start([queue.popleft() for _ in range(free)])
+        texts.append()
+        ended = [row for row, text in enumerate(texts.rows) if texts.is_ended(text)]
+        if len(ended) >= _ENDED_SHARE * len(texts.rows):
+            texts.drop(ended)
+            emit({"advance": len(ended)})
+        if texts.rows:
+            texts.step()
+    return [_read(tokens, tokenizer) for tokens in texts.tokens]
+
+
+class _Texts:
+    """The texts and those among them that are being written, a row each."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, ids: list[list[int]], options: DecodeOptions
+    ) -> None:
+        self.student, self.device = wrap(model), model.device
+        self.pad_id, self.end_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        self.ids, self.options = ids, options
+        self.tokens: list[list[int]] = [[] for _ in ids]
+        self.rows: list[int] = []
+        self.state: DecodeState
+        self.logits = self.newest = torch.empty(0)
+        source = np.random.default_rng(derive_seed(options.seed, "decode"))
+        shape = (len(ids), options.max_new_tokens)
+        # In (0, 1]: `_sample` then never ends on a token of probability 0.
+        self.draws = 1 - source.random(shape, dtype=np.float32)
+
+    def start(self, texts: list[int]) -> None:
+        """Put prompts below the rows there are."""
+        prompts = pad_rows([self.ids[text] for text in texts], self.pad_id)
+        logits, state = self.student.start(*(tensor.to(self.device) for tensor in prompts))
+        if self.rows:
+            self.state.join(state)
+            logits = torch.cat([self.logits, logits])
+        else:
+            self.state = state
+        self.rows, self.logits = self.rows + texts, logits
+
+    def append(self) -> None:
+        """Choose each row's next token; a text that has ended stays as it is."""
+        self.newest = self._choose()
+        for text, token in zip(self.rows, self.newest.tolist(), strict=True):
+            if not self.is_ended(text):
+                self.tokens[text].append(token)
+
+    def is_ended(self, text: int) -> bool:
+        tokens = self.tokens[text]
+        return len(tokens) == self.options.max_new_tokens or tokens[-1:] == [self.end_id]
+
+    def drop(self, rows: list[int]) -> None:
+        """Make room."""
+        kept = sorted(set(range(len(self.rows))) - set(rows))
+        self.rows = [self.rows[row] for row in kept]
+        if kept:
+            index = torch.tensor(kept, device=self.device)
+            self.newest = self.newest[index]
+            self.state.keep(index)
+
+    def step(self) -> None:
+        """Score what may follow."""
+        self.logits = self.student.step(self.state, self.newest)
+
+    def _choose(self) -> Tensor:
+        temperature = self.options.sampling_temperature
+        if temperature is None:
+            return self.logits.argmax(dim=-1)
+        last = self.options.max_new_tokens - 1
+        draws = self.draws[self.rows, [min(len(self.tokens[text]), last) for text in self.rows]]
+        return _sample(self.logits / temperature, torch.from_numpy(draws).to(self.device))
+
+
+def _sample(logits: Tensor, draws: Tensor) -> Tensor:
+    """Tokens at which the cumulative probability reaches the draws, [B], from [B, V] and [B]."""
+    cumulative = logits.float().softmax(dim=-1).cumsum(dim=-1)
+    return torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:])[:, 0]
 
 
 def _read(tokens: list[int], tokenizer: Any) -> Written:
-    is_finished = tokenizer.eos_token_id in tokens
+    is_finished = tokens[-1] == tokenizer.eos_token_id
     if is_finished:
-        tokens = tokens[: tokens.index(tokenizer.eos_token_id)]
+        tokens = tokens[:-1]
     text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return Written(text, len(tokens), is_finished)

@@ -2,10 +2,12 @@
 
     context = student.read(prompt_ids, prompt_mask)
     nll = student.nll(context, question, target_ids, target_mask)
+    logits, state = student.start(prompt_ids, prompt_mask)
+    logits = student.step(state, token_ids)
 
 `read` takes each question once, with its gradient; `nll` then scores any number of target sequences
 against it, with or without. A T5 keeps the encoder's states, a causal model its prompt's keys and
-values; both are repeated for the targets.
+values; both are repeated for the targets. `start` and `step` write, token by token.
 
 Shape letters: Q prompts, S target sequences, T tokens, H hidden size, V vocabulary.
 """
@@ -17,10 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import DynamicCache, EncoderDecoderCache
 
 from qcrd_core.losses import token_mean_nll
+from qcrd_core.student.decode_state import DecodeState, EncodedPrompts
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,30 @@ class Student(nn.Module):
 
         Returns:
             What `nll` needs.
+        """
+
+    @abstractmethod
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
+        """Read prompts in order to continue them.
+
+        Args:
+            prompt_ids: Right-padded token ids, [B, T].
+            prompt_mask: 1 on real tokens, [B, T].
+
+        Returns:
+            Scores of each text's first token, [B, V], and what `step` needs.
+        """
+
+    @abstractmethod
+    def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
+        """Write one token more.
+
+        Args:
+            state: From `start`; it grows by the token.
+            token_ids: Each text's newest token, [B].
+
+        Returns:
+            Scores of the token after it, [B, V].
         """
 
     @abstractmethod
@@ -161,12 +187,29 @@ class Seq2SeqStudent(Student):
         start = torch.full_like(ids[:, :1], self.model.config.decoder_start_token_id)
         return torch.cat([start, ids[:, :-1]], dim=1)
 
-    def generate_inputs(self, context: Context) -> dict[str, Any]:
-        """Arguments for `model.generate` that reuse the encoder's states."""
-        return {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=context.states),
-            "attention_mask": context.prompt_mask,
-        }
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
+        """Encode prompts and take the start token; see `Student.start`."""
+        context = self.read(prompt_ids, prompt_mask)
+        prompt = EncodedPrompts(context.states, prompt_mask, DynamicCache())
+        state = DecodeState(DynamicCache(), prompt_mask[:, :0], prompt)
+        begin = torch.full_like(prompt_ids[:, 0], self.model.config.decoder_start_token_id)
+        return self.step(state, begin), state
+
+    def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
+        """See `Student.step`."""
+        if state.prompt is None:
+            msg = "A Seq2SeqStudent goes on with states that it has started itself."
+            raise TypeError(msg)
+        state.mask = _with_newest(state.mask)
+        hidden = self.model.decoder(
+            input_ids=token_ids[:, None],
+            attention_mask=state.mask,
+            encoder_hidden_states=state.prompt.states,
+            encoder_attention_mask=state.prompt.mask,
+            past_key_values=EncoderDecoderCache(state.cache, state.prompt.cache),
+            use_cache=True,
+        ).last_hidden_state
+        return self._logits(hidden[:, 0])
 
 
 class CausalStudent(Student):
@@ -178,6 +221,21 @@ class CausalStudent(Student):
         hidden = self._hidden(prompt_ids, prompt_mask, cache)
         last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
         return Context(prompt_ids, prompt_mask, hidden.gather(1, last), cache)
+
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
+        """Compute the prompts' keys and values; see `Student.start`."""
+        # The text follows its prompt at once: padding goes to the left.
+        order = prompt_mask.argsort(dim=1, stable=True)
+        ids, state = (
+            prompt_ids.gather(1, order),
+            DecodeState(DynamicCache(), prompt_mask.gather(1, order)),
+        )
+        return self._logits(self._hidden(ids, state.mask, state.cache)[:, -1]), state
+
+    def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
+        """See `Student.step`."""
+        state.mask = _with_newest(state.mask)
+        return self._logits(self._hidden(token_ids[:, None], state.mask, state.cache)[:, 0])
 
     def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         if context.cache is None:
@@ -216,6 +274,10 @@ class CausalStudent(Student):
 def _counted(mask: Tensor, first: Tensor) -> Tensor:
     """Tokens whose cross entropy counts, [S, T]."""
     return mask.bool() & (torch.arange(mask.shape[1], device=mask.device) >= first[:, None])
+
+
+def _with_newest(mask: Tensor) -> Tensor:
+    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
 
 
 def _select(cache: DynamicCache, rows: Tensor) -> DynamicCache:

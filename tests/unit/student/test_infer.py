@@ -5,17 +5,22 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 import torch
+from torch import nn
 
 from qcrd_core.answers import AnswerSpec
+from qcrd_core.config import ScratchWeights
 from qcrd_core.datasets.spec import Columns
 from qcrd_core.student.about import StudentAbout
 from qcrd_core.student.infer import Answer, Answerer, majority
+from qcrd_core.student.tokenizer import make_tokenizer
+from qcrd_core.student.weights import make_student
 
 QUESTIONS = pl.DataFrame(
     {"question": ["a?", "b?"], "choices": [None, None]},
     schema={"question": pl.String, "choices": pl.List(pl.String)},
 )
-LABELS = {"predict: a?": "1", "predict: b?": "2"}
+# Longer than the 8 tokens that a label may have, so what follows is never read.
+LABELS = {"predict: a?": "1        9", "predict: b?": "2"}
 # Of a, two of three rationales say 7; of b none comes to an answer.
 RATIONALES = {
     "explain: a?": ["3 + 4 = 7.", "3 + 5 = 8.", "So 7."],
@@ -31,40 +36,49 @@ class Letters:
     def __call__(self, texts, **_):
         return {"input_ids": [[ord(c) for c in text] for text in texts]}
 
-    def pad(self, rows, **_):
-        width = max(map(len, rows["input_ids"]))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows["input_ids"]])
-        return Moved(input_ids=ids, attention_mask=(ids > 0).long())
-
     def decode(self, tokens, **_):
         return "".join(map(chr, tokens))
 
 
-class Moved(dict):
-    def to(self, _device):
-        return self
+class Script(nn.Module):
+    """An encoder-decoder that is sure of each letter.
 
+    Writes labels, and a rationale more at each reading of prompts under the explain prefix.
+    """
 
-class Script:
-    """Writes labels greedily, and a rationale more at each call under the explain prefix."""
-
-    config, device = SimpleNamespace(is_encoder_decoder=True), "cpu"
+    config = SimpleNamespace(is_encoder_decoder=True, decoder_start_token_id=0)
+    device = "cpu"
 
     def __init__(self):
-        self.calls, self.sampled = [], []
+        super().__init__()
+        self.calls, self.texts = [], []
 
-    def eval(self):
-        return self
+    def get_encoder(self):
+        return self._encode
 
-    def generate(self, input_ids, do_sample, max_new_tokens, **_):
+    def _encode(self, input_ids, **_):
         prompts = ["".join(chr(t) for t in row if t > 1) for row in input_ids.tolist()]
         number = sum(call[0].startswith("explain") for call in self.calls)
         self.calls.append(prompts)
-        self.sampled.append((do_sample, max_new_tokens))
-        texts = [LABELS[p] if p in LABELS else RATIONALES[p][number] for p in prompts]
-        width = max(map(len, texts)) + 2
-        rows = [[0, *map(ord, text), 1] for text in texts]
-        return torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        start = len(self.texts)
+        self.texts += [LABELS[p] if p in LABELS else RATIONALES[p][number] for p in prompts]
+        # [B, W, 1]: which text each prompt is to get.
+        states = torch.arange(start, len(self.texts))[:, None, None].repeat(
+            1, input_ids.shape[1], 1
+        )
+        return SimpleNamespace(last_hidden_state=states)
+
+    def decoder(self, attention_mask, encoder_hidden_states, **_):
+        positions = (attention_mask.sum(dim=1) - 1).tolist()
+        texts = [self.texts[number] + chr(1) for number in encoder_hidden_states[:, 0, 0].tolist()]
+        letters = [
+            ord(text[min(at, len(text) - 1)]) for text, at in zip(texts, positions, strict=True)
+        ]
+        logits = 1000.0 * nn.functional.one_hot(torch.tensor(letters), 128)
+        return SimpleNamespace(last_hidden_state=logits[:, None])
+
+    def lm_head(self, hidden):
+        return hidden
 
 
 def _about(**more):
@@ -94,14 +108,12 @@ def _run(questions=QUESTIONS, **more):
 def test_predict_reads_the_label_alone():
     script, answers, num_silent, _ = _run()
     assert (answers, num_silent, len(script.calls)) == (["1", "2"], 0, 1)
-    assert script.sampled == [(False, 8)]
 
 
 def test_explain_then_predict_reads_the_rationale_and_else_the_label():
     script, answers, num_silent, done = _run(infer="explain_then_predict")
     assert (answers, num_silent, done) == (["7", "2"], 1, 2)
     assert script.calls[1] == ["predict: b?"]
-    assert script.sampled == [(False, 32), (False, 8)]
 
 
 def test_explain_then_predict_asks_for_no_label_that_it_does_not_need():
@@ -111,8 +123,17 @@ def test_explain_then_predict_asks_for_no_label_that_it_does_not_need():
 
 def test_vote_takes_the_answer_of_most_sampled_rationales():
     script, answers, num_silent, done = _run(infer="vote_k", num_votes=3, sampling_temperature=0.7)
-    assert (answers, num_silent, done) == (["7", "2"], 1, 6)
-    assert script.sampled == [*[(True, 32)] * 3, (False, 8)]
+    assert (answers, num_silent, done, len(script.calls)) == (["7", "2"], 1, 6, 4)
+
+
+def test_vote_samples_each_rationale_anew_and_repeats_itself():
+    tokenizer = make_tokenizer([*QUESTIONS["question"], "explain: predict: 0 1 2 3"], 60)
+    tiny = ScratchWeights(hidden_size=32, ffn_size=64, num_layers=1, num_heads=2)
+    about = _about(infer="vote_k", num_votes=2, sampling_temperature=0.7, seed=1)
+    answerer = Answerer(make_student(tiny, tokenizer, seed=0), tokenizer, about, batch_size=4)
+    first, second, first_again = (answerer._explain(QUESTIONS, k, print) for k in (0, 1, 0))
+    assert first == first_again
+    assert all(a.text != b.text for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
