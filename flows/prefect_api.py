@@ -4,6 +4,7 @@ Importing Prefect's own client takes seconds on a small machine; these are plain
 """
 
 import os
+import time
 from typing import Any
 
 import httpx
@@ -20,6 +21,8 @@ _TEXT = (
     '|select|join(" | ")|tojson }}}'
 )
 _HEARTBEAT = "prefect.flow-run.heartbeat"
+_BUSY_ATTEMPTS = 20
+_BUSY_PAUSE_SECONDS = 1.0
 
 
 class PrefectApi:
@@ -156,11 +159,23 @@ class PrefectApi:
         return bool(self._ask("POST", "/automations/filter", named))
 
     def _exists(self, path: str) -> bool:
-        return self._client.get(path).status_code == httpx.codes.OK
+        return self._request("GET", path).status_code == httpx.codes.OK
+
+    def _request(self, method: str, path: str, content: Json | None = None) -> httpx.Response:
+        """Ask, and again where the server is busy: while another writes, SQLite lets nobody else.
+
+        Prefect's own client asks again likewise.
+        """
+        for _ in range(_BUSY_ATTEMPTS - 1):
+            answer = self._client.request(method, path, json=content)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            time.sleep(_BUSY_PAUSE_SECONDS)
+        return self._client.request(method, path, json=content)
 
     def _ask(self, method: str, path: str, content: Json | None = None) -> Any:
         try:
-            answer = self._client.request(method, path, json=content)
+            answer = self._request(method, path, content)
             answer.raise_for_status()
         except httpx.HTTPStatusError as error:
             said = error.response.text[:300]

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from qcrd_core.config_method import Section
@@ -39,11 +39,6 @@ class Endpoint(Section):
     api_key_env: str = Field(default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the server's key. QCRD_API_KEY may be unset; one that is
     named here may not."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _url_alone(cls, content: Any) -> Any:
-        return {"url": content} if isinstance(content, str) else content
 
     @field_validator("url")
     @classmethod
@@ -89,7 +84,15 @@ def _each_once(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
     return endpoints
 
 
-EndpointList = Annotated[tuple[Endpoint, ...], AfterValidator(_each_once)]
+def _from_url(content: Any) -> Any:
+    return {"url": content} if isinstance(content, str) else content
+
+
+# The type tells Prefect's form and API that a text will do.
+_EndpointOrUrl = Annotated[
+    Endpoint, BeforeValidator(_from_url, json_schema_input_type=str | Endpoint)
+]
+EndpointList = Annotated[tuple[_EndpointOrUrl, ...], AfterValidator(_each_once)]
 """Servers, at least one, each once."""
 
 # Told apart by hand, or an error in a list would also say that the list is no path.

@@ -83,8 +83,8 @@ def test_run_measures_each_stage_and_drops_its_checkpoints(whole):
     metrics = context.store.read_table(context.paths.metrics, Metrics)
 
     assert metrics["stage"].unique().sort().to_list() == [
-        "data", "discriminator", "negatives", "sampling", "test", "timing", "train", "validation",
-        "vote",
+        "data", "discriminator", "negatives", "sampling", "servers", "test", "timing", "train",
+        "validation", "vote",
     ]  # fmt: skip
     assert metrics.filter(pl.col("stage") == "test")["round"].n_unique() == 1
     assert not context.store.exists(f"{context.paths.root}/checkpoints")

@@ -25,8 +25,21 @@ NIGHTLY = "redistill-nightly/redistill-nightly"
 STUB = Path(__file__).parents[1] / "support" / "stub_vllm.py"
 
 
+class _AskAgain(httpx.HTTPTransport):
+    """SQLite is locked for a moment; Prefect's own client asks again likewise."""
+
+    def handle_request(self, request):
+        for _ in range(20):
+            answer = super().handle_request(request)
+            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+                break
+            answer.read()
+            time.sleep(1)
+        return answer
+
+
 class _NoEngine:
-    url = ""
+    url = "http://127.0.0.1:9/v1"
 
 
 class Webhook(ThreadingHTTPServer):
@@ -56,7 +69,10 @@ class Up:
     def __init__(self, home, said, webhook):
         self.home, self.said, self.webhook = home, said, webhook
         self.api = httpx.Client(
-            base_url=f"{(home / 'url').read_text().strip()}/api", timeout=30, trust_env=False
+            transport=_AskAgain(),
+            base_url=f"{(home / 'url').read_text().strip()}/api",
+            timeout=30,
+            trust_env=False,
         )
 
     def pid(self, name):
@@ -78,13 +94,7 @@ class Up:
     def trigger(self, name, parameters, **more):
         path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
         body = {"parameters": parameters, **more}
-        for _ in range(10):
-            answer = self.api.post(path, json=body)
-            # SQLite is locked for a moment; Prefect's own client asks again likewise.
-            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(1)
-        return answer
+        return self.api.post(path, json=body)
 
     def state(self, run_id):
         return self.api.get(f"/flow_runs/{run_id}").json()["state"]

@@ -51,7 +51,7 @@ def test_daemon_is_found_again_by_another_process(start, tmp_path):
 
 def test_stop_ends_daemon_and_children(start):
     daemon = start(WITH_CHILD)
-    pids = [daemon.pid, _child_of(daemon)]
+    pids = [_child_of(daemon), daemon.pid]  # in this order: it runs by then
 
     assert daemon.stop(1)
     assert all_gone(pids)
