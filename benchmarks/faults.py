@@ -205,6 +205,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgres", action="store_true")
     args = parser.parse_args()
+    # Else a SIGTERM, of `timeout` for example, would leave server and worker behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="qcrd-faults-") as name:
         folder = Path(name)
         with _machine(folder, on_postgres=args.postgres) as (machine, restart):
