@@ -21,6 +21,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,8 @@ def doctor(*, store: str = ".qcrd/quickstart") -> None:
 def main() -> None:
     """Run the command line; see the module's docstring for exit codes."""
     logging.captureWarnings(capture=True)
+    # An exit, not a sudden end: Prefect stops the temporary server of the run on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(sys.argv[1:], exit_on_error=False)
     except (ConfigError, CycloptsError) as error:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 from polars.testing import assert_frame_equal
@@ -270,6 +271,21 @@ def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path):
     assert code == 130
     assert said.splitlines()[-1].startswith("Stopped. What is finished is kept")
     _wait(lambda: not _processes_of(run.pid), 10)  # the fork server sees its end a moment later
+
+
+def test_terminated_run_leaves_no_process_and_no_server(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)  # so that it starts a server of its own
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with taught_teacher(delay_seconds=0.2) as engine:
+        path = write_settings(tmp_path, settings_for(tmp_path, engine))
+        run = start_qcrd("run", "--config", path, log=tmp_path / "log")
+        _wait(lambda: engine.num_asked > 0, 120)
+        children = psutil.Process(run.pid).children(recursive=True)
+        assert any("prefect.server" in " ".join(child.cmdline()) for child in children)
+        run.terminate()
+        assert run.wait(60) == 143
+
+    _wait(lambda: not any(child.is_running() for child in children), 10)
 
 
 @pytest.mark.usefixtures("prefect_server")
