@@ -25,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ TARGET = 2.0
 # hinge would act, and the negatives' gradient would go unchecked. The margin changes no cost.
 LOSS = LossSection(delta=20.0)
 
-_NUM_BUCKETS = 2  # as qcrd_core.student.train has it
+_NUM_BUCKETS = 3  # as qcrd_core.student.train has it
 _IGNORED = -100
 _PAD, _END, _FIRST_WORD = 0, 1, 4
 
@@ -190,6 +191,8 @@ def make_ways(model: Any, examples: list[Example]) -> dict[str, Way]:
     Returns:
         Name of the way -> its loss.
     """
+    # The same parameters in modules of Hugging Face's own: `wrap` puts faster ones into the model.
+    plain = deepcopy(model, {id(weight): weight for weight in model.parameters()})
     objective = QcrdObjective(wrap(model), LOSS, num_buckets=_NUM_BUCKETS)
     batch = collate(examples, _PAD, _END)
     make_rows = _encoder_rows if model.config.is_encoder_decoder else _causal_rows
@@ -198,7 +201,7 @@ def make_ways(model: Any, examples: list[Example]) -> dict[str, Way]:
     scores = torch.tensor([[r.quality_score for r in e.rationales] for e in examples])
     return {
         "qcrd": lambda: objective(batch)[0],
-        "plain": lambda: plain_loss(model, labels, rationales, scores),
+        "plain": lambda: plain_loss(plain, labels, rationales, scores),
     }
 
 

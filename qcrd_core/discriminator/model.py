@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, T5EncoderModel
 from qcrd_core.config import FolderWeights, HubWeights, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
+from qcrd_core.student.fused import fuse
 from qcrd_core.student.weights import t5_config
 
 _HEAD = "head.safetensors"
@@ -26,6 +27,7 @@ class Discriminator(nn.Module):
     def __init__(self, encoder: Any) -> None:
         """Put a fresh head on an encoder."""
         super().__init__()
+        fuse(encoder)
         self.encoder = encoder
         size = encoder.config.hidden_size
         self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1))

@@ -261,10 +261,8 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]
     Returns:
         Ids, [S, T] with T >= 1, and 1 on real entries, [S, T].
     """
-    width = max(1, max(len(row) for row in rows))
-    ids = torch.full((len(rows), width), value, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[index, : len(row)] = 1
-    return ids, mask
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    ids = np.full(mask.shape, value)
+    ids[mask] = [token for row in rows for token in row]
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))

@@ -22,7 +22,7 @@ from qcrd_core.student.batches import encode_texts, pad_rows
 from qcrd_core.student.decode_state import DecodeState
 from qcrd_core.student.model import wrap
 
-_ENDED_SHARE = 0.25
+_ENDED_SHARE = 0.15
 """Share of ended rows at which they are replaced. Reading the new prompts is a pass of its own."""
 
 
@@ -67,21 +67,30 @@ def write(
         One text a prompt, in the prompts' order.
     """
     model.eval()
+    if model.device.type == "cpu":
+        # For one query a row: 1.4 x as fast as torch's fused kernel.
+        model.get_decoder().set_attn_implementation("eager")
     ids = encode_texts(tokenizer, prompts, end=model.config.is_encoder_decoder)
-    queue = deque(sorted(range(len(ids)), key=lambda text: (len(ids[text]), text)))
+    # Long prompts first: what is made for them then has room for all that follow.
+    queue = deque(sorted(range(len(ids)), key=lambda text: (-len(ids[text]), text)))
     texts = _Texts(model, tokenizer, ids, options)
-    while queue or texts.rows:
-        free = min(options.batch_size - len(texts.rows), len(queue))
-        if free:
-            texts.start([queue.popleft() for _ in range(free)])
-        texts.append()
+    if queue:
+        texts.start(_take(queue, options.batch_size))
+    while texts.rows:
         ended = [row for row, text in enumerate(texts.rows) if texts.is_ended(text)]
-        if len(ended) >= _ENDED_SHARE * len(texts.rows):
-            texts.drop(ended)
+        if ended and len(ended) >= _ENDED_SHARE * len(texts.rows):
             emit({"advance": len(ended)})
-        if texts.rows:
+            new = _take(queue, len(ended))
+            if new:
+                texts.replace(ended[: len(new)], new)
+            texts.drop(ended[len(new) :])
+        else:
             texts.step()
     return [_read(tokens, tokenizer) for tokens in texts.tokens]
+
+
+def _take(queue: deque[int], count: int) -> list[int]:
+    return [queue.popleft() for _ in range(min(count, len(queue)))]
 
 
 class _Texts:
@@ -96,36 +105,49 @@ class _Texts:
         self.tokens: list[list[int]] = [[] for _ in ids]
         self.rows: list[int] = []
         self.state: DecodeState
-        self.logits = self.newest = torch.empty(0)
+        self.newest: Tensor
         source = np.random.default_rng(derive_seed(options.seed, "decode"))
         shape = (len(ids), options.max_new_tokens)
         # In (0, 1]: `_sample` then never ends on a token of probability 0.
         self.draws = 1 - source.random(shape, dtype=np.float32)
 
     def start(self, texts: list[int]) -> None:
-        """Put prompts below the rows there are."""
-        prompts = pad_rows([self.ids[text] for text in texts], self.pad_id)
-        logits, state = self.student.start(*(tensor.to(self.device) for tensor in prompts))
-        if self.rows:
-            self.state.join(state)
-            logits = torch.cat([self.logits, logits])
-        else:
-            self.state = state
-        self.rows, self.logits = self.rows + texts, logits
+        """Begin with the first ones, and write their first tokens."""
+        logits, self.state = self._read(texts)
+        self.rows, self.newest = texts, torch.empty(len(texts), dtype=torch.long).to(self.device)
+        self._append(logits, list(range(len(texts))))
 
-    def append(self) -> None:
-        """Choose each row's next token; a text that has ended stays as it is."""
-        self.newest = self._choose()
-        for text, token in zip(self.rows, self.newest.tolist(), strict=True):
-            if not self.is_ended(text):
-                self.tokens[text].append(token)
+    def replace(self, rows: list[int], texts: list[int]) -> None:
+        """Begin texts in the place of others, and write their first tokens."""
+        logits, state = self._read(texts)
+        self.state.replace(torch.tensor(rows, device=self.device), state)
+        for row, text in zip(rows, texts, strict=True):
+            self.rows[row] = text
+        self._append(logits, rows)
+
+    def step(self) -> None:
+        """Write one token more of each; a text that has ended stays as it is."""
+        self._append(self.student.step(self.state, self.newest), list(range(len(self.rows))))
+
+    def _read(self, texts: list[int]) -> tuple[Tensor, DecodeState]:
+        prompts = pad_rows([self.ids[text] for text in texts], self.pad_id)
+        return self.student.start(*(tensor.to(self.device) for tensor in prompts))
+
+    def _append(self, logits: Tensor, rows: list[int]) -> None:
+        tokens = self._choose(logits, [self.rows[row] for row in rows])
+        self.newest[torch.tensor(rows, device=self.device)] = tokens
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            if not self.is_ended(self.rows[row]):
+                self.tokens[self.rows[row]].append(token)
 
     def is_ended(self, text: int) -> bool:
         tokens = self.tokens[text]
         return len(tokens) == self.options.max_new_tokens or tokens[-1:] == [self.end_id]
 
     def drop(self, rows: list[int]) -> None:
-        """Make room."""
+        """Write on without some."""
+        if not rows:
+            return
         kept = sorted(set(range(len(self.rows))) - set(rows))
         self.rows = [self.rows[row] for row in kept]
         if kept:
@@ -133,17 +155,13 @@ class _Texts:
             self.newest = self.newest[index]
             self.state.keep(index)
 
-    def step(self) -> None:
-        """Score what may follow."""
-        self.logits = self.student.step(self.state, self.newest)
-
-    def _choose(self) -> Tensor:
+    def _choose(self, logits: Tensor, texts: list[int]) -> Tensor:
         temperature = self.options.sampling_temperature
         if temperature is None:
-            return self.logits.argmax(dim=-1)
+            return logits.argmax(dim=-1)
         last = self.options.max_new_tokens - 1
-        draws = self.draws[self.rows, [min(len(self.tokens[text]), last) for text in self.rows]]
-        return _sample(self.logits / temperature, torch.from_numpy(draws).to(self.device))
+        draws = self.draws[texts, [min(len(self.tokens[text]), last) for text in texts]]
+        return _sample(logits / temperature, torch.from_numpy(draws).to(self.device))
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:

@@ -1,60 +1,68 @@
 """What a student keeps of the texts that it is writing, so that texts can come and go.
 
-All rows end in the same column of the cache, however long they are: one that joins later is padded
-on the left. The mask hides the padding. A causal model counts positions along the mask, and T5's
-relative distances are those between columns.
+All rows end in the same column of the cache, however long they are: one that begins later has
+nothing in the columns before its own. The mask hides these. A causal model counts positions along
+the mask, and T5's relative distances are those between columns.
 
 Shape letters: B rows, T columns (of a causal model the prompt's included), W prompt tokens.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+_ROOM = 32
+"""Columns to come that a buffer has room for: so seldom is it copied."""
 
 
 @dataclass
 class DecodeState:
     """B texts that are being written."""
 
-    cache: DynamicCache
+    cache: Cache
     """The decoder's own keys and values, T columns."""
     mask: Tensor
     """1 on the columns that belong to a row's text, [B, T]."""
     prompt: "EncodedPrompts | None" = None
     """T5: what the texts are about. Causal: None, the prompts are among the columns."""
 
+    def replace(self, rows: Tensor, other: "DecodeState") -> None:
+        """Let the texts of another state take the place of some.
+
+        Args:
+            rows: Numbers of the rows, as many as the other state has.
+            other: Of the same student. None of its prompts is longer than any of this state's.
+        """
+        width = other.mask.shape[1]
+        self.mask[rows] = 0
+        self.mask[rows, -width:] = other.mask
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.replace(rows, theirs, first=self.mask.shape[1] - width)
+        if self.prompt is not None and other.prompt is not None:
+            self.prompt.replace(rows, other.prompt)
+        self._forget_unused()
+
     def keep(self, rows: Tensor) -> None:
-        """Drop all other rows, and the first columns where no row uses them any more.
+        """Drop all other rows.
 
         Args:
             rows: Numbers of at least one row.
         """
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
+        if self.prompt is not None:
+            self.prompt.keep(rows)
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        """Narrow to the columns that any row uses."""
         unused = int(self.mask.any(dim=0).int().argmax())
         self.mask = self.mask[:, unused:]
         for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, unused:], layer.values[:, :, unused:]
-        if self.prompt is not None:
-            self.prompt.cache.batch_select_indices(rows)
-            self.prompt.states, self.prompt.mask = self.prompt.states[rows], self.prompt.mask[rows]
-
-    def join(self, other: "DecodeState") -> None:
-        """Take in the rows of another state, below one's own.
-
-        Args:
-            other: Of the same student; useless afterwards.
-        """
-        _join_caches(self.cache, other.cache, left=True)
-        self.mask = _join(self.mask[..., None], other.mask[..., None], left=True)[..., 0]
-        mine, theirs = self.prompt, other.prompt
-        if mine is not None and theirs is not None:
-            _join_caches(mine.cache, theirs.cache, left=False)
-            mine.states = _join(mine.states, theirs.states, left=False)
-            mine.mask = _join(mine.mask[..., None], theirs.mask[..., None], left=False)[..., 0]
+            layer.narrow(unused, self.mask.shape[1])
 
 
 @dataclass
@@ -65,22 +73,94 @@ class EncodedPrompts:
     """Right-padded, [B, W, H]."""
     mask: Tensor
     """1 on real tokens, [B, W]."""
-    cache: DynamicCache
+    cache: Cache
     """Keys and values of the cross attention, W columns."""
 
+    def replace(self, rows: Tensor, other: "EncodedPrompts") -> None:
+        """See `DecodeState.replace`."""
+        width = other.mask.shape[1]
+        self.mask[rows] = 0
+        self.mask[rows, :width] = other.mask
+        self.states[rows, :width] = other.states
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.replace(rows, theirs, first=0)
+        self._forget_unused()
 
-def _join_caches(first: DynamicCache, second: DynamicCache, *, left: bool) -> None:
-    for mine, theirs in zip(first.layers, second.layers, strict=True):
-        mine.keys = _join(mine.keys, theirs.keys, left=left)
-        mine.values = _join(mine.values, theirs.values, left=left)
+    def keep(self, rows: Tensor) -> None:
+        """See `DecodeState.keep`."""
+        self.cache.batch_select_indices(rows)
+        self.states, self.mask = self.states[rows], self.mask[rows]
+        self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        width = int(self.mask.sum(dim=1).max())
+        self.states, self.mask = self.states[:, :width], self.mask[:, :width]
+        for layer in self.cache.layers:
+            layer.narrow(0, width)
 
 
-def _join(first: Tensor, second: Tensor, *, left: bool) -> Tensor:
-    """Pad [B, ..., T, X] to the same T with zeros and put the rows below each other."""
-    width = max(first.shape[-2], second.shape[-2])
-    padded = [
-        pad(rows, (0, 0, missing, 0) if left else (0, 0, 0, missing))
-        for rows in (first, second)
-        for missing in [width - rows.shape[-2]]
-    ]
-    return torch.cat(padded)
+def decode_cache() -> Cache:
+    """An empty cache whose rows can be replaced."""
+    return Cache(layer_class_to_replicate=_Layer)
+
+
+class _Layer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values, [B, heads, T, D], as windows of buffers with room for columns to come."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: list[Tensor] = []
+        self._end = 0
+        """Column of the buffers at which the windows end."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Called by the model with columns to append."""
+        new, width = [key_states, value_states], key_states.shape[-2]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            # A model's own order, heads within tokens, would be copied at every product.
+            self._buffers, self._end = [columns.contiguous() for columns in new], width
+            self._show(width)
+            return self.keys, self.values
+        count = self.get_seq_length()
+        if self._end + width > self._buffers[0].shape[-2]:
+            self._buffers = [_with_room(window, width) for window in (self.keys, self.values)]
+            self._end = count
+        for buffer, columns in zip(self._buffers, new, strict=True):
+            buffer[:, :, self._end : self._end + width] = columns
+        self._end += width
+        self._show(count + width)
+        return self.keys, self.values
+
+    def replace(self, rows: Tensor, other: "_Layer", first: int) -> None:
+        """Write another layer's columns into some rows, from column `first` on."""
+        last = first + other.get_seq_length()
+        self.keys[rows, :, first:last] = other.keys
+        self.values[rows, :, first:last] = other.values
+
+    def narrow(self, first: int, count: int) -> None:
+        """Keep `count` columns from `first` on."""
+        self._end += first + count - self.get_seq_length()
+        self._show(count)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows; the name is the base class's."""
+        self._buffers = [window[indices] for window in (self.keys, self.values)]
+        self.keys, self.values = self._buffers
+        self._end = self.get_seq_length()
+
+    def _show(self, count: int) -> None:
+        start = self._end - count
+        self.keys, self.values = (buffer[:, :, start : self._end] for buffer in self._buffers)
+
+
+def _with_room(window: Tensor, width: int) -> Tensor:
+    *outer, count, size = window.shape
+    buffer = window.new_empty(*outer, count + width + _ROOM, size)
+    buffer[:, :, :count] = window
+    return buffer

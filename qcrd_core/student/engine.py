@@ -68,7 +68,10 @@ def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
         A DeepSpeed engine.
     """
     optimizer = torch.optim.AdamW(
-        objective.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        objective.parameters(),
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+        fused=True,
     )
     engine, _, _, _ = deepspeed.initialize(
         model=objective, optimizer=optimizer, config=deepspeed_config(training)

@@ -19,10 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache
+from torch.nn.functional import pad
+from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from qcrd_core.losses import token_mean_nll
-from qcrd_core.student.decode_state import DecodeState, EncodedPrompts
+from qcrd_core.student.decode_state import DecodeState, EncodedPrompts, decode_cache
+from qcrd_core.student.fused import fuse
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class Student(nn.Module):
         self.model = model
 
     @abstractmethod
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
         """Read each prompt once.
 
         Args:
             prompt_ids: Right-padded token ids, [Q, T].
             prompt_mask: 1 on real tokens, [Q, T].
+            num_buckets: Forward passes to split the prompts over, by length; a causal model, whose
+                cache is one, makes one.
 
         Returns:
             What `nll` needs.
@@ -115,14 +119,12 @@ class Student(nn.Module):
             CE(target | prompt), token mean, [S], nats.
         """
         first = torch.zeros_like(question) if first is None else first
-        if num_buckets <= 1 or target_ids.shape[0] < 2 * num_buckets:
-            return self._nll(context, question, target_ids, target_mask, first)
-        order = target_mask.sum(dim=1).argsort()
+        buckets = _by_length(target_mask, num_buckets)
         pieces = []
-        for rows in order.tensor_split(num_buckets):
-            longest = int(target_mask[rows].sum(dim=1).max())
+        for rows, longest in buckets:
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
             pieces.append(self._nll(context, question[rows], ids, mask, first[rows]))
+        order = torch.cat([rows for rows, _ in buckets])
         return torch.cat(pieces)[order.argsort()]
 
     def _nll(
@@ -159,12 +161,16 @@ class Student(nn.Module):
 class Seq2SeqStudent(Student):
     """T5, mT5, Flan-T5: the encoder runs once a question."""
 
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
         """Encode the prompts; see `Student.read`."""
-        states = self.model.get_encoder()(
-            input_ids=prompt_ids, attention_mask=prompt_mask
-        ).last_hidden_state
-        return Context(prompt_ids, prompt_mask, states)
+        encode, width = self.model.get_encoder(), prompt_ids.shape[1]
+        pieces, buckets = [], _by_length(prompt_mask, num_buckets)
+        for rows, longest in buckets:
+            ids, mask = prompt_ids[rows, :longest], prompt_mask[rows, :longest]
+            states = encode(input_ids=ids, attention_mask=mask).last_hidden_state
+            pieces.append(pad(states, (0, 0, 0, width - longest)))
+        order = torch.cat([rows for rows, _ in buckets])
+        return Context(prompt_ids, prompt_mask, torch.cat(pieces)[order.argsort()])
 
     def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         del mask  # targets are padded on the right: no real token sees padding
@@ -190,8 +196,8 @@ class Seq2SeqStudent(Student):
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
         """Encode prompts and take the start token; see `Student.start`."""
         context = self.read(prompt_ids, prompt_mask)
-        prompt = EncodedPrompts(context.states, prompt_mask, DynamicCache())
-        state = DecodeState(DynamicCache(), prompt_mask[:, :0], prompt)
+        prompt = EncodedPrompts(context.states, prompt_mask, decode_cache())
+        state = DecodeState(decode_cache(), prompt_mask[:, :0], prompt)
         begin = torch.full_like(prompt_ids[:, 0], self.model.config.decoder_start_token_id)
         return self.step(state, begin), state
 
@@ -215,8 +221,9 @@ class Seq2SeqStudent(Student):
 class CausalStudent(Student):
     """Llama, Qwen, SmolLM and other decoder-only models."""
 
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
         """Compute the prompts' keys and values; see `Student.read`."""
+        del num_buckets
         cache = DynamicCache()
         hidden = self._hidden(prompt_ids, prompt_mask, cache)
         last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
@@ -228,7 +235,7 @@ class CausalStudent(Student):
         order = prompt_mask.argsort(dim=1, stable=True)
         ids, state = (
             prompt_ids.gather(1, order),
-            DecodeState(DynamicCache(), prompt_mask.gather(1, order)),
+            DecodeState(decode_cache(), prompt_mask.gather(1, order)),
         )
         return self._logits(self._hidden(ids, state.mask, state.cache)[:, -1]), state
 
@@ -258,7 +265,7 @@ class CausalStudent(Student):
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _hidden(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    def _hidden(self, ids: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model.model(
             input_ids=ids,
@@ -276,6 +283,15 @@ def _counted(mask: Tensor, first: Tensor) -> Tensor:
     return mask.bool() & (torch.arange(mask.shape[1], device=mask.device) >= first[:, None])
 
 
+def _by_length(mask: Tensor, num_buckets: int) -> list[tuple[Tensor, int]]:
+    """Rows of similar length and their longest, bucket by bucket; few rows are one bucket."""
+    lengths = mask.sum(dim=1)
+    if mask.shape[0] < 2 * num_buckets:
+        num_buckets = 1
+    order = lengths.argsort()
+    return [(rows, max(1, int(lengths[rows].max()))) for rows in order.tensor_split(num_buckets)]
+
+
 def _with_newest(mask: Tensor) -> Tensor:
     return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
 
@@ -289,5 +305,6 @@ def _select(cache: DynamicCache, rows: Tensor) -> DynamicCache:
 
 
 def wrap(model: Any) -> Student:
-    """Choose the interface by the model's own configuration."""
+    """Choose the interface by the model's own configuration; its slow modules are replaced."""
+    fuse(model)
     return Seq2SeqStudent(model) if model.config.is_encoder_decoder else CausalStudent(model)

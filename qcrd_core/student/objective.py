@@ -54,8 +54,8 @@ class QcrdObjective(nn.Module):
         Args:
             student: The model to train.
             loss: Weights and margin.
-            num_buckets: Length buckets of the pass without gradient; 1 under ZeRO-3, whose ranks
-                must make equally many passes.
+            num_buckets: Length buckets of prompts and rationales; 1 under ZeRO-3, whose ranks must
+                make equally many passes.
         """
         super().__init__()
         self.student = student
@@ -73,7 +73,11 @@ class QcrdObjective(nn.Module):
         """
         num_questions = batch.label_ids.shape[0]
         num_prompts = num_questions * (2 if self.loss.reads_rationales else 1)
-        context = self.student.read(batch.prompt_ids[:num_prompts], batch.prompt_mask[:num_prompts])
+        context = self.student.read(
+            batch.prompt_ids[:num_prompts],
+            batch.prompt_mask[:num_prompts],
+            num_buckets=self.num_buckets,
+        )
         predict = torch.arange(num_questions, device=batch.label_ids.device)
         target = (predict, batch.label_ids, batch.label_mask)
         peak = None

@@ -103,7 +103,7 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     tokenizer = load_tokenizer(payload["tokenizer"])
     student = wrap(make_student(config.student.model, tokenizer, config.run.seed))
     examples, counts = _examples(context, payload, tokenizer, student.model)
-    buckets = 1 if training.zero_stage == 3 else 2
+    buckets = 1 if training.zero_stage == 3 else 3
     engine = start_engine(QcrdObjective(student, config.loss, num_buckets=buckets), training)
     engine.train()  # a loaded model comes in evaluation mode, without its dropout
     round_ = int(payload["round"])

@@ -47,7 +47,7 @@ class Script(nn.Module):
     """
 
     config = SimpleNamespace(is_encoder_decoder=True, decoder_start_token_id=0)
-    device = "cpu"
+    device = torch.device("cpu")
 
     def __init__(self):
         super().__init__()
@@ -55,6 +55,9 @@ class Script(nn.Module):
 
     def get_encoder(self):
         return self._encode
+
+    def get_decoder(self):
+        return SimpleNamespace(set_attn_implementation=lambda _: None)
 
     def _encode(self, input_ids, **_):
         prompts = ["".join(chr(t) for t in row if t > 1) for row in input_ids.tolist()]

@@ -236,7 +236,7 @@ def test_fine_tuning_reads_no_rationale():
     finetune = LossSection(alpha_label=1.0, alpha_contrastive=0.0)
     seen = []
     read = student.read
-    student.read = lambda ids, mask: seen.append(len(ids)) or read(ids, mask)
+    student.read = lambda ids, mask, **more: seen.append(len(ids)) or read(ids, mask, **more)
     loss, parts = QcrdObjective(student, finetune, num_buckets=2)(collate(examples, 0, 1))
     label = sum(_nll(student.model, e.predict_ids, e.label_ids) for e in examples) / len(examples)
     assert loss.item() == pytest.approx(label.item(), abs=1e-5)

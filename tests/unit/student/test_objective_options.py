@@ -58,7 +58,7 @@ class TableStudent(Student):
         self.table = torch.nn.Parameter(6 * torch.rand(len(keys)))
         self.scored = []
 
-    def read(self, prompt_ids, prompt_mask):
+    def read(self, prompt_ids, prompt_mask, **_):
         return Context(prompt_ids, prompt_mask, None)
 
     def _nll(self, context, question, ids, mask, first):

@@ -1,0 +1,62 @@
+"""T5's norm and activation in few operations, where Hugging Face writes out their terms.
+
+The same functions of the same parameters; what is saved is memory traffic, forward and backward: an
+eighth of a training step on a CPU, several kernels a layer on a GPU.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.activations import NewGELUActivation
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+
+def fuse(model: Any) -> None:
+    """Replace the slow modules within a model, which keeps its parameters and their names.
+
+    Args:
+        model: Any Hugging Face model; one without such modules stays as it is.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is T5LayerNorm:
+                setattr(module, name, _RmsNorm(child))
+            elif type(child) is NewGELUActivation:
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+class _RmsNorm(nn.Module):
+    def __init__(self, slow: T5LayerNorm) -> None:
+        super().__init__()
+        self.weight, self.eps = slow.weight, slow.variance_epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if hidden.device.type == "cpu" and hidden.dtype == torch.float32:
+            # torch has no kernel for it on CPUs.
+            normed: Tensor = _CpuRmsNorm.apply(hidden, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            return normed
+        return functional.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+
+
+class _CpuRmsNorm(torch.autograd.Function):
+    """y = w x / rms(x), with the gradient in closed form."""
+
+    @staticmethod
+    def forward(context: Any, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = norm.square_().div_(hidden.shape[-1]).add_(eps).rsqrt_()
+        unit = hidden * scale
+        context.save_for_backward(unit, scale, weight)
+        normed: Tensor = unit * weight
+        return normed
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (gradient,) = gradients
+        unit, scale, weight = context.saved_tensors
+        of_weight = (gradient * unit).flatten(0, -2).sum(dim=0)
+        of_unit = gradient * weight
+        along = (of_unit * unit).mean(dim=-1, keepdim=True)
+        return of_unit.addcmul_(unit, along, value=-1).mul_(scale), of_weight, None

@@ -1,0 +1,62 @@
+"""Fused modules compute what Hugging Face's own compute."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.activations import NewGELUActivation
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+from qcrd_core.student.fused import fuse
+
+IDS = torch.tensor([[5, 9, 3, 1], [7, 2, 1, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+@pytest.fixture
+def model() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=16,
+        d_model=24,
+        d_ff=40,
+        d_kv=6,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+    )
+    model = T5ForConditionalGeneration(config)
+    for name, weight in model.named_parameters():
+        if "layer_norm" in name:  # all ones would hide a weight that is not applied
+            nn.init.uniform_(weight, 0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_loss_and_gradients(model: T5ForConditionalGeneration, dtype: torch.dtype) -> None:
+    slow, fast = model.to(dtype), deepcopy(model).to(dtype)
+    fuse(fast)
+    losses = [m(input_ids=IDS, attention_mask=MASK, labels=IDS).loss for m in (slow, fast)]
+    for loss in losses:
+        loss.backward()
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
+    torch.testing.assert_close(losses[0], losses[1], rtol=tolerance, atol=0)
+    of_slow, of_fast = (dict(m.named_parameters()) for m in (slow, fast))
+    assert of_slow.keys() == of_fast.keys()
+    for name, weight in of_slow.items():
+        assert weight.grad is not None
+        scale = weight.grad.abs().max().item()
+        torch.testing.assert_close(
+            of_fast[name].grad, weight.grad, rtol=tolerance, atol=tolerance * scale
+        )
+
+
+def test_nothing_slow_is_left(model: T5ForConditionalGeneration) -> None:
+    names = set(model.state_dict())
+    fuse(model)
+    assert not any(isinstance(m, T5LayerNorm | NewGELUActivation) for m in model.modules())
+    assert set(model.state_dict()) == names
