@@ -108,9 +108,9 @@ def _news(plan: RunPlan) -> str:
         return f"{plan.num_imported:,} imported rationales of {train:,} training questions."
     num_asked = len({key[0] for shard in sampling.shards for key in shard.keys})
     return (
-        f"{num_asked:,} of {train:,} training questions are new, changed or without all of their "
-        f"rationales: {sampling.num_missing:,} of {sampling.num_wanted:,} rationales are to be "
-        "sampled, the rest is there."
+        f"When the night began, {num_asked:,} of {train:,} training questions were new, changed or "
+        f"without all of their rationales: {sampling.num_missing:,} of {sampling.num_wanted:,} "
+        "rationales were missing."
     )
 
 

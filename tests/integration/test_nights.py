@@ -89,7 +89,7 @@ def test_first_night_samples_everything_and_makes_a_champion(nights):
     assert read_champion(nights.store, "tiny").version == result["version"]
     (page,) = _pages()
     assert page.startswith(f"# {result['version']} is the champion of tiny now")
-    assert "36 of 36 rationales are to be sampled" in page
+    assert "36 of 36 rationales were missing" in page
 
 
 def test_night_without_news_ends_in_seconds_and_asks_nothing(nights):
