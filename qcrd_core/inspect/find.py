@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.inspect.view import ROW_COLUMNS, View
+from qcrd_core.inspect.view import ROW_COLUMNS, RUN_COLUMNS, View
 from qcrd_core.parts import collect
 
 ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
@@ -136,11 +136,18 @@ def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.Lazy
         The rows.
 
     Raises:
-        ConfigError: If the expression is none, is no condition, or names an unknown column.
+        ConfigError: If the expression is none, is no condition, or names a column that is unknown,
+            or that only a run has.
     """
     if where is None:
         return view.rows(columns)
     expression = condition(where)
+    of_run = sorted(RUN_COLUMNS.intersection(expression.meta.root_names()))
+    if view.run_id is None and of_run:
+        runs = ", ".join(view.run_ids) or "none yet"
+        raise _refused(
+            where, f"{of_run[0]} is known within a run, runs/<run id>; there are: {runs}"
+        )
     lazy = view.rows({*columns, *expression.meta.root_names()})
     # An empty frame of these columns shows a wrong type before a million rows are read.
     empty = pl.DataFrame(schema=lazy.collect_schema()).lazy()

@@ -28,7 +28,9 @@ ROW_COLUMNS = (
     *Rationales.column_names(), *_QUESTION, "is_correct", *_VOTE, "in_majority", *_SCORE,
     *_CURATION,
 )  # fmt: skip
-"""Columns of `View.rows`. Those of vote and scores are null where no run is looked at."""
+"""Columns of `View.rows`."""
+RUN_COLUMNS = frozenset({*_VOTE, "in_majority", *_SCORE})
+"""Those that a run gives its rationales: null where no run is looked at."""
 
 
 @dataclass(frozen=True)

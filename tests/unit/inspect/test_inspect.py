@@ -126,6 +126,11 @@ def test_condition_that_fails_within_a_part_is_not_taken_for_damage(store):
         find_rows(whole, where, limit=5)
 
 
+def test_a_column_of_runs_is_refused_for_a_store(store):
+    with pytest.raises(ConfigError, match="agreement is known within a run"):
+        find_rows(View(store, None), "agreement < 0.5 AND num_tokens > 0", limit=5)
+
+
 def test_settings_that_are_no_yaml_are_refused_in_a_sentence(store):
     store.write_bytes(f"runs/{RUN_ID}/config.yaml", b"a: [")
     with pytest.raises(StoreError, match=r"must be a run's YAML; got while parsing a flow node"):
