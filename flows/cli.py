@@ -86,6 +86,7 @@ def run(
         print(f"\nNothing was started or written. To run it:\n{command}")
         return
     if not plan.is_complete:
+        plan.context.store.check_writable()  # a wrong store is told before Prefect starts
         print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
         _distill(settings)
     _show_result(settings, plan.run_id)
@@ -194,7 +195,7 @@ def _show_result(settings: RunConfig, run_id: str) -> None:
 
     context = RunContext.open(settings, run_id)
     print(f"\n{terminal_summary(context.store, run_id)}\n")
-    student = f"{str(context.store).rstrip('/')}/{context.paths.best_student}"
+    student = context.store.url(context.paths.best_student)
     print("Let the student answer questions of your own, one JSON object a line:")
     print(f"{_program()} predict {shlex.quote(student)} FILE.jsonl")
 

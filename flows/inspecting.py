@@ -43,9 +43,9 @@ def inspect(
     from qcrd_core.inspect.summary import summarize
     from qcrd_core.inspect.view import open_view
 
-    view, root = open_view(target), target.rstrip("/")
+    view = open_view(target)
     if diff is not None:
-        runs = [open_view(f"{root}/runs/{run_id}") for run_id in diff]
+        runs = [open_view(view.store.url(f"runs/{run_id}")) for run_id in diff]
         print(terminal.difference_text(compare_runs(runs[0], runs[1])))
     elif export is not None:
         print(f"  rows written  {export_rows(view, export, where):,}")
@@ -62,7 +62,7 @@ def inspect(
         if view.run_id is None:
             print("\nRuns: " + (", ".join(view.run_ids) or "none"))
             for run_id in view.run_ids[-1:]:
-                print("qcrd inspect " + shlex.quote(f"{root}/runs/{run_id}"))
+                print("qcrd inspect " + shlex.quote(view.store.url(f"runs/{run_id}")))
 
 
 def validate(store: str, *, repair: bool = False) -> None:
@@ -95,7 +95,7 @@ def validate(store: str, *, repair: bool = False) -> None:
         return
     if not repair and any(finding.repair for finding in left):
         print(f"\nqcrd validate {shlex.quote(store)} --repair")
-    msg = f"A store must have no findings; got {len(left)} ({store}). They stand above."
+    msg = f"A store must have no findings; got {len(left)} ({opened}). They stand above."
     raise DataError(msg)
 
 
@@ -184,4 +184,4 @@ def audit(target: str, *, generation: str | None = None) -> None:
     view = open_view(target)
     found = check(view, generation)
     print(audit_text(found))
-    print(f"\n{view.store.local(write_audit(view, found))}")
+    print(f"\n{view.store.shown(write_audit(view, found))}")

@@ -8,6 +8,7 @@
 The nightly flow registers and promotes by itself; these are for looking and for deciding by hand.
 """
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def models(name: str | None = None, *, store: str) -> None:
     for model in names if name is None else [name]:
         _show(opened, model, whole=name is not None)
     if not names:
-        print(f"No model in {opened} yet.\n\nqcrd promote RUN --store {store}")
+        print(f"No model in {opened} yet.\n\nqcrd promote RUN --store {_quoted(opened)}")
 
 
 def promote(run: str, *, store: str, anyway: str | None = None) -> None:
@@ -65,9 +66,10 @@ def promote(run: str, *, store: str, anyway: str | None = None) -> None:
         entry = registry.promote(opened, version.model, version.name, anyway)
     _say(entry)
     if entry.action == registry.KEPT:
-        print(f"\nqcrd promote {version.model}/{version.name} --store {store} --anyway REASON")
+        student = f"{version.model}/{version.name}"
+        print(f"\nqcrd promote {student} --store {_quoted(opened)} --anyway REASON")
     else:
-        print(f"\nqcrd models {version.model} --store {store}")
+        print(f"\nqcrd models {version.model} --store {_quoted(opened)}")
 
 
 def rollback(name: str, *, store: str, reason: str) -> None:
@@ -81,8 +83,9 @@ def rollback(name: str, *, store: str, reason: str) -> None:
     from qcrd_core import registry
     from qcrd_core.store import Store
 
-    _say(registry.rollback(Store(store, _SCRATCH), name, reason))
-    print(f"\nqcrd models {name} --store {store}")
+    opened = Store(store, _SCRATCH)
+    _say(registry.rollback(opened, name, reason))
+    print(f"\nqcrd models {name} --store {_quoted(opened)}")
 
 
 def janitor(
@@ -121,7 +124,8 @@ def janitor(
     if delete:
         print(f"\nRemoved {megabytes(remove(opened, waste))}.")
     elif waste:
-        print(f"\nNothing was removed. To remove it:\nqcrd janitor --store {store} --delete")
+        print("\nNothing was removed. To remove it:")
+        print(f"qcrd janitor --store {_quoted(opened)} --delete")
 
 
 def _show(store: "Store", model: str, *, whole: bool) -> None:
@@ -144,7 +148,12 @@ def _show(store: "Store", model: str, *, whole: bool) -> None:
     for entry in champion.history[::-1]:
         _say(entry)
     if champion.version is not None:
-        print(f"\nqcrd predict {store}/models/{model}/{champion.version} FILE.jsonl")
+        student = _quoted(store, f"models/{model}/{champion.version}")
+        print(f"\nqcrd predict {student} FILE.jsonl")
+
+
+def _quoted(store: "Store", rel: str = "") -> str:
+    return shlex.quote(store.url(rel))
 
 
 def _say(entry: "Entry") -> None:

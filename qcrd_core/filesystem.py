@@ -1,7 +1,7 @@
 """The file system behind a store: opened by URL, named without secrets, errors in one line.
 
-Credentials come from the environment or a profile, never from the URL: it is stored with the run
-and shown. Options behind a `?` are not shown either.
+Credentials come from the environment or a profile, never from the URL: it is stored with the run.
+Its options behind a `?` stand in commands to copy, and in no message.
 """
 
 import contextlib
@@ -10,17 +10,20 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
-from qcrd_core.errors import StoreError
+from qcrd_core.errors import StoreAwayError, StoreError
 
-# With AWS's standard back-off this outlasts about ten seconds without a network, and gives up an
-# endpoint that accepts connections and stays silent after half a minute.
-_ATTEMPTS = 5
+_Read = TypeVar("_Read")
+# After pauses of 25 ms, 50 ms and so on: outlasts about thirteen seconds without a network, and
+# gives up an endpoint that accepts connections and stays silent within a minute.
+_ATTEMPTS = 9
 # What pyarrow's S3 says of a network that is down or a server that is overloaded, and the errors of
 # a network file system whose server is away.
 _PASSING = re.compile(
@@ -28,9 +31,33 @@ _PASSING = re.compile(
     r"REQUEST_TIMEOUT)\b|HTTP status 5\d\d"
 )
 _PASSING_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+# S3 says that it is busy in some hundred bytes. Where fewer were asked for, they do not fit, and
+# pyarrow gives up at once.
+_UNFIT = "Failed to flush response stream"
+_PAUSE_SECONDS = 0.1
 _COPY_BYTES = 16 * 1024 * 1024
 # Up to the last @: a pasted secret may hold characters that should have been escaped.
 _CREDENTIALS = re.compile(r"(?<=://)[^/@?]*:.*@")
+# Azure's URLs, and those of fsspec, may hold them as options.
+_SECRET_OPTION = re.compile(r"[?&][^=&]*(key|secret|token|password)[^=&]*=", re.IGNORECASE)
+# "When getting information for ...: AWS Error ACCESS_DENIED during HeadObject operation: why"
+_AWS_ERROR = re.compile(r"AWS Error (\w+)(?: \([^)]*\))? during (\w+) operation: (.*)", re.DOTALL)
+_REMEDIES = (
+    ("TOO_SKEWED", "Set this machine's clock: the store's shows another time."),
+    (
+        "ACCESS_DENIED|ACCESS_KEY|SIGNATURE|AUTHENTICATION|TOKEN|ExpiredToken",
+        "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile, and "
+        "what they may do in this bucket.",
+    ),
+    (
+        "NO_SUCH_BUCKET|Bucket '[^']*' not found",
+        "Make the bucket, or put allow_bucket_creation=true behind the URL's `?`.",
+    ),
+    (
+        "NETWORK_CONNECTION",
+        "Check the address (endpoint_override in the URL, AWS_ENDPOINT_URL) and the network.",
+    ),
+)
 
 
 def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
@@ -46,7 +73,7 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
         StoreError: If the URL names no known kind of store or holds credentials, or if a bucket's
             region cannot be asked for.
     """
-    if _CREDENTIALS.search(url):
+    if _CREDENTIALS.search(url) or ("://" in url and _SECRET_OPTION.search(url)):
         msg = (
             f"run.store cannot hold credentials; got {without_secrets(url)}. Set AWS_ACCESS_KEY_ID "
             "and AWS_SECRET_ACCESS_KEY, or use a profile."
@@ -78,20 +105,62 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
 
 def without_secrets(url: str) -> str:
     """Drop a URL's credentials and options; a local path stays as it is."""
+    return _CREDENTIALS.sub("***@", url) if "://" not in url else split_options(url)[0]
+
+
+def split_options(url: str) -> tuple[str, str]:
+    """Part a URL from its options, the `?` with them; a local path has none."""
     if "://" not in url:
-        return url
-    return _CREDENTIALS.sub("***@", url).partition("?")[0]
+        return url, ""
+    place, mark, options = _CREDENTIALS.sub("***@", url).partition("?")
+    return place, mark + options
 
 
 def describe(error: Exception) -> str:
     """Say in one line, without a full stop, what a file system answered."""
     text = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, FileNotFoundError):  # fsspec's says the path alone
+        text = os.strerror(errno.ENOENT)
+    found = _AWS_ERROR.search(text)
+    if found is not None:
+        text = f"{found[1]} from {found[2]}: {found[3]}"
     return " ".join(text.split()).rstrip(".")
+
+
+def access_error(error: Exception, what: str, rule: str) -> StoreError:
+    """Explain that a file system failed.
+
+    Args:
+        error: What it raised.
+        what: Path or URL, as a user names it.
+        rule: What it must be, for example `readable`.
+
+    Returns:
+        The error to raise, a `StoreAwayError` where it may pass by itself.
+    """
+    kind = StoreAwayError if may_pass(error) else StoreError
+    return kind(f"{what} must be {rule}; got {describe(error)}.{_remedy(error, what)}")
+
+
+def is_access_error(error: Exception) -> bool:
+    """Whether a file system failed, so that nothing is known of what a file holds."""
+    # Arrow and polars raise an OSError without a number for a file that is damaged.
+    return getattr(error, "errno", None) is not None or "AWS Error" in str(error)
 
 
 def may_pass(error: Exception) -> bool:
     """Whether a file system's error is of the kind that passes by itself."""
     return getattr(error, "errno", None) in _PASSING_ERRNOS or bool(_PASSING.search(str(error)))
+
+
+def read_whole(system: fs.FileSystem, path: str) -> bytes:
+    """Read a whole file of a file system."""
+
+    def read() -> bytes:
+        with system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    return _patiently(read)
 
 
 def upload(source: Path, system: fs.FileSystem, path: str) -> None:
@@ -102,9 +171,13 @@ def upload(source: Path, system: fs.FileSystem, path: str) -> None:
 
 def download(system: fs.FileSystem, path: str, target: Path) -> None:
     """Copy a file of a file system, of any size, to a local path, making its folder."""
+
+    def copy() -> None:
+        with system.open_input_stream(path) as stream, target.open("wb") as sink:
+            shutil.copyfileobj(stream, sink, _COPY_BYTES)
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    with system.open_input_stream(path) as stream, target.open("wb") as sink:
-        shutil.copyfileobj(stream, sink, _COPY_BYTES)
+    _patiently(copy)
 
 
 @contextlib.contextmanager
@@ -132,6 +205,25 @@ def fsync_tree(root: Path) -> None:
     fsync_path(root)
 
 
+def _patiently(read: Callable[[], _Read]) -> _Read:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return read()
+        except OSError as error:
+            if _UNFIT not in str(error):
+                raise
+            time.sleep(_PAUSE_SECONDS * 2**attempt)
+    return read()
+
+
+def _remedy(error: Exception, what: str) -> str:
+    for kinds, remedy in _REMEDIES:
+        if re.search(kinds, str(error)):
+            return f" {remedy}"
+    is_of_user = "://" not in what or isinstance(error, FileNotFoundError)
+    return "" if is_of_user else " Check its address, bucket and credentials."
+
+
 def _bounded(opened: fs.S3FileSystem) -> fs.S3FileSystem:
     """Open the same S3 file system with few retries, and one request for a small file.
 
@@ -140,5 +232,6 @@ def _bounded(opened: fs.S3FileSystem) -> fs.S3FileSystem:
     another process) names what the URL said.
     """
     _, (options,) = opened.__reduce__()
-    retries = fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)
+    # AWS's "standard" strategy stops retrying anything once a seventh of all requests have failed.
+    retries = fs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS)
     return fs.S3FileSystem(**{**options, "retry_strategy": retries, "allow_delayed_open": True})

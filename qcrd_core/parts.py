@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from data_schemas import SchemaMismatchError, Table
 from data_schemas.table import stored_metadata
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.filesystem import access_error, is_access_error
 from qcrd_core.ids import content_hash
 from qcrd_core.store import Store
 
@@ -102,7 +103,7 @@ def open_folder(store: Store, rel: str, table: type[Table]) -> Folder:
         StoreError: If the store does not answer.
     """
     found = store.part_files(rel)
-    place = store.scratch / "index" / f"{content_hash(str(store), rel)}.parquet"
+    place = store.scratch / "index" / f"{content_hash(store.url(), rel)}.parquet"
     known = _known(place)
     listed = pl.DataFrame(
         [(file.path, file.num_bytes, file.mtime_ns) for file in found],
@@ -121,13 +122,19 @@ def open_folder(store: Store, rel: str, table: type[Table]) -> Folder:
 
 
 def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.LazyFrame:
-    """Parts of the table's present version as one lazy frame."""
+    """Parts of the table's present version as one lazy frame.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
     schema = table.create_empty().schema
     if store.is_local:
         return pl.scan_parquet([store.local(path) for path in paths], schema=schema, glob=False)
-    dataset = ds.dataset(
-        [store.path(path) for path in paths], filesystem=store.file_system, format="parquet"
-    )
+    names = [store.path(path) for path in paths]
+    try:
+        dataset = ds.dataset(names, filesystem=store.file_system, format="parquet")
+    except OSError as error:  # it looks into the first; all were seen to be whole
+        raise access_error(error, str(store), "readable") from error
     return pl.scan_pyarrow_dataset(dataset).cast(schema)
 
 
@@ -174,6 +181,7 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
 
     Raises:
         DataError: If a part is damaged, or gone since it was listed.
+        StoreError: If the store does not answer.
     """
     try:
         return lazy.collect(engine="streaming")
@@ -181,6 +189,8 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
         msg = f"{where} changed while it was read: another process joined its parts. Look again."
         raise DataError(msg) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        if is_access_error(error):
+            raise access_error(error, where, "readable") from error
         detail = str(error).splitlines()[0]
         msg = (
             f"{where} must be whole; got {detail}. `qcrd validate` names the parts that are not, "
@@ -203,6 +213,8 @@ def _footer(store: Store, row: tuple[str, int, int], table: type[Table]) -> tupl
     except SchemaMismatchError as error:
         raise DataError(str(error)) from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
+        if is_access_error(error):
+            raise access_error(error, where, "readable") from error
         msg = (
             f"{where} must be a whole Parquet file; got {str(error).splitlines()[0]}. "
             "`qcrd validate --repair` moves it away, and the next run makes its rows again."

@@ -33,17 +33,17 @@ import pyarrow as pa
 from pyarrow import fs
 
 from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part, write_part
-from qcrd_core.errors import DataError, StoreAwayError, StoreError
+from qcrd_core.errors import DataError, StoreError
 from qcrd_core.filesystem import (
+    access_error,
     alone,
-    describe,
     download,
     fsync_path,
     fsync_tree,
-    may_pass,
     open_file_system,
+    read_whole,
+    split_options,
     upload,
-    without_secrets,
 )
 from qcrd_core.ids import content_hash, file_hash
 
@@ -88,7 +88,8 @@ class Store:
         """
         self.file_system, self._root = open_file_system(url)
         self.is_local = isinstance(self.file_system, fs.LocalFileSystem)
-        self._url = without_secrets(url).rstrip("/")
+        place, self._options = split_options(url)
+        self._url = place.rstrip("/")
         self.scratch = scratch.absolute()
         self._mirror = self.scratch / "mirror" / content_hash(url)
         self._has_root = False
@@ -96,6 +97,14 @@ class Store:
     def __str__(self) -> str:
         """The URL without its options."""
         return self._url
+
+    def url(self, rel: str = "") -> str:
+        """Name a path as a command takes it: the URL with its options, which hold no secret."""
+        return f"{self._url}/{rel}".rstrip("/") + self._options
+
+    def shown(self, rel: str) -> str:
+        """Name a path to a person: an absolute local path, or the URL without its options."""
+        return str(self.local(rel)) if self.is_local else self._shown(rel)
 
     def local(self, rel: str) -> Path:
         """Name the local place of a path: the place itself, or an object store's mirror."""
@@ -108,7 +117,8 @@ class Store:
             StoreError: If either fails.
         """
         # Asking comes first: a store that does not answer is given up sooner than a write to it.
-        self.exists("")
+        # It is a listing, since S3 gives a reason to that and none to a question for one object.
+        self.list("")
         probe = f"{_TEMPORARY}-probe-{uuid.uuid4().hex}"
         self.write_bytes(probe, b"qcrd")
         self.delete(probe)
@@ -193,11 +203,8 @@ class Store:
         Raises:
             StoreError: If it is absent or unreadable.
         """
-        with (
-            self._explained(rel, "readable"),
-            self.file_system.open_input_stream(self.path(rel)) as stream,
-        ):
-            return bytes(stream.read())
+        with self._explained(rel, "readable"):
+            return read_whole(self.file_system, self.path(rel))
 
     def write_json(self, rel: str, content: Any) -> None:
         """Write JSON, indented, keys as given.
@@ -464,9 +471,7 @@ class Store:
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            remedy = "" if self.is_local else " Check its address, bucket and credentials."
-            msg = f"{self._shown(rel)} must be {rule}; got {describe(error)}.{remedy}"
-            raise (StoreAwayError if may_pass(error) else StoreError)(msg) from error
+            raise access_error(error, self._shown(rel), rule) from error
 
     def path(self, rel: str) -> str:
         """Name a path as the store's file system does."""

@@ -1,4 +1,7 @@
-"""Which tests need what a machine may lack: `gpu`, `network`, `postgres` skip, with the reason."""
+"""Which tests need what a machine may lack: `gpu`, `network`, `postgres` skip, with the reason.
+
+And an S3 server for whatever wants one.
+"""
 
 import os
 import urllib.error
@@ -19,6 +22,18 @@ def pytest_collection_modifyitems(items):
         if marked and not is_here():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server, and the credentials it is asked with."""
+    from tests.support.s3_server import s3_server  # seconds: only where a test asks for it
+
+    with pytest.MonkeyPatch.context() as patch, s3_server() as server:
+        patch.setenv("AWS_ACCESS_KEY_ID", "some-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "some-secret")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield server
 
 
 def _has_gpu():

@@ -26,7 +26,7 @@ from data_schemas import (
     Table,
     Votes,
 )
-from qcrd_core.errors import QcrdError
+from qcrd_core.errors import DataError, QcrdError, StoreAwayError
 from qcrd_core.ids import bytes_hash, fingerprint
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.runs import RunPaths
@@ -245,7 +245,11 @@ def _read_part(
 ) -> pl.DataFrame | None:
     try:
         frame = store.read_table(rel, table)
+    except StoreAwayError:
+        raise
     except QcrdError as error:
+        if not isinstance(error, DataError):
+            repair = None  # a part that cannot be read may be whole
         if rel not in {finding.path for finding in report.findings}:
             problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
             report.findings.append(Finding(rel, problem, repair))
@@ -258,6 +262,8 @@ def _read_part(
 def _json(store: Store, rel: str, report: StoreReport) -> dict[str, object]:
     try:
         content = store.read_json(rel)
+    except StoreAwayError:
+        raise
     except QcrdError as error:
         problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
         if rel not in {finding.path for finding in report.findings}:

@@ -15,6 +15,7 @@ import yaml
 
 from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
 from qcrd_core.errors import StoreError
+from qcrd_core.filesystem import split_options
 from qcrd_core.parts import Folder, open_folder
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
@@ -257,17 +258,17 @@ def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
     Raises:
         StoreError: If there is no store, or no such run.
     """
-    place, mark, options = target.partition("?")
+    place, options = split_options(target)
     text = place.rstrip("/")
     root, separator, run_id = text.rpartition("/runs/")
     if separator and run_id and "/" not in run_id:
-        view = View(Store(root + mark + options, scratch), run_id)
+        view = View(Store(root + options, scratch), run_id)
         if not view.store.exists(view.paths.config):
             known = ", ".join(view.run_ids) or "none"
             msg = f"The run must be in {view.store}; got {run_id!r}. Runs that are there: {known}."
             raise StoreError(msg)
         return view
-    view = View(Store(text + mark + options, scratch), None)
+    view = View(Store(text + options, scratch), None)
     if not (view.store.exists("datasets") or view.store.exists("runs")):
         msg = (
             f"{text} must be a store of qcrd or a run in one; it has neither datasets/ nor runs/. "

@@ -22,7 +22,8 @@ class RunData:
     """Everything a report is made of. Tables that the run did not write are empty."""
 
     run_id: str
-    store_url: str
+    student: str
+    """Where the student is, or will be, as a command takes it."""
     config: RunConfig
     config_text: str
     environment: dict[str, Any]
@@ -63,7 +64,7 @@ def collect_run(store: Store, run_id: str) -> RunData:
     tests = store.list(f"{paths.root}/predictions/test", ".parquet")
     return RunData(
         run_id=run_id,
-        store_url=str(store),
+        student=store.url(paths.best_student),
         config=config,
         config_text=config_text,
         environment=environment,

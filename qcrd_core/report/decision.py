@@ -1,26 +1,28 @@
 """A promotion decision as a page of Markdown, for the Prefect UI and beside the run's report."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from qcrd_core.report.markdown import cell, table
 
 if TYPE_CHECKING:  # the registry writes model cards, which are of this package
     from qcrd_core.registry import Entry, Version
+    from qcrd_core.store import Store
 
 
-def decision_page(version: "Version", entry: "Entry", news: str, store: str) -> str:
+def decision_page(version: "Version", entry: "Entry", news: str, store: "Store") -> str:
     """Say what a night came to.
 
     Args:
         version: The student that was decided upon.
         entry: The decision.
         news: What was new, a sentence.
-        store: The store as its user names it.
+        store: Where the version is.
 
     Returns:
         Markdown.
     """
-    model, name = version.model, version.name
+    model, name, place = version.model, version.name, shlex.quote(store.url())
     title = {
         "promoted": f"{name} is the champion of {model} now",
         "kept": f"{entry.previous or 'No version'} stays the champion of {model}",
@@ -39,8 +41,8 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: str) -> 
         f"- student and model card: `{store}/{version.folder}`\n"
         f"- run and report: `{store}/runs/{version.run_id}`\n"
         f"- it began with {began}; the champion before: {entry.previous or 'none'}",
-        f"To decide otherwise: `qcrd promote {model}/{name} --store {store} --anyway REASON`, "
-        f"`qcrd rollback {model} --store {store} --reason REASON`.",
+        f"To decide otherwise: `qcrd promote {model}/{name} --store {place} --anyway REASON`, "
+        f"`qcrd rollback {model} --store {place} --reason REASON`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -4,6 +4,7 @@ The layout is `page.html.jinja`, the look `page.css`. Everything that is put int
 escaped by the template engine, and characters that could hide or reorder text are made visible.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,8 @@ def next_commands(data: RunData) -> list[tuple[str, str]]:
     """What one would do next with this run: (what for, command)."""
     if summary.chosen_round(data) is None:
         return []
-    student = f"{data.store_url.rstrip('/')}/{RunPaths(data.run_id).best_student}"
-    return [("Answer questions of a file with the student", f"qcrd predict {student} FILE")]
+    command = f"qcrd predict {shlex.quote(data.student)} FILE"
+    return [("Answer questions of a file with the student", command)]
 
 
 def _context(data: RunData) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the Prefect UI shows of a run: a page of Markdown, tables of the vote, drawings."""
 
 import base64
+import shlex
 
 import polars as pl
 from markupsafe import Markup
@@ -35,7 +36,7 @@ def run_page(store: Store, run_id: str) -> str:
         DataError: If a table of the run is damaged.
     """
     data = collect_run(store, run_id)
-    test, paths, folder = summary.student_accuracy(data), RunPaths(run_id), str(store).rstrip("/")
+    test, paths, place = summary.student_accuracy(data), RunPaths(run_id), shlex.quote(store.url())
     right = "not measured" if test is None else f"{test.share:.1%} right on test"
     times = [(plain_name(name), seconds(value)) for name, value in summary.timings(data)]
     parts = [
@@ -47,10 +48,10 @@ def run_page(store: Store, run_id: str) -> str:
         "## Time",
         table(("stage", "took"), times) if times else "Not measured.",
         "## Where",
-        f"- report with curves, histograms and examples: `{folder}/{paths.report}`\n"
-        f"- student: `{folder}/{paths.best_student}`",
-        f"To let it answer a file: `qcrd predict {folder}/{paths.best_student} FILE`. To make it "
-        f"the champion if it is better: `qcrd promote {run_id} --store {folder}`.",
+        f"- report with curves, histograms and examples: `{store}/{paths.report}`\n"
+        f"- student: `{store}/{paths.best_student}`",
+        f"To let it answer a file: `qcrd predict {shlex.quote(data.student)} FILE`. To make it "
+        f"the champion if it is better: `qcrd promote {run_id} --store {place}`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -38,8 +38,7 @@ def terminal_summary(store: Store, run_id: str) -> str:
     lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), _WIDTH)
     if store.exists(RunPaths(run_id).report):
         # A path is kept whole: a cut one could not be opened.
-        report = RunPaths(run_id).report
-        lines.append(f"Report: {store.local(report) if store.is_local else f'{store}/{report}'}")
+        lines.append(f"Report: {store.shown(RunPaths(run_id).report)}")
     return "\n".join(lines)
 
 

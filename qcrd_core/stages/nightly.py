@@ -97,7 +97,7 @@ def decide_night(night: Night, run_id: str) -> Entry:
     )
     rule = night.config.promotion
     entry = registry.decide(context.store, version.model, version.name, rule)
-    page = decision_page(version, entry, night.news, str(context.store))
+    page = decision_page(version, entry, night.news, context.store)
     context.store.write_bytes(context.paths.decision, page.encode())
     return entry
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from qcrd_core.errors import ConfigError
+from qcrd_core.filesystem import split_options
 from qcrd_core.processes import run_job
 from qcrd_core.progress import Bar
 from qcrd_core.store import Store
@@ -80,6 +81,6 @@ def fetch_student(student: str, scratch: Path) -> Path:
     """
     if "://" not in student:
         return Path(student)
-    address, mark, options = student.partition("?")
+    address, options = split_options(student)
     root, _, rel = address.rstrip("/").rpartition("/")
-    return Store(f"{root}{mark}{options}", scratch).fetch_folder(rel)
+    return Store(root + options, scratch).fetch_folder(rel)

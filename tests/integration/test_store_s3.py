@@ -1,4 +1,4 @@
-"""The store on an S3 server: a real one that speaks the protocol, in this process."""
+"""What an S3 server adds to tests/unit/test_store.py: other machines, mirrors, refusals."""
 
 import json
 import shutil
@@ -11,25 +11,28 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.core.authorization import enable_iam_authentication
 
-from data_schemas import Predictions
+from data_schemas import Predictions, Rationales
 from qcrd_core.compact import compact
 from qcrd_core.config_operations import PromotionSection
-from qcrd_core.errors import DataError, StoreAwayError, StoreError
+from qcrd_core.errors import StoreAwayError, StoreError
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.validate import validate_store
 from qcrd_core.inspect.view import View
 from qcrd_core.janitor import Retention, find_waste, remove
+from qcrd_core.parts import collect, open_folder
 from qcrd_core.progress import Bar
 from qcrd_core.registry import decide, promote, read_champion, rollback
 from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.store import DONE, Store
 from tests.support.registered import registered
+from tests.support.s3_server import FAULTS, s3_server
 from tests.support.synthetic_run import RUN_ID, Shape, write_synthetic_run
 
 ROOT = Path(__file__).parents[2]
@@ -44,25 +47,9 @@ Store(url, Path(scratch)).publish_folder(Path(source), rel)
 """
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "some-secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
 @pytest.fixture
-def url(server):
-    host, port = server.get_host_and_port()
-    return f"{_url(f'{host}:{port}')}&allow_bucket_creation=true"
+def url(s3):
+    return s3.new_store()
 
 
 @pytest.fixture
@@ -74,11 +61,6 @@ def store(url, tmp_path):
 def elsewhere(url, tmp_path):
     """The same store on another machine: its mirror is empty."""
     return Store(url, tmp_path / "other")
-
-
-def _url(endpoint):
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    return f"s3://{bucket}/some/prefix?endpoint_override={endpoint}&scheme=http&region=us-east-1"
 
 
 def _rows(*names):
@@ -109,26 +91,6 @@ def test_tables_written_are_read_back_as_one(store, elsewhere):
     store.write_table("runs/a/part-1.parquet", _rows("a"), Predictions)
     assert elsewhere.read_table("runs/a", Predictions)["question_id"].to_list() == ["a", "b", "c"]
     assert elsewhere.read_table("runs/none", Predictions).is_empty()
-
-
-def test_write_table_with_duplicate_key_puts_no_object(store):
-    with pytest.raises(DataError, match="primary_key"):
-        store.write_table("runs/a/part-1.parquet", _rows("a", "a"), Predictions)
-    assert not store.exists("runs/a")
-
-
-def test_list_names_files_and_folders_but_no_temporary(store):
-    for name in ("b.json", "a.json", "c.txt", "folder/d.json", "_tmp-e.json"):
-        store.write_json(f"runs/{name}", {"name": name})
-    assert store.list("runs") == ["a.json", "b.json", "c.txt", "folder"]
-    assert store.list("runs", suffix=".json") == ["a.json", "b.json"]
-    assert store.list("none") == []
-
-
-def test_file_larger_than_one_request_is_read_back(store, elsewhere):
-    content = bytes(range(256)) * 48_000  # 12 MB: pyarrow puts it in parts of 10 MB
-    store.write_bytes("runs/large", content)
-    assert elsewhere.read_bytes("runs/large") == content
 
 
 def test_delete_removes_file_folder_and_mirror(store):
@@ -184,13 +146,6 @@ def test_fetch_student_by_url_with_options_finds_the_published_folder(url, store
     assert _content(folder) == {"weights": b"1"}
 
 
-def test_fetch_folder_without_done_is_refused(store, elsewhere):
-    store.write_bytes(f"{STUDENT}/weights", b"half")
-    assert not elsewhere.is_published(STUDENT)
-    with pytest.raises(StoreError, match=r"student must be a finished folder; its DONE file is"):
-        elsewhere.fetch_folder(STUDENT)
-
-
 def test_fetch_folder_with_an_exchanged_file_is_refused(store, elsewhere):
     _publish(store, weights=b"right")
     store.write_bytes(f"{STUDENT}/deep/weights", b"wrong")
@@ -225,15 +180,46 @@ def test_check_writable_makes_an_allowed_bucket_and_leaves_nothing(store):
 
 def test_check_writable_in_absent_bucket_is_refused(url, tmp_path):
     store = Store(url.replace("&allow_bucket_creation=true", ""), tmp_path)
-    with pytest.raises(StoreError, match=r"must be writable; got Bucket 'bucket-\w+' not found"):
+    with pytest.raises(StoreError, match=r"got Bucket 'bucket-\w+' not found.*Make the bucket, or"):
         store.check_writable()
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["wrong-secret", "unknown-key"])
+def test_check_writable_with_wrong_credentials_is_refused(s3, url, tmp_path, monkeypatch, is_known):
+    Store(url, tmp_path).write_bytes("kept", b"1")
+    key = _user(s3)
+    with enable_iam_authentication():  # the server computes each signature itself
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        Store(url, tmp_path).check_writable()
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        if not is_known:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        code = "SIGNATURE_DOES_NOT_MATCH" if is_known else "INVALID_ACCESS_KEY_ID"
+        with pytest.raises(StoreError, match=f"got {code} .*Check AWS_ACCESS_KEY_ID, AWS_SECRET"):
+            Store(url, tmp_path).check_writable()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"clock_ahead": timedelta(hours=1)}, "REQUEST_TIME_TOO_SKEWED .*Set this machine's clock"),
+        ({"refusal": "400 ExpiredToken"}, "ExpiredToken .*AWS_SESSION_TOKEN, or the profile"),
+        ({"refusal": "403 AccessDenied"}, "ACCESS_DENIED .*what they may do in this bucket"),
+    ],
+    ids=["clock", "expired", "denied"],
+)
+def test_check_writable_that_the_server_refuses_says_what_to_mend(tmp_path, settings, sentence):
+    with s3_server(**settings) as server, pytest.raises(StoreError, match=sentence) as caught:
+        Store(server.new_store(), tmp_path).check_writable()
+    assert not isinstance(caught.value, StoreAwayError)
 
 
 def test_store_that_does_not_answer_is_given_up_within_a_minute(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         ports = [silent.getsockname()[1], closed.getsockname()[1]]
-        stores = [Store(_url(f"127.0.0.1:{port}"), tmp_path) for port in ports]
+        stores = [Store(_address(port), tmp_path) for port in ports]
         start = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
             errors = list(pool.map(_refusal, stores))
@@ -242,8 +228,25 @@ def test_store_that_does_not_answer_is_given_up_within_a_minute(tmp_path):
     assert "Could not connect to server" in errors[1]
 
 
+def _address(port):
+    return f"s3://bucket/q?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+
+def _user(server):
+    """Make a user who may do anything in S3, and their key."""
+    iam = boto3.client("iam", endpoint_url=f"http://{server.address}", region_name="us-east-1")
+    name = uuid.uuid4().hex
+    iam.create_user(UserName=name)
+    rule = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
+    iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=policy)
+    return iam.create_access_key(UserName=name)["AccessKey"]
+
+
 def _refusal(store):
-    with pytest.raises(StoreAwayError, match=r"must be readable; got .*Check its") as caught:
+    with pytest.raises(
+        StoreAwayError, match=r"must be readable; got NETWORK.*Check the address"
+    ) as caught:
         store.check_writable()
     return str(caught.value)
 
@@ -294,3 +297,56 @@ def test_run_in_a_bucket_is_inspected_validated_and_compacted(store, elsewhere):
     (generation,) = view.generations
     assert compact(elsewhere, generation.folder, Bar("Compact", 0, "rows")).num_after == 1
     assert summarize(view).counts.equals(before.counts)
+
+
+def test_server_that_fails_a_fifth_of_the_requests_loses_nothing(tmp_path):
+    large = bytes(range(256)) * 48_000  # 12 MB: in parts, each of which may fail
+    with s3_server() as server:
+        store = Store(server.new_store(), tmp_path / "one")
+        store.check_writable()
+        server.failing = 0.2
+        for number in range(30):
+            store.write_bytes(f"runs/{number}", b"%d" % number)
+        store.write_bytes("runs/large", large)
+        _publish(store, weights=large, config=b"{}")
+        elsewhere = Store(store.url(), tmp_path / "other")
+        assert [elsewhere.read_bytes(f"runs/{n}") for n in range(30)] == [
+            b"%d" % n for n in range(30)
+        ]
+        assert elsewhere.read_bytes("runs/large") == large
+        assert _content(elsewhere.fetch_folder(STUDENT)) == {"weights": large, "config": b"{}"}
+        store.delete("runs")
+        assert store.files("runs") == ()
+        assert set(server.faults) == set(FAULTS)
+
+
+def test_server_that_restarts_is_waited_for(tmp_path):
+    with s3_server() as server, ThreadPoolExecutor(1) as pool:
+        store = Store(server.new_store(), tmp_path)
+        store.check_writable()
+        restart = pool.submit(server.restart, 3)
+        for number in range(20):
+            store.write_bytes(f"runs/{number}", b"1")
+            time.sleep(0.05)
+        restart.result()
+        assert len(store.list("runs")) == 20
+
+
+def test_server_that_refuses_a_read_is_not_taken_for_damage(tmp_path):
+    with s3_server() as server:
+        store = Store(server.new_store(), tmp_path / "one")
+        write_synthetic_run(store, Shape(num_train=20, num_test=5, num_rounds=2, steps_per_round=2))
+        (generation,) = View(store, RUN_ID).generations
+        listed = open_folder(store, generation.folder, Rationales)
+        lazy = listed.scan()
+        row = store.part_files(generation.folder)[0]
+        server.refusal = "403 AccessDenied"
+        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+            listed.scan()
+        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+            collect(lazy, "the store")
+        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+            open_folder(Store(store.url(), tmp_path / "other"), row.path, Rationales)
+        server.refusal = "503 SlowDown"
+        with pytest.raises(StoreAwayError, match=r"must be readable; got .*SLOW_DOWN"):
+            validate_store(store)

@@ -1,14 +1,20 @@
-"""The store's promises: whole or absent, refused with a sentence, nothing harmed."""
+"""The store's promises: whole or absent, refused with a sentence, nothing harmed.
+
+In a folder, on an S3 server, and through fsspec.
+"""
 
 import contextlib
+import io
 import json
 import logging
 import resource
 import signal
 import subprocess
 import sys
+import uuid
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,8 +36,19 @@ Store(sys.argv[1], Path(sys.argv[1])).write_bytes("runs/a/part-1.parquet", bytes
 """
 
 
+@pytest.fixture(params=["folder", "s3", "fsspec"])
+def store(request, tmp_path):
+    url = str(tmp_path / "store")
+    if request.param == "s3":
+        url = request.getfixturevalue("s3").new_store()
+    elif request.param == "fsspec":
+        url = f"fsspec+memory://{uuid.uuid4().hex}/store"
+    return Store(url, tmp_path / "scratch")
+
+
 @pytest.fixture
-def store(tmp_path):
+def folder(tmp_path):
+    """A store in a folder, for what only a disk does."""
     return Store(str(tmp_path / "store"), tmp_path / "scratch")
 
 
@@ -54,11 +71,12 @@ def _rows(*names, text="4"):
 
 
 def _change_metadata(store, **change):
-    path = store.local(PART)
-    table = pq.read_table(path)
+    table = pq.read_table(pa.BufferReader(store.read_bytes(PART)))
     content = json.loads(table.schema.metadata[METADATA_KEY]) | change
     metadata = {**table.schema.metadata, METADATA_KEY: json.dumps(content).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink)
+    store.write_bytes(PART, sink.getvalue())
 
 
 def _publish(store, content):
@@ -92,8 +110,7 @@ def test_read_table_of_absent_folder_is_empty(store):
 def test_write_table_with_duplicate_key_is_refused_and_leaves_nothing(store):
     with pytest.raises(DataError, match="primary_key"):
         store.write_table(PART, _rows("a", "a"), Predictions)
-    assert store.list("runs/a") == []
-    assert list(store.local("runs/a").glob("*")) == []
+    assert store.files("runs/a") == ()
 
 
 def test_write_table_with_missing_column_names_it(store):
@@ -103,8 +120,7 @@ def test_write_table_with_missing_column_names_it(store):
 
 def test_read_table_truncated_by_hand_is_refused(store):
     store.write_table(PART, _rows("a"), Predictions)
-    path = store.local(PART)
-    path.write_bytes(path.read_bytes()[:-20])
+    store.write_bytes(PART, store.read_bytes(PART)[:-20])
     with pytest.raises(DataError, match=r"part-1\.parquet must be a whole Parquet file"):
         store.read_table("runs/a", Predictions)
 
@@ -127,15 +143,16 @@ def test_read_table_that_is_not_what_it_should_be_is_refused(store, change, mess
 
 
 def test_read_table_not_written_by_qcrd_is_refused(store):
-    store.local("runs/a").mkdir(parents=True)
-    _rows("a").write_parquet(store.local(PART))
+    content = io.BytesIO()
+    _rows("a").write_parquet(content)
+    store.write_bytes(PART, content.getvalue())
     with pytest.raises(DataError, match="Bring foreign files in with `qcrd import`"):
         store.read_table(PART, Predictions)
 
 
 def test_read_table_ignores_temporaries(store):
     store.write_table(PART, _rows("a"), Predictions)
-    store.local("runs/a/_tmp-x-part-2.parquet").write_bytes(b"half")
+    store.write_bytes("runs/a/_tmp-x-part-2.parquet", b"half")
     assert store.read_table("runs/a", Predictions).height == 1
 
 
@@ -163,7 +180,7 @@ def test_published_folder_appears_whole_and_replaces_the_old_one(store):
 
 
 def test_fetch_folder_that_was_not_finished_is_refused(store):
-    store.local("runs/student").mkdir(parents=True)
+    store.write_bytes("runs/student/weights", b"half")
     with pytest.raises(StoreError, match="must be a finished folder"):
         store.fetch_folder("runs/student")
 
@@ -179,44 +196,46 @@ def test_store_with_unknown_scheme_is_refused(tmp_path):
         Store("ftpx://host/path", tmp_path)
 
 
-def test_write_that_the_disk_refuses_half_way_leaves_nothing_and_keeps_the_rest(store):
-    store.write_bytes("runs/kept", b"kept")
+def test_write_that_the_disk_refuses_half_way_leaves_nothing_and_keeps_the_rest(folder):
+    folder.write_bytes("runs/kept", b"kept")
     with (
         _largest_file(100_000),
         pytest.raises(StoreError, match=r"runs/big must be writable; got .*File too large"),
     ):
-        store.write_bytes("runs/big", b"x" * 1_000_000)
-    assert [path.name for path in store.local("runs").iterdir()] == ["kept"]
-    assert store.read_bytes("runs/kept") == b"kept"
+        folder.write_bytes("runs/big", b"x" * 1_000_000)
+    assert [path.name for path in folder.local("runs").iterdir()] == ["kept"]
+    assert folder.read_bytes("runs/kept") == b"kept"
 
 
-def test_write_by_a_process_killed_half_way_leaves_no_part(store):
-    command = [sys.executable, "-c", _KILLED_MIDWAY, str(store)]
+def test_write_by_a_process_killed_half_way_leaves_no_part(folder):
+    command = [sys.executable, "-c", _KILLED_MIDWAY, str(folder)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGXFSZ
-    assert [path.stat().st_size for path in store.local("runs/a").iterdir()] == [100_000]
-    assert store.list("runs/a") == []
-    assert store.read_table("runs/a", Predictions).is_empty()
+    assert [path.stat().st_size for path in folder.local("runs/a").iterdir()] == [100_000]
+    assert folder.list("runs/a") == []
+    assert folder.read_table("runs/a", Predictions).is_empty()
 
 
-def test_publish_folder_that_the_disk_refuses_keeps_the_old_one(store):
-    _publish(store, "old")
-    source = store.local("runs/_tmp-student")
+def test_publish_folder_that_the_disk_refuses_keeps_the_old_one(folder):
+    _publish(folder, "old")
+    source = folder.local("runs/_tmp-student")
     source.mkdir()
     (source / "weights").write_text("new", encoding="utf-8")
     with (
         _largest_file(10),
         pytest.raises(StoreError, match=r"runs/student must be writable; got File too large"),
     ):
-        store.publish_folder(source, "runs/student")
-    assert (store.fetch_folder("runs/student") / "weights").read_text(encoding="utf-8") == "old"
+        folder.publish_folder(source, "runs/student")
+    assert (folder.fetch_folder("runs/student") / "weights").read_text(encoding="utf-8") == "old"
 
 
 def test_delete_of_file_folder_and_nothing_leaves_the_rest(store):
     for name in ("a/b/c", "a/d", "e"):
         store.write_bytes(f"runs/{name}", b"1")
-    for name in ("runs/a/d", "runs/a/b", "runs/a/b"):
+    for name in ("runs/a/b", "runs/a/b"):
         store.delete(name)
-    assert store.list("runs") == ["a", "e"]
+    assert store.list("runs/a") == ["d"]
+    store.delete("runs/a/d")
+    assert "e" in store.list("runs")
     assert store.list("runs/a") == []
 
 
@@ -240,4 +259,23 @@ def test_read_bytes_of_absent_file_is_refused(store):
 
 def test_check_writable_leaves_nothing(store):
     store.check_writable()
-    assert list(store.local("").iterdir()) == []
+    assert store.files("") == ()
+
+
+def test_file_larger_than_one_request_is_read_back(store):
+    content = bytes(range(256)) * 48_000  # 12 MB: an object store gets it in parts
+    store.write_bytes("runs/large", content)
+    assert store.read_bytes("runs/large") == content
+
+
+def test_url_of_a_path_opens_the_same_store(store, tmp_path):
+    store.write_bytes("runs/a/kept", b"1")
+    assert Store(store.url(), tmp_path / "other").read_bytes("runs/a/kept") == b"1"
+    assert Store(store.url("runs/a"), tmp_path / "other").read_bytes("kept") == b"1"
+
+
+def test_shown_of_a_path_is_where_a_person_finds_it(folder, s3, tmp_path):
+    store = Store(s3.new_store(), tmp_path / "scratch")
+    assert store.shown("runs/a") == f"{store}/runs/a"
+    assert "endpoint_override" not in store.shown("runs/a")
+    assert folder.shown("runs/a") == str(tmp_path / "store/runs/a")
