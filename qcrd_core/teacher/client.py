@@ -101,7 +101,9 @@ class TeacherClient:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._teacher.request_timeout_seconds),
             # The dispatcher bounds the requests in flight.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._pool.tls
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Looking for a proxy costs every request as much as writing it.
             trust_env=self._pool.use_proxies and bool(getproxies()),

@@ -8,6 +8,7 @@ model's own file are applied. The protocol names the model, not its revision.
 """
 
 import logging
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from qcrd_core.errors import ConfigError, SamplingError
 logger = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 10.0
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _REMOTE_WAIT_SECONDS = 300.0
 
 
@@ -44,6 +46,8 @@ class TeacherPool:
         """Servers that are to be used, whether they answer or not."""
         self.absent: frozenset[str] = frozenset()
         """URLs of those that did not answer at the start."""
+        self.tls = ssl.create_default_context()
+        """Which certificates are trusted: the system's, or those in the file SSL_CERT_FILE."""
         self.max_model_len: int | None = None
         """The shortest context among those that answered at the start, tokens."""
         self._file: Path | None = None
@@ -174,17 +178,7 @@ class TeacherPool:
             models = response.raise_for_status().json()["data"]
             lengths = {model["id"]: model.get("max_model_len") for model in models}
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-            msg = (
-                f"{url}/models must answer as an OpenAI-compatible server does; got "
-                f"{_one_line(error)} (teacher.endpoints). Check the address, whether the server "
-                f"runs, and {endpoint.api_key_env}."
-            )
-            if isinstance(error, httpx.TransportError) or (
-                isinstance(error, httpx.HTTPStatusError)
-                and (error.response.status_code == 429 or error.response.status_code >= 500)
-            ):
-                raise NoAnswerError(msg) from error
-            raise SamplingError(msg) from error
+            raise _unusable(endpoint, error) from error
         if self.served_name not in lengths:
             msg = (
                 f"{url} must serve {self.served_name!r}; it serves {sorted(lengths)} "
@@ -207,12 +201,36 @@ class TeacherPool:
             headers=self.headers(endpoint),
             timeout=_PROBE_SECONDS,
             trust_env=self.use_proxies,
+            verify=self.tls,
         )
 
 
 def root_of(url: str) -> str:
     """Where `/health` and `/tokenize` lie: the base URL without its `/v1`."""
     return url.removesuffix("/v1")
+
+
+def _unusable(endpoint: Endpoint, error: Exception) -> SamplingError:
+    """Why a server cannot be used, a `NoAnswerError` where another day may be better."""
+    url, detail = endpoint.url, f"{_one_line(error)} (teacher.endpoints)"
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+    if status in {401, 403}:
+        return SamplingError(
+            f"{url} must accept the API key in {endpoint.api_key_env}; got HTTP {status} "
+            "(teacher.endpoints). Export the key of this server, or name the variable that holds "
+            "it: api_key_env."
+        )
+    if _UNTRUSTED in detail:
+        return SamplingError(
+            f"{url} must show a certificate that this machine trusts; got {detail}. Put the "
+            "certificate of its authority into a file and name that in SSL_CERT_FILE, or correct "
+            "the host's name."
+        )
+    passes = isinstance(error, httpx.TransportError) or status == 429 or status >= 500
+    return (NoAnswerError if passes else SamplingError)(
+        f"{url}/models must answer as an OpenAI-compatible server does; got {detail}. Check the "
+        f"address, whether the server runs, and {endpoint.api_key_env}."
+    )
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

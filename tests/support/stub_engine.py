@@ -5,6 +5,7 @@ Its text depends on prompt and seed alone, as the real engine's does. It counts 
 
 import hashlib
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -36,8 +37,13 @@ class StubEngine(ThreadingHTTPServer):
         max_model_len: int | None = 2048,
         port: int = 0,
         writer: Writer | None = None,
+        tls: ssl.SSLContext | None = None,
+        api_key: str | None = None,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        self.tls, self.api_key = tls, api_key
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.writer = writer or _guess
         self.model, self.fault, self.delay_seconds = model, fault, delay_seconds
         self.max_model_len = max_model_len
@@ -49,7 +55,7 @@ class StubEngine(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_port}/v1"
 
     @property
     def num_asked(self) -> int:
@@ -71,6 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self._answer(200, {})
+        elif self.path == "/v1/models" and not self._has_key():
+            self._answer(401, {"error": {"message": "no such key"}})
         elif self.path == "/v1/models":
             length = self.server.max_model_len
             self._answer(200, {"data": [{"id": self.server.model, "max_model_len": length}]})
@@ -104,6 +112,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             text = engine.writer(_prompt(body), body["seed"])
             self._answer(200, _completion(text, is_chat="chat" in self.path))
+
+    def _has_key(self) -> bool:
+        wanted = self.server.api_key
+        return wanted is None or self.headers["Authorization"] == f"Bearer {wanted}"
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         data = json.dumps(content).encode()

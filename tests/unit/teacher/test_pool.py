@@ -2,10 +2,12 @@
 
 import json
 import logging
+import ssl
 import threading
 import time
 
 import pytest
+import trustme
 from polars.testing import assert_frame_equal
 
 from qcrd_core.config_endpoints import Endpoint, read_endpoints
@@ -199,11 +201,64 @@ def test_each_server_gets_its_own_key(tmp_path, monkeypatch):
     assert two.headers_sent["Authorization"] == "Bearer special"
 
 
+def test_server_that_refuses_its_key_is_named_before_sampling(tmp_path, monkeypatch):
+    monkeypatch.setenv("QCRD_API_KEY", "common")
+    monkeypatch.setenv("OTHER_KEY", "mistyped")
+    with stub_engine(api_key="common") as one, stub_engine(api_key="special") as two:
+        endpoints = [one.url, {"url": two.url, "api_key_env": "OTHER_KEY"}]
+        with pytest.raises(
+            SamplingError, match=rf"{two.url} must accept .* in OTHER_KEY; got HTTP 401"
+        ):
+            Sampling(make_config(tmp_path, endpoints), numbered_questions(4)).run()
+    assert (one.num_asked, two.num_asked) == (0, 0)
+
+
 def test_named_key_that_is_not_set_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("OTHER_KEY", raising=False)
     endpoints = [{"url": "http://127.0.0.1:9/v1", "api_key_env": "OTHER_KEY"}]
     with pytest.raises(ConfigError, match=r"OTHER_KEY must be set to the API key of .*127.0.0.1"):
         Sampling(make_config(tmp_path, endpoints), numbered_questions(1)).run()
+
+
+def test_https_servers_of_a_private_authority_are_trusted_by_ssl_cert_file(tmp_path, monkeypatch):
+    with stub_engine() as engine:
+        plain, _ = _table(tmp_path / "plain", [engine], 10)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    tls = _certified(authority, "127.0.0.1")
+    with stub_engine(tls=tls) as one, stub_engine(tls=tls) as two:
+        table, _ = _table(tmp_path / "tls", [one, two], 10)
+    assert_frame_equal(table, plain)
+    assert one.num_asked + two.num_asked == 20
+
+
+@pytest.mark.parametrize(
+    ("is_known", "name", "reason"),
+    [(False, "127.0.0.1", "unable to get local issuer"), (True, "a.example", "mismatch")],
+    ids=["authority", "host"],
+)
+def test_https_server_with_a_wrong_certificate_is_refused(
+    tmp_path, monkeypatch, is_known, name, reason
+):
+    authority = trustme.CA()
+    if is_known:
+        authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    # The other server would do; a wrong certificate is a mistake all the same.
+    with (
+        stub_engine() as well,
+        stub_engine(tls=_certified(authority, name)) as engine,
+        pytest.raises(SamplingError, match=rf"must show a certificate .*{reason}.*SSL_CERT_FILE"),
+    ):
+        _table(tmp_path, [well, engine], 2)
+    assert (well.num_asked, engine.num_asked) == (0, 0)
+
+
+def _certified(authority, name):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(tls)
+    return tls
 
 
 @pytest.mark.parametrize(
