@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from qcrd_core.errors import LaunchError
+from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.teacher.prepare import prepare_teacher
 from qcrd_core.teacher.server import teacher_endpoints
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.tiny_llama import make_tiny_llama
+from tests.support.two_engines import two_engines
 
 _SERVER = {"max_model_len": 128, "enforce_eager": True, "max_num_seqs": 16}
 _CONTENT = ("question_id", "sample_idx", "seed", "text", "num_tokens", "finish_reason")
@@ -91,6 +92,24 @@ def test_killed_engine_is_started_again_and_the_table_is_the_same(tmp_path, llam
     assert undisturbed["text"].n_unique() == 24
     # Another order, other shards, more in flight and no death: the same, text by text.
     assert_frame_equal(undisturbed.select(_CONTENT), table.select(_CONTENT))
+
+
+@pytest.mark.timeout(600)
+def test_two_servers_with_keys_of_their_own_are_one_pool(tmp_path, llama, monkeypatch):
+    with two_engines(_sampling(tmp_path, llama, 1), tmp_path) as endpoints:
+        for endpoint in endpoints:
+            monkeypatch.setenv(endpoint["api_key_env"], endpoint.pop("key"))
+        one = _sampling(tmp_path / "one", llama, 16, endpoints=endpoints[:1])
+        two = _sampling(tmp_path / "two", llama, 16, endpoints=endpoints, questions_per_shard=2)
+        alone, together = one.run(), two.run()
+        # Another model by the same servers: told before anything is asked.
+        other = make_config(tmp_path, endpoints, model={"type": "hub", "name": "other"})
+        with pytest.raises(SamplingError, match="must serve 'stub'; it serves"):
+            Sampling(other, numbered_questions(1)).run()
+    assert alone["text"].n_unique() == 48
+    assert_frame_equal(together.select(_CONTENT), alone.select(_CONTENT))
+    assert min(server.num_requests for server in two.servers) > 0
+    assert sum(server.num_requests for server in two.servers) == 48
 
 
 def test_server_that_cannot_start_is_explained_by_its_log(tmp_path, llama):
