@@ -5,45 +5,26 @@
 
 Nothing is assumed: tokens, speed and size are those of the latest run in the store that sampled
 this teacher with this length limit, and without one there is an error that says what to run. The
-time is that of full engines: K x questions x tokens a sample / (speed of a GPU x GPUs).
+time of sampling is that of full engines: K x questions x tokens a sample / (speed of a GPU x GPUs).
 
 Limits: a server of `teacher.endpoints` counts as one GPU, since the protocol does not say how many
 it has. Training is as on the machine that measured it, whatever `num_gpus`: its steps take the same
-time, and their number follows the questions as the configuration says.
+time, and their number follows the questions as the configuration says. In each round all rationales
+are scored and a student writes a negative for each question: that grows.
 """
 
-import statistics
 from dataclasses import dataclass
 
-import polars as pl
 import yaml
 
-from data_schemas import Metrics, Questions, Rationales
 from qcrd_core.config import ImportedModel, RunConfig, validate_config
 from qcrd_core.errors import ConfigError, DataError, QcrdError
-from qcrd_core.parts import open_folder
 from qcrd_core.runs import RunPaths
+from qcrd_core.stages.measured import Measured, read_measured
 from qcrd_core.store import Store
 from qcrd_core.teacher.budget import Tokens
-from qcrd_core.teacher.generation import rationales_folder
 
 _HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one run measured."""
-
-    run_id: str
-    num_samples: int
-    tokens: Tokens
-    """Of all its samples."""
-    tokens_per_second: float
-    """Sampled tokens a second and GPU."""
-    bytes_per_sample: float
-    """A rationale's share of the Parquet parts."""
-    seconds_per_step: float | None
-    """Training; None where no round was trained."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +44,11 @@ class Forecast:
     num_steps: int
     """Optimiser steps of all rounds."""
     training_seconds: float | None
-    """Wall time; None where it was not measured."""
+    """Wall time of these steps; None where the measured run has not trained."""
+    other_seconds: float | None
+    """Wall time of all the rest: the teacher's start, votes, scores, negatives, answers."""
+    run_bytes: float | None
+    """Everything else in the store: scores, negatives, votes, the student."""
     cost: float
     """At the prices of the budget and of a GPU-hour."""
 
@@ -103,8 +88,16 @@ def forecast(
         }
     )
     gpu_hours = tokens.sampled / measured.tokens_per_second / _HOUR
-    num_steps = config.training.num_rounds * config.training.steps_in_round(num_questions)
-    pace = measured.seconds_per_step
+    num_rounds, trained = config.training.num_rounds, measured.trained
+    num_steps = num_rounds * config.training.steps_in_round(num_questions)
+    training_seconds = other_seconds = run_bytes = None
+    if trained is not None:
+        training_seconds = trained.seconds_per_step * num_steps
+        a_round, once = trained.round_seconds, trained.once_seconds
+        other_seconds = a_round.at(num_questions) * num_rounds + once.at(num_questions)
+        other_seconds += measured.start_seconds
+        run_bytes = trained.round_bytes.at(num_questions) * num_rounds
+        run_bytes += trained.once_bytes.at(num_questions)
     return Forecast(
         measured=measured,
         num_samples=num_samples,
@@ -114,7 +107,9 @@ def forecast(
         sampling_seconds=gpu_hours * _HOUR / num_gpus,
         num_bytes=measured.bytes_per_sample * num_samples,
         num_steps=num_steps,
-        training_seconds=None if pace is None else pace * num_steps,
+        training_seconds=training_seconds,
+        other_seconds=other_seconds,
+        run_bytes=run_bytes,
         cost=budget.cost(tokens.prompt, tokens.sampled),
     )
 
@@ -143,7 +138,7 @@ def measure_store(config: RunConfig) -> Measured:
         past = _config(store, paths)
         if past is None or _asked(past) != _asked(config):
             continue
-        measured = _measured(store, paths, past)
+        measured = read_measured(store, paths, past)
         if measured is not None:
             return measured
     msg = (
@@ -156,57 +151,41 @@ def measure_store(config: RunConfig) -> Measured:
 
 def describe_forecast(found: Forecast) -> str:
     """Say a forecast in lines of `name  value`."""
-    measured = found.measured
-    training = "not measured by that run"
-    if found.training_seconds is not None:
-        training = (
-            f"{found.training_seconds / _HOUR:,.3g} h for {found.num_steps:,} steps of "
-            f"{measured.seconds_per_step:.3g} s, on the machine that measured them"
-        )
+    measured, trained = found.measured, found.measured.trained
     rows = {
         "measured by": f"run {measured.run_id}: {measured.num_samples:,} samples, "
         f"{measured.tokens_per_second:,.4g} tokens a second and GPU",
         "samples": f"{found.num_samples:,}",
         "tokens": f"{found.tokens.prompt:,} of prompts, {found.tokens.sampled:,} sampled",
         "GPU-hours": f"{found.gpu_hours:,.3g} of sampling",
-        "sampling": f"{found.sampling_seconds / _HOUR:,.3g} h on {found.num_gpus} GPUs, all full",
-        "training": training,
-        "storage": f"{found.num_bytes / 1e9:,.3g} GB of rationales",
-        "cost": f"{found.cost:,.4g}" if found.cost else "no price is given",
+        "sampling": f"{_time(found.sampling_seconds)} on {found.num_gpus} GPUs, all full",
+        "training": "not measured by that run",
     }
+    storage = f"{_size(found.num_bytes)} of rationales"
+    if trained is not None:
+        seconds = (found.sampling_seconds, found.training_seconds, found.other_seconds)
+        rows["training"] = (
+            f"{_time(found.training_seconds)} for {found.num_steps:,} steps of "
+            f"{trained.seconds_per_step:.3g} s, on the machine that measured them"
+        )
+        rows["the rest"] = (
+            f"{_time(found.other_seconds)}: starts, votes, scores, negatives, answers; likewise"
+        )
+        rows["in all"] = f"{_time(sum(value or 0.0 for value in seconds))}, one after the other"
+        storage += f", {_size(found.run_bytes)} of scores, negatives, votes and the student"
+    rows["storage"] = storage
+    rows["cost"] = f"{found.cost:,.4g}" if found.cost else "no price is given"
     return "\n".join(f"  {name:<16}{value}" for name, value in rows.items())
 
 
-def _measured(store: Store, paths: RunPaths, config: RunConfig) -> Measured | None:
-    metrics = store.read_table(paths.metrics_part("sampling", -1), Metrics)
-    numbers = {name: value or 0.0 for name, value in metrics.select("name", "value").iter_rows()}
-    if not numbers["num_tokens"]:
-        return None  # its server counts no tokens
-    environment = store.read_json(paths.environment)
-    folder = f"{rationales_folder(environment['dataset'])}/generation={environment['generation']}"
-    size = sum(file.num_bytes for file in store.part_files(folder))
-    num_rows = open_folder(store, folder, Rationales).num_rows
-    return Measured(
-        run_id=paths.run_id,
-        num_samples=int(numbers["num_samples"]),
-        tokens=Tokens(int(numbers["num_prompt_tokens"]), int(numbers["num_tokens"])),
-        tokens_per_second=numbers["num_tokens"] / numbers["seconds"] / numbers["num_gpus"],
-        bytes_per_sample=size / num_rows,
-        seconds_per_step=_seconds_per_step(store, paths, config),
-    )
+def _time(seconds: float | None) -> str:
+    seconds = seconds or 0.0
+    return f"{seconds / _HOUR:,.3g} h" if seconds >= _HOUR else f"{seconds:,.3g} s"
 
 
-def _seconds_per_step(store: Store, paths: RunPaths, config: RunConfig) -> float | None:
-    parts = [
-        paths.metrics_part("timing-train", round_) for round_ in range(config.training.num_rounds)
-    ]
-    frames = [store.read_table(part, Metrics) for part in parts if store.exists(part)]
-    if not frames:
-        return None
-    seconds = pl.concat(frames).filter(name="train_seconds")["value"].to_list()
-    questions = store.read_table(paths.questions, Questions)
-    steps = config.training.steps_in_round(questions.filter(split="train").height)
-    return float(statistics.median(seconds)) / steps
+def _size(num_bytes: float | None) -> str:
+    num_bytes = num_bytes or 0.0
+    return f"{num_bytes / 1e9:,.3g} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.3g} MB"
 
 
 def _asked(config: RunConfig) -> tuple[object, ...]:

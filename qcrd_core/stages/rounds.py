@@ -5,6 +5,7 @@ store has the step's result already.
 """
 
 import shutil
+import time
 from typing import Any
 
 import polars as pl
@@ -16,7 +17,7 @@ from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
 from qcrd_core.processes import Emit, run_job
-from qcrd_core.progress import progress
+from qcrd_core.progress import Bar, progress
 from qcrd_core.report import write_report
 from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.stages.timing import timed
@@ -257,14 +258,35 @@ def _show(
         timed(context, stage, round_) as noted,
         progress(f"Round {round_}: {stage.replace('_', ' ')}", total, unit) as bar,
     ):
-        result = _run(
-            context,
-            target,
-            on_event=lambda event: bar.advance(event["advance"], event.get("note", "")),
-            **payload,
-        )
+        pace = _Pace(bar)
+        result = _run(context, target, on_event=pace.take, **payload)
         noted["peak_memory_bytes"] = result["peak_memory_bytes"]
+        noted |= pace.numbers()
         return result
+
+
+class _Pace:
+    """Units a second from a job's first report to its last: its start is not among them."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._first: float | None = None
+        self._last = self._count = 0.0
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Show and count what a job reports."""
+        self._bar.advance(event["advance"], event.get("note", ""))
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self._count += event["advance"]
+
+    def numbers(self) -> dict[str, float]:
+        """`per_second`; nothing of a job that reported once."""
+        if self._first is None or not self._count:
+            return {}
+        return {"per_second": self._count / max(self._last - self._first, 1e-9)}
 
 
 def _run(
