@@ -28,7 +28,7 @@ def llama(tmp_path_factory):
     return make_tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
-def _sampling(store: Path, llama: Path, count: int, **teacher) -> Sampling:
+def _sampling(store: Path, llama: Path, count: int, *, endpoints=None, **teacher) -> Sampling:
     settings = {
         "model": {"type": "folder", "path": str(llama)},
         "server": _SERVER,
@@ -36,7 +36,7 @@ def _sampling(store: Path, llama: Path, count: int, **teacher) -> Sampling:
         "max_new_tokens": 24,
         **teacher,
     }
-    config = make_config(store, None, **settings)
+    config = make_config(store, endpoints, **settings)
     prepared = prepare_teacher(config.teacher.model, config.run.scratch)
     return Sampling(config, numbered_questions(count), prepared=prepared)
 
