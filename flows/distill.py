@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows.logs import show_core_logs
 from qcrd_core.config import RunConfig
-from qcrd_core.locks import run_lock
+from qcrd_core.locks import run_lock, sampling_lock
 from tasks.rounds import finish, sample_negatives, score_rationales, train_round, validate
 from tasks.teacher import check_student, make_tokenizers, prepare_run, sample_teacher, vote
 
@@ -50,7 +50,7 @@ def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
 
 
 def sample_and_vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
-    """The first half of a run, which asks the teacher; the caller holds the run's lock.
+    """The first half of a run, which asks the teacher; several processes may be in it at once.
 
     Args:
         config: The run's configuration.
@@ -59,9 +59,10 @@ def sample_and_vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
     Returns:
         The vote's counts.
     """
-    check_student(config, run_id)
-    sample_teacher(config, run_id)
-    return vote(config, run_id)
+    with sampling_lock(config, run_id):
+        check_student(config, run_id)
+        sample_teacher(config, run_id)
+        return vote(config, run_id)
 
 
 def train_and_report(config: RunConfig, run_id: str) -> dict[str, Any]:
