@@ -10,6 +10,7 @@ from prefect import flow
 
 from flows.distill import sample_and_vote
 from flows.logs import show_core_logs
+from flows.runner import open_runner
 from qcrd_core.config import RunConfig
 from tasks.teacher import prepare_run
 
@@ -26,4 +27,5 @@ def sample_teacher(config: RunConfig) -> dict[str, float | None]:
     """
     show_core_logs()
     run_id = prepare_run(config)
-    return sample_and_vote(config, run_id)
+    with open_runner(config, run_id) as runner:
+        return sample_and_vote(config, run_id, runner)

@@ -58,14 +58,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         rows = read_rationales(context)
         return {"folder": None, "num_stored": rows.height, **_count(_NOTHING)}
     spec, questions = context.read_spec(), context.read_questions("train")
-    plan = plan_sampling(
-        context.store,
-        spec.name,
-        generation_identity(config, spec, describe_teacher(model)),
-        questions=questions,
-        teacher=config.teacher,
-    )
-    open_generation(context.store, plan)
+    plan = _plan(context, spec, questions)
     sampled = _NOTHING
     # Rejected ones too: they were paid for.
     paid = _read_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
@@ -81,6 +74,24 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         logger.info("Joined %d parts to %d | %s", joined.num_before, joined.num_after, plan.folder)
     num_stored = plan.num_stored + plan.reused.height
     return {"folder": plan.folder, "num_stored": num_stored, **_count(sampled)}
+
+
+def find_missing(context: RunContext) -> int:
+    """Bring what `teacher.reuse` holds into the store and count what is then still missing.
+
+    Args:
+        context: The run.
+
+    Returns:
+        Samples; 0 for imported rationales.
+
+    Raises:
+        DataError: If a part is damaged.
+        StoreError: If a folder of `teacher.reuse` has no generation.json.
+    """
+    if isinstance(context.config.teacher.model, ImportedModel):
+        return 0
+    return _plan(context, context.read_spec(), context.read_questions("train")).num_missing
 
 
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -102,6 +113,20 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     )
     rows = rows.join(context.read_marks("reject"), on=_KEYS, how="anti", maintain_order="left")
     return rows if columns is None else rows.select(columns)
+
+
+def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
+    config, model = context.config, context.config.teacher.model
+    assert not isinstance(model, ImportedModel)  # such rationales are never missing
+    plan = plan_sampling(
+        context.store,
+        spec.name,
+        generation_identity(config, spec, describe_teacher(model)),
+        questions=questions,
+        teacher=config.teacher,
+    )
+    open_generation(context.store, plan)
+    return plan
 
 
 def _read_rationales(context: RunContext, columns: Sequence[str] | None) -> pl.DataFrame:

@@ -1,0 +1,86 @@
+"""A Ray cluster on the loopback: a head without work, and nodes of one task each."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qcrd_core.teacher.launch import free_port
+
+_ROOT = Path(__file__).parents[2]
+_START = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
+_STORE_BYTES = 80_000_000
+
+
+class RayNodes:
+    """A cluster; `address` is what a driver connects to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "ray.log"
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        head = ["--head", "--port", str(port), "--include-dashboard=false", "--num-cpus=0"]
+        # Sockets lie below it, and their names have to be short.
+        self._processes = [self._start(*head, "--temp-dir", str(folder))]
+        self._wait("Ray runtime started", 1)
+
+    def add(self) -> subprocess.Popen[bytes]:
+        """Start a node that does one task at a time."""
+        node = self._start("--address", self.address, "--num-cpus=1")
+        self._processes.append(node)
+        self._wait("Ray runtime started", len(self._processes))
+        return node
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
+        """Kill a node and all it runs, as a power cut does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def end(self) -> None:
+        """Kill all."""
+        for node in reversed(self._processes):
+            self.kill(node)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        paths = [str(_ROOT), os.environ.get("PYTHONPATH")]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        command = [*_START, *arguments, "--node-ip-address=127.0.0.1"]
+        command += [f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def _wait(self, text: str, count: int) -> None:
+        deadline = time.monotonic() + 120
+        while self._log.read_text(errors="replace").count(text) < count:
+            assert time.monotonic() < deadline, self._log.read_text(errors="replace")
+            assert all(process.poll() is None for process in self._processes)
+            time.sleep(0.1)
+
+
+@contextmanager
+def ray_nodes(num_nodes: int) -> Iterator[RayNodes]:
+    """Run a cluster for as long as the block runs."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    nodes = RayNodes(folder)
+    try:
+        for _ in range(num_nodes):
+            nodes.add()
+        yield nodes
+    finally:
+        nodes.end()
+        shutil.rmtree(folder, ignore_errors=True)
