@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from qcrd_core.teacher.launch import free_port
 
@@ -41,8 +42,12 @@ class RayNodes:
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill a node and all it runs, as a power cut does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # Its workers lead groups of their own.
+            processes = [*psutil.Process(node.pid).children(recursive=True), node]
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         node.wait()
 
     def end(self) -> None:
