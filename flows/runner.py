@@ -11,6 +11,7 @@ Ray, and goes on with what the store lacks.
 """
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from prefect_ray.task_runners import PrefectRayFuture
 
 logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 10.0
 
 
 class Runner:
@@ -134,20 +137,17 @@ def open_runner(config: RunConfig, run_id: str) -> Iterator[Runner]:
         yield Runner(config, run_id)
         return
     _check_ray()
+    _check_address(config.run.ray_address or "")
     from prefect_ray import RayTaskRunner
 
-    options = {"address": config.run.ray_address, "log_to_driver": False}
+    address = config.run.ray_address
+    # Its own `auto` would start a cluster where none runs.
+    options = {"log_to_driver": False, **({"address": address} if address == "auto" else {})}
     with ExitStack() as stack:
         try:
-            ray = stack.enter_context(RayTaskRunner(init_kwargs=options))
+            ray = stack.enter_context(RayTaskRunner(address, options))
         except (OSError, RuntimeError) as error:
-            detail = " ".join(str(error).split())[:200]
-            msg = (
-                "run.ray_address must be that of a Ray cluster that runs; got "
-                f"{config.run.ray_address} ({detail}). Start one with `ray start --head`, with the "
-                "Ray and Python of this environment."
-            )
-            raise LaunchError(msg) from error
+            raise _no_cluster(str(address), error) from error
         yield RayRunner(config, run_id, ray)
 
 
@@ -165,6 +165,25 @@ def _check_ray() -> None:
             "http://server:4200/api; it is not set. `qcrd up` starts one on this machine."
         )
         raise ConfigError(msg)
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> LaunchError:
+    detail = " ".join(str(error).split())[:200]
+    return LaunchError(
+        f"run.ray_address must be that of a Ray cluster that runs; got {address} ({detail}). Start "
+        "one with `ray start --head`, with the Ray and Python of this environment."
+    )
 
 
 def _for_any_node(config: RunConfig) -> RunConfig:

@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 from typing import Any
 
 from qcrd_core.ids import derive_seed
@@ -29,7 +29,7 @@ from qcrd_core.teacher.lanes import Request
 from qcrd_core.teacher.plan import SampleKey, Shard
 from qcrd_core.teacher.rendering import num_bytes
 from qcrd_core.teacher.rows import make_row, write_part
-from qcrd_core.teacher.share import SharedShards, forget_begun, note_begun
+from qcrd_core.teacher.share import SharedShards
 
 
 def sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
@@ -75,19 +75,17 @@ class _Sampling:
         self._shared = SharedShards(job.store, job.plan, shards, run_id=job.run_id, meter=job.meter)
         self._flights: dict[asyncio.Task[ShardResult | None], _Flight] = {}
         self._results: list[ShardResult] = []
-        self._num_elsewhere = self._num_twice = 0
+        self._num_missing = self._shared.num_left
+        self._num_twice = 0
 
     async def go_on(self, client: TeacherClient) -> bool:
         """Take what there is room for and wait a moment; False when nothing is left to do."""
-        num_found, lost = await asyncio.to_thread(self._shared.look)
-        self._num_elsewhere += num_found
-        self._bar.advance(num_found - await self._let_go(lost), note=self._job.meter.note)
+        num_left = self._shared.num_left
+        num_drawn = await self._let_go(await asyncio.to_thread(self._shared.look))
         if not self._job.meter.is_spent:
-            most = self._job.config.teacher.shards_in_flight * max(1, self._servers.num_servers)
-            for shard in self._shared.take(max(most - len(self._flights), 0)):
-                flight = _Flight(shard)
-                work = self._sample(flight, client)
-                self._flights[asyncio.create_task(work)] = flight
+            await self._take(client)
+        num_found = num_left - self._shared.num_left
+        self._bar.advance(num_found - num_drawn, note=self._job.meter.note)
         if not self._flights:
             return False
         # With a time limit: others may store a part, and more servers may come.
@@ -115,16 +113,29 @@ class _Sampling:
         return Sampled(
             shards=tuple(self._results),
             servers=tuple(servers),
-            num_elsewhere=self._num_elsewhere,
+            num_elsewhere=self._num_missing
+            - self._shared.num_left
+            - sum(result.num_rows for result in self._results),
             num_twice=self._num_twice,
             num_left=self._shared.num_left,
         )
 
+    async def _take(self, client: TeacherClient) -> None:
+        """Begin as many shards as there is room for."""
+        shared, most = self._shared, self._job.config.teacher.shards_in_flight
+        most *= max(1, self._servers.num_servers)
+        while shards := shared.take(max(most - len(self._flights), 0)):
+            begun = await asyncio.gather(
+                *(asyncio.to_thread(shared.begin, each) for each in shards)
+            )
+            for shard in compress(shards, begun):
+                flight = _Flight(shard)
+                self._flights[asyncio.create_task(self._sample(flight, client))] = flight
+
     async def _sample(self, flight: _Flight, client: TeacherClient) -> ShardResult | None:
         start = time.monotonic()
-        job, folder = self._job, self._job.plan.folder
+        job = self._job
         try:
-            await asyncio.to_thread(note_begun, job.store, folder, flight.shard)
             requests = []
             for question_id, keys in groupby(flight.shard.keys, key=lambda key: key[0]):
                 prompt = job.prompt(question_id)
@@ -136,7 +147,7 @@ class _Sampling:
                 write_part, job, flight.shard, flight.rows, shared=self._shared, start=start
             )
         finally:
-            await asyncio.to_thread(forget_begun, job.store, folder, flight.shard)
+            await asyncio.to_thread(self._shared.forget, flight.shard)
 
     def _request(self, flight: _Flight, key: SampleKey, body: bytes, prompt: Prompt) -> Request:
         seed = derive_seed(self._job.config.teacher.seed, key[0], key[1])
@@ -154,7 +165,6 @@ class _Sampling:
         num_rows = len(flight.rows)
         self._shared.finish(flight.shard, None if result is None else num_rows)
         if result is None:
-            self._num_elsewhere += num_rows
             self._num_twice += num_rows
         else:
             self._results.append(result)

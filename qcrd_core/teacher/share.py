@@ -2,13 +2,13 @@
 
 They know of each other by the generation's folder alone: it holds the parts that are stored, and a
 note `_tmp-taken-<part>` for each shard that somebody has begun. Each sampler plans by the same
-anti-join, goes through the shards in a random order of its own, looks into the folder before it
-takes some, and takes those that nobody has begun. When only begun ones are left it takes these too,
-a few at a time: whoever began them may be dead, or about to finish.
+anti-join, goes through the shards in a random order of its own, looks into the folder now and then
+and for each shard before it begins it, and takes those that nobody has begun. When only begun ones
+are left it takes these too, a few at a time: whoever began them may be dead, or about to finish.
 
 A note is no lock: nobody waits for it, it needs no clock, and a stale one only puts its shard last.
 So two samplers ask the same for at most the shards in flight at the end, and for a shard that both
-take within one look. The first to finish stores the part, the other lets go.
+begin within milliseconds. The first to finish stores the part, the other lets go.
 """
 
 import os
@@ -72,12 +72,11 @@ class SharedShards:
         self.num_left = sum(len(shard.keys) for shard in shards)
         """Samples that are not stored, as far as this sampler knows."""
 
-    def look(self) -> tuple[int, list[str]]:
+    def look(self) -> list[str]:
         """See what others have stored and begun since the last look. May run in a thread.
 
         Returns:
-            How many of the samples they stored, and which of the shards in this sampler's hands are
-            thereby done, by part.
+            Parts of shards in this sampler's hands that they have stored.
 
         Raises:
             DataError: If a part is damaged.
@@ -85,7 +84,7 @@ class SharedShards:
         """
         start = time.monotonic()
         if start < self._look_at:
-            return 0, []
+            return []
         names = [file.path.rpartition("/")[2] for file in self._store.files(self._folder)]
         now = time.monotonic()
         self._look_at = now + _LOOK_FACTOR * (now - start)
@@ -99,7 +98,7 @@ class SharedShards:
         unread = fresh if self._meter.has_limit else [name for name in fresh if name not in known]
         frames = [self._read(name) for name in unread]
         with self._lock:
-            num_left, mine = self.num_left, set(self._mine)
+            mine = set(self._mine)
             for name in set(fresh) - set(unread):
                 shard = self._todo.get(name) or self._mine.get(name)
                 if shard is not None:  # else this sampler has laid it down meanwhile
@@ -110,7 +109,7 @@ class SharedShards:
             if not self._taken_over.isdisjoint(lost):
                 self._num_to_take_over = 1
                 self._taken_over.difference_update(lost)
-            return num_left - self.num_left, lost
+            return lost
 
     def take(self, most: int) -> list[Shard]:
         """Take shards that nobody has begun; where there are none, a few that others have.
@@ -132,6 +131,41 @@ class SharedShards:
             for name in names:
                 self._mine[name] = self._todo.pop(name)
             return [self._mine[name] for name in names]
+
+    def begin(self, shard: Shard) -> bool:
+        """Tell others of a shard that was taken. May run in a thread.
+
+        Args:
+            shard: A shard in this sampler's hands.
+
+        Returns:
+            False where another sampler has begun or stored it since the last look: it is out of
+            this sampler's hands again.
+
+        Raises:
+            StoreError: If the store does not answer or refuses the note.
+        """
+        note = _note(self._folder, shard)
+        if self._store.exists(f"{self._folder}/{shard.part}"):
+            rows = self._read(shard.part)
+            with self._lock:
+                self._seen.add(shard.part)
+                self._subtract(rows)
+                self._put_back(shard)
+            return False
+        if shard.part not in self._taken_over and self._store.exists(note):
+            with self._lock:
+                self._begun.add(shard.part)
+                self._put_back(shard)
+            return False
+        self._store.write_bytes(note, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        return True
+
+    def forget(self, shard: Shard) -> None:
+        """Take back what `begin` said. May run in a thread."""
+        # A note that stays harms nothing: it puts a shard last, or its part is there.
+        with suppress(StoreError):
+            self._store.delete(_note(self._folder, shard))
 
     def may_store(self, shard: Shard, name: str) -> bool:
         """Ask, with a part at hand, whether it is still wanted. May run in a thread.
@@ -168,6 +202,11 @@ class SharedShards:
                 self._taken_over.remove(shard.part)
                 # Else whoever began it is slower than this sampler, or gone.
                 self._num_to_take_over = 1 if num_rows is None else 2 * self._num_to_take_over
+
+    def _put_back(self, shard: Shard) -> None:
+        self._taken_over.discard(shard.part)
+        if self._mine.pop(shard.part, None) is not None:
+            self._todo[shard.part] = shard
 
     def _read(self, name: str) -> pl.DataFrame:
         """Keys and tokens of another sampler's part, or of a joined one."""
@@ -208,27 +247,6 @@ class SharedShards:
         if rest:
             name = part_name(pl.DataFrame(rest, schema=_KEYS, orient="row"))
             self._todo[name] = Shard(part=name, keys=rest)
-
-
-def note_begun(store: Store, folder: str, shard: Shard) -> None:
-    """Tell other samplers that a shard is begun.
-
-    Args:
-        store: The store.
-        folder: The generation's.
-        shard: The shard.
-
-    Raises:
-        StoreError: If the store refuses.
-    """
-    who = f"{socket.gethostname()} {os.getpid()}\n"
-    store.write_bytes(_note(folder, shard), who.encode())
-
-
-def forget_begun(store: Store, folder: str, shard: Shard) -> None:
-    """Take the note of `note_begun` back, if it can be: one that stays only puts its shard last."""
-    with suppress(StoreError):
-        store.delete(_note(folder, shard))
 
 
 def _note(folder: str, shard: Shard) -> str:

@@ -18,6 +18,7 @@ from qcrd_core.teacher.launch import free_port
 _ROOT = Path(__file__).parents[2]
 _START = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
 _STORE_BYTES = 80_000_000
+_HOST = "127.0.0.2"  # a loopback address that Ray does not replace by the machine's own
 
 
 class RayNodes:
@@ -27,7 +28,7 @@ class RayNodes:
         self._folder = folder
         self._log = folder / "ray.log"
         port = free_port()
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{_HOST}:{port}"
         head = ["--head", "--port", str(port), "--include-dashboard=false", "--num-cpus=0"]
         # Sockets lie below it, and their names have to be short.
         self._processes = [self._start(*head, "--temp-dir", str(folder))]
@@ -62,7 +63,7 @@ class RayNodes:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        command = [*_START, *arguments, "--node-ip-address=127.0.0.1"]
+        command = [*_START, *arguments, f"--node-ip-address={_HOST}"]
         command += [f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
         with self._log.open("ab") as log:
             return subprocess.Popen(

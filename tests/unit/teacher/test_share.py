@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from data_schemas import Rationales
 from qcrd_core.compact import compact
 from qcrd_core.progress import progress
-from qcrd_core.teacher.share import SharedShards, forget_begun, note_begun
+from qcrd_core.teacher.share import SharedShards
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 from tests.support.tables import make_rationales
@@ -34,9 +34,6 @@ class _Samplers:
         meter = self.sampling.meter()
         shared = SharedShards(self.store, self.plan, self.plan.shards, run_id="run-1", meter=meter)
         return shared, meter
-
-    def begin(self, shard):
-        note_begun(self.store, self.plan.folder, shard)
 
     def write(self, shard, name=None, run_id="run-1"):
         names = ("question_id", "sample_idx", "prompt_hash")
@@ -62,8 +59,7 @@ def test_samplers_go_through_the_shards_in_orders_of_their_own(samplers):
 def test_shards_that_another_has_begun_are_taken_last(samplers):
     one, two = samplers.join()[0], samplers.join()[0]
     begun = one.take(3)
-    for shard in begun:
-        samplers.begin(shard)
+    assert all(one.begin(shard) for shard in begun)
     two.look()
     free = two.take(5)
     assert len(free) == 2
@@ -71,8 +67,8 @@ def test_shards_that_another_has_begun_are_taken_last(samplers):
 
 
 def test_shards_of_a_dead_sampler_are_taken_over_a_few_at_a_time(samplers):
-    for shard in samplers.plan.shards:
-        samplers.begin(shard)
+    dead, _ = samplers.join()
+    assert all(dead.begin(shard) for shard in dead.take(9))
     shared, _ = samplers.join()
     shared.look()
     (first,) = shared.take(9)
@@ -86,12 +82,36 @@ def test_shards_of_a_dead_sampler_are_taken_over_a_few_at_a_time(samplers):
 
 
 def test_shard_whose_note_was_taken_back_is_free_again(samplers):
-    (shard, *rest) = samplers.plan.shards
-    samplers.begin(shard)
-    forget_begun(samplers.store, samplers.plan.folder, shard)
+    other, _ = samplers.join()
+    (shard,) = other.take(1)
+    assert other.begin(shard)
+    other.forget(shard)
     shared, _ = samplers.join()
     shared.look()
-    assert len(shared.take(9)) == 1 + len(rest)
+    assert len(shared.take(9)) == len(samplers.plan.shards)
+
+
+def test_shard_that_another_began_since_the_last_look_is_left_to_it(samplers):
+    shared, other = samplers.join()[0], samplers.join()[0]
+    shared.look()
+    (theirs,) = other.take(1)
+    assert other.begin(theirs)
+    begun = [shard.part for shard in shared.take(9) if shared.begin(shard)]
+    assert len(begun) == 4
+    assert theirs.part not in begun
+    (left,) = shared.take(9)  # now nothing else is left
+    assert left.part == theirs.part
+    assert shared.begin(left)
+
+
+def test_shard_that_another_stored_since_the_last_look_is_not_begun(samplers):
+    shared, _ = samplers.join()
+    shared.look()
+    (shard, *_) = shared.take(9)
+    samplers.write(shard)
+    assert not shared.begin(shard)
+    assert shared.num_left == 24
+    assert shared.take(9) == []
 
 
 def test_look_says_what_others_stored_and_what_is_thereby_done(samplers):
@@ -100,8 +120,7 @@ def test_look_says_what_others_stored_and_what_is_thereby_done(samplers):
     other = next(shard for shard in samplers.plan.shards if shard.part != mine.part)
     samplers.write(mine)
     samplers.write(other)
-    assert shared.look() == (12, [mine.part])
-    assert shared.look() == (0, [])
+    assert shared.look() == [mine.part]
     assert shared.num_left == 18
     assert other.part not in {shard.part for shard in shared.take(9)}
 
@@ -112,7 +131,7 @@ def test_part_that_another_stored_first_is_not_stored_again(samplers):
     samplers.write(mine)
     assert not shared.may_store(mine, mine.part)
     shared.finish(mine, None)
-    assert shared.look() == (0, [])  # counted once
+    assert shared.look() == []
     assert shared.num_left == 24
 
 
@@ -121,7 +140,7 @@ def test_own_part_is_not_taken_for_that_of_another(samplers):
     (mine,) = shared.take(1)
     assert shared.may_store(mine, mine.part)
     samplers.write(mine)
-    assert shared.look() == (0, [])
+    assert shared.look() == []
     shared.finish(mine, len(mine.keys))
     assert shared.num_left == 24
 
@@ -132,7 +151,8 @@ def test_parts_that_were_joined_meanwhile_are_left_out(samplers):
         samplers.write(shard)
     with progress("Join", 1, "rows") as bar:
         compact(samplers.store, samplers.plan.folder, bar)
-    assert shared.look() == (18, [])
+    assert shared.look() == []
+    assert shared.num_left == 12
     assert {shard.part for shard in shared.take(9)} == {
         shard.part for shard in samplers.plan.shards[3:]
     }
@@ -144,7 +164,7 @@ def test_shards_cut_in_another_way_leave_only_the_rest(tmp_path):
     config = make_config(tmp_path, None, questions_per_shard=4)
     other = Sampling(config, numbered_questions(15)).plan().shards[0]  # q000 to q003
     samplers.write(other)
-    assert shared.look() == (8, [])
+    assert shared.look() == []
     rest = sorted(key[0] for shard in shared.take(9) for key in shard.keys)
     assert rest == sorted(2 * [f"q{number:03d}" for number in range(4, 15)])
     assert shared.num_left == 22
@@ -155,7 +175,7 @@ def test_limit_counts_what_other_samplers_of_the_run_took(tmp_path, run_id, spen
     samplers = _Samplers(tmp_path, max_tokens=1000)
     shared, meter = samplers.join()
     samplers.write(samplers.plan.shards[0], run_id=run_id)  # 6 samples of 10 + 5 tokens
-    assert shared.look() == (6, [])
+    assert shared.look() == []
     assert meter.spent.total == spent
 
 
