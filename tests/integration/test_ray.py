@@ -57,7 +57,7 @@ def test_samplers_on_two_nodes_give_the_table_of_one(alone, cluster, tmp_path):
     with _held_engines() as (engines, start), ThreadPoolExecutor(1) as thread:
         content = _settings(tmp_path, engines, cluster)
         run = thread.submit(run_flow, "sample_teacher", write_settings(tmp_path, content))
-        _wait(lambda: len(_notes(tmp_path)) == 2 * NUM_SERVERS or run.done(), 120)
+        _wait(lambda: len(_notes(tmp_path)) == 2 * NUM_SERVERS or run.done(), start)
         start.set()
         assert run.result().returncode == 0, run.result().stderr
         num_asked = sum(engine.num_asked for engine in engines)
@@ -67,20 +67,18 @@ def test_samplers_on_two_nodes_give_the_table_of_one(alone, cluster, tmp_path):
     assert not _notes(tmp_path)
 
 
-def test_node_killed_in_the_middle_loses_and_doubles_nothing(alone, prefect_server, tmp_path):
-    assert os.environ["PREFECT_API_URL"] == prefect_server
-    with ray_nodes(1) as cluster, _held_engines(delay_seconds=0.2) as (engines, start):
-        doomed = cluster.add()
+def test_node_killed_in_the_middle_loses_and_doubles_nothing(alone, cluster, tmp_path):
+    with _held_engines(delay_seconds=0.2) as (engines, start), ThreadPoolExecutor(1) as thread:
         content = _settings(tmp_path, engines, cluster)
-        with ThreadPoolExecutor(1) as thread:
-            run = thread.submit(run_flow, "sample_teacher", write_settings(tmp_path, content))
-            _wait(lambda: len(_notes(tmp_path)) == 2 * NUM_SERVERS or run.done(), 120)
-            start.set()
-            _wait(lambda: len(_parts(tmp_path)) >= 6 or run.done(), 120)
-            num_before = len(_parts(tmp_path))
-            cluster.kill(doomed)
-            assert run.result().returncode == 0, run.result().stderr
+        run = thread.submit(run_flow, "sample_teacher", write_settings(tmp_path, content))
+        _wait(lambda: len(_notes(tmp_path)) == 2 * NUM_SERVERS or run.done(), start)
+        start.set()
+        _wait(lambda: len(_parts(tmp_path)) >= 6 or run.done(), start)
+        num_before = len(_parts(tmp_path))
+        cluster.kill(cluster.nodes[-1])
+        assert run.result().returncode == 0, run.result().stderr
         num_asked = sum(engine.num_asked for engine in engines)
+    cluster.add()
 
     assert num_before < NUM_QUESTIONS // PER_SHARD
     _check_table(alone, content, tmp_path)
@@ -139,7 +137,7 @@ def _held_engines(**settings):
 
 
 def _let(start):
-    assert start.wait(120)
+    start.wait()
 
 
 def _on(cluster):
@@ -183,8 +181,11 @@ def _spans(url):
     return {run["name"]: (run["start_time"], run["end_time"]) for run in found}
 
 
-def _wait(condition, seconds):
-    deadline = time.monotonic() + seconds
+def _wait(condition, start):
+    """Wait; in vain, let the servers answer, or the run would never end."""
+    deadline = time.monotonic() + 300
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        if time.monotonic() > deadline:
+            start.set()
+            pytest.fail("waited in vain")
         time.sleep(0.05)

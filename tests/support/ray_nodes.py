@@ -27,6 +27,8 @@ class RayNodes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._log = folder / "ray.log"
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        """Those that work and were not killed."""
         port = free_port()
         self.address = f"{_HOST}:{port}"
         head = ["--head", "--port", str(port), "--include-dashboard=false", "--num-cpus=0"]
@@ -34,12 +36,12 @@ class RayNodes:
         self._processes = [self._start(*head, "--temp-dir", str(folder))]
         self._wait("Ray runtime started", 1)
 
-    def add(self) -> subprocess.Popen[bytes]:
+    def add(self) -> None:
         """Start a node that does one task at a time."""
         node = self._start("--address", self.address, "--num-cpus=1")
         self._processes.append(node)
+        self.nodes.append(node)
         self._wait("Ray runtime started", len(self._processes))
-        return node
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Kill a node and all it runs, as a power cut does."""
@@ -50,6 +52,8 @@ class RayNodes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
         node.wait()
+        if node in self.nodes:
+            self.nodes.remove(node)
 
     def end(self) -> None:
         """Kill all."""
@@ -74,7 +78,7 @@ class RayNodes:
         deadline = time.monotonic() + 120
         while self._log.read_text(errors="replace").count(text) < count:
             assert time.monotonic() < deadline, self._log.read_text(errors="replace")
-            assert all(process.poll() is None for process in self._processes)
+            assert self._processes[-1].poll() is None, self._log.read_text(errors="replace")
             time.sleep(0.1)
 
 
