@@ -17,6 +17,7 @@ from polars.testing import assert_frame_equal
 from qcrd_core.config import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import sample_teacher
+from tests.support.ask_again import AskAgain
 from tests.support.distillation import (
     open_run,
     qcrd,
@@ -71,7 +72,9 @@ def api(prefect_server):
             for _ in range(2)
         ]
         try:
-            with httpx.Client(base_url=prefect_server, timeout=30, trust_env=False) as client:
+            with httpx.Client(
+                transport=AskAgain(), base_url=prefect_server, timeout=30, trust_env=False
+            ) as client:
                 limit = {"concurrency_limit": 2}
                 client.patch("/work_pools/qcrd/queues/training", json=limit).raise_for_status()
                 yield client
