@@ -29,7 +29,7 @@ from tests.support.distillation import (
 )
 from tests.support.ray_nodes import ray_nodes
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 NUM_QUESTIONS, PER_SHARD, NUM_SERVERS = 120, 2, 3
 NUM_SAMPLES = 5 * NUM_QUESTIONS

@@ -26,7 +26,7 @@ from tests.support.distillation import (
     taught_teacher,
 )
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 NUM_QUESTIONS, PER_SHARD = 200, 2
