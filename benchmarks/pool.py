@@ -40,9 +40,11 @@ from qcrd_core.progress import progress
 from qcrd_core.store import Store
 from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.job import SamplingJob
+from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import PreparedTeacher
-from qcrd_core.teacher.sample import SamplingJob, check_prompt_lengths, sample_shards
+from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.server import teacher_endpoints
 
 SLOW = 4.0
@@ -180,13 +182,13 @@ def measure(
             check_prompt_lengths(job)
             start, cpu, waited = time.monotonic(), time.process_time(), _waited()
             with progress("Sample teacher", plan.num_missing, "samples") as bar:
-                results, servers = sample_shards(job, plan.shards, bar)
+                sampled = sample_shards(job, plan.shards, bar)
             seconds, cpu = time.monotonic() - start, time.process_time() - cpu
             waited = _waited() - waited
         table = read_samples(
             store, plan.folder, questions=questions, num_samples=config.teacher.num_samples
         )
-    num_tokens = sum(result.num_tokens for result in results)
+    num_tokens = sum(result.num_tokens for result in sampled.shards)
     assert table["status"].eq("ok").all()
     figures = {
         "case": case.name,
@@ -197,10 +199,10 @@ def measure(
         "target": case.target,
         "waited_share": waited / seconds,
         "cpu_ms_per_sample": 1000 * cpu / table.height,
-        "num_sent_again": sum(server.num_failures for server in servers),
+        "num_sent_again": sum(server.num_failures for server in sampled.servers),
         "servers": [
             {"tokens_per_second": server.num_tokens / seconds, "concurrency": server.concurrency}
-            for server in servers
+            for server in sampled.servers
         ],
     }
     return figures, table.select("question_id", "sample_idx", "text")

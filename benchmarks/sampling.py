@@ -44,11 +44,12 @@ from qcrd_core.progress import progress
 from qcrd_core.store import Store
 from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.job import SamplingJob
 from qcrd_core.teacher.launch import find_vllm_python, server_environment
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher, prepare_teacher
-from qcrd_core.teacher.sample import SamplingJob, sample_shards
+from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.server import teacher_endpoints
 
 TARGETS = {"seeded": 0.95, "unseeded": 0.88}
@@ -172,12 +173,12 @@ def _sample(bench: Bench, pool: TeacherPool, repeat: int) -> tuple[dict[str, flo
         meter=Meter(config.budget, Tokens()),
     )
     with progress("Sample teacher", plan.num_missing, "samples") as bar:
-        results, _ = sample_shards(job, plan.shards, bar)
+        sampled = sample_shards(job, plan.shards, bar)
     seconds = time.monotonic() - start
     table = read_samples(
         store, plan.folder, questions=bench.questions, num_samples=config.teacher.num_samples
     )
-    num_tokens = sum(result.num_tokens for result in results)
+    num_tokens = sum(result.num_tokens for result in sampled.shards)
     return {"num_tokens": num_tokens, "seconds": seconds}, table["text"].to_list()
 
 

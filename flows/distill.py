@@ -2,6 +2,7 @@
 
     questions -> sample teacher -> vote -> tokenizers
     round t:  negatives of student t - j -> scores -> train -> validate
+              with `run.runner: ray` written on another worker, beside rounds t - j + 1 ... t - 1
     best round -> test -> report
 
 Started again with the same configuration, also after a kill, it continues where it stopped.
@@ -13,10 +14,11 @@ from typing import Any
 from prefect import flow
 
 from flows.logs import show_core_logs
+from flows.runner import Runner, open_runner
 from qcrd_core.config import RunConfig
-from qcrd_core.locks import run_lock
-from tasks.rounds import finish, sample_negatives, score_rationales, train_round, validate
-from tasks.teacher import check_student, make_tokenizers, prepare_run, sample_teacher, vote
+from qcrd_core.locks import run_lock, sampling_lock
+from tasks.rounds import finish, score_rationales, train_round, validate
+from tasks.teacher import check_student, make_tokenizers, prepare_run, vote
 
 
 @flow(name="distill", flow_run_name="distill {config.run.name}")
@@ -44,40 +46,44 @@ def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
     Returns:
         The run's result.
     """
-    with run_lock(config, run_id):
-        sample_and_vote(config, run_id)
-        return train_and_report(config, run_id)
+    with run_lock(config, run_id), open_runner(config, run_id) as runner:
+        sample_and_vote(config, run_id, runner)
+        return train_and_report(config, run_id, runner)
 
 
-def sample_and_vote(config: RunConfig, run_id: str) -> dict[str, float | None]:
-    """The first half of a run, which asks the teacher; the caller holds the run's lock.
+def sample_and_vote(config: RunConfig, run_id: str, runner: Runner) -> dict[str, float | None]:
+    """The first half of a run, which asks the teacher; several processes may be in it at once.
 
     Args:
         config: The run's configuration.
         run_id: From `prepare_run`.
+        runner: Where the teacher is sampled.
 
     Returns:
         The vote's counts.
     """
-    check_student(config, run_id)
-    sample_teacher(config, run_id)
-    return vote(config, run_id)
+    with sampling_lock(config, run_id):
+        check_student(config, run_id)
+        runner.sample_teacher()
+        return vote(config, run_id)
 
 
-def train_and_report(config: RunConfig, run_id: str) -> dict[str, Any]:
+def train_and_report(config: RunConfig, run_id: str, runner: Runner) -> dict[str, Any]:
     """The second half of a run, which trains; the caller holds the run's lock.
 
     Args:
         config: The run's configuration.
         run_id: A run that `sample_and_vote` brought to its vote.
+        runner: Where students write negatives.
 
     Returns:
         The run's result.
     """
     make_tokenizers(config, run_id)
     for round_ in range(config.training.num_rounds):
-        sample_negatives(config, run_id, round_)
+        runner.sample_negatives(round_)
         score_rationales(config, run_id, round_)
         train_round(config, run_id, round_)
+        runner.begin_negatives(round_)
         validate(config, run_id, round_)
     return finish(config, run_id)

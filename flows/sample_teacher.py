@@ -1,14 +1,17 @@
 """The flow `sample-teacher`: the first half of `distill`, on the machine that has the teacher.
 
 questions -> sample teacher -> vote
+
+Several workers may run it at once with the same settings, also beside `distill`: they share the
+shards through the store.
 """
 
 from prefect import flow
 
 from flows.distill import sample_and_vote
 from flows.logs import show_core_logs
+from flows.runner import open_runner
 from qcrd_core.config import RunConfig
-from qcrd_core.locks import run_lock
 from tasks.teacher import prepare_run
 
 
@@ -24,5 +27,5 @@ def sample_teacher(config: RunConfig) -> dict[str, float | None]:
     """
     show_core_logs()
     run_id = prepare_run(config)
-    with run_lock(config, run_id):
-        return sample_and_vote(config, run_id)
+    with open_runner(config, run_id) as runner:
+        return sample_and_vote(config, run_id, runner)

@@ -12,6 +12,7 @@ from prefect import flow
 
 from flows.distill import train_and_report
 from flows.logs import show_core_logs
+from flows.runner import open_runner
 from qcrd_core.config import RunConfig
 from qcrd_core.locks import run_lock
 from tasks.teacher import check_votes, prepare_run
@@ -29,6 +30,6 @@ def train_rounds(config: RunConfig) -> dict[str, Any]:
     """
     show_core_logs()
     run_id = prepare_run(config)
-    with run_lock(config, run_id):
+    with run_lock(config, run_id), open_runner(config, run_id) as runner:
         check_votes(config, run_id)
-        return train_and_report(config, run_id)
+        return train_and_report(config, run_id, runner)

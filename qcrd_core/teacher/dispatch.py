@@ -99,6 +99,8 @@ class Dispatcher:
     async def sample(self, requests: Sequence[Sequence[Request]]) -> None:
         """Have requests answered; each is `deliver`ed as it is.
 
+        Cancelled, it takes back what has not been sent.
+
         Args:
             requests: By question.
 
@@ -116,6 +118,8 @@ class Dispatcher:
             await batch.done
         finally:
             self._batches.discard(batch)
+            if batch.num_left:
+                self._take_back(batch)
 
     def _pump(self) -> None:
         if self._is_spent():
@@ -320,6 +324,13 @@ class Dispatcher:
             lane.own = deque()
         for request in waiting:
             request.batch.count()
+
+    def _take_back(self, batch: Batch) -> None:
+        for waiting in (self._again, *self._questions, *(lane.own for lane in self.lanes)):
+            kept = [request for request in waiting if request.batch is not batch]
+            waiting.clear()
+            waiting.extend(kept)
+        self._questions = deque(question for question in self._questions if question)
 
     def _stop(self, error: BaseException) -> None:
         for batch in self._batches:

@@ -35,14 +35,18 @@ _ASKED = ("question_id", "prompt_hash")
 _ROWS_PER_BATCH = 200_000
 
 
+SampleKey = tuple[str, int, str]
+"""question_id, sample_idx, prompt_hash."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """The samples that become one part."""
 
     part: str
     """File name of the part."""
-    keys: tuple[tuple[str, int, str], ...]
-    """(question_id, sample_idx, prompt_hash), sorted."""
+    keys: tuple[SampleKey, ...]
+    """Sorted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,8 @@ class SamplingPlan:
     """Questions x K."""
     num_stored: int
     """Wanted samples that the store holds already."""
+    parts: frozenset[str]
+    """Names of parts in the folder that this takes into account."""
 
     @property
     def num_missing(self) -> int:
@@ -111,6 +117,7 @@ def plan_sampling(
         StoreError: If a folder of `teacher.reuse` has no generation.json.
     """
     folder = generation_folder(dataset, identity)
+    parts = frozenset(store.list(folder, suffix=".parquet"))
     held = read_again(
         store,
         folder,
@@ -128,6 +135,7 @@ def plan_sampling(
         reused=reused,
         num_wanted=questions.height * teacher.num_samples,
         num_stored=int(held["sample_idx"].list.len().sum()),
+        parts=parts,
     )
 
 

@@ -55,14 +55,11 @@ def test_preset_with_wrong_setting_is_refused(tmp_path):
 
 
 def test_training_deployments_let_a_second_run_wait():
-    limits = [(item["concurrency_limit"], item["work_pool"]) for item in TRAINING]
+    limits = {item["name"]: item["concurrency_limit"] for item in TRAINING}
 
-    assert limits == [
-        (
-            {"limit": 1, "collision_strategy": "ENQUEUE"},
-            {"name": "qcrd", "work_queue_name": "training"},
-        )
-    ] * len(TRAINING)
+    # Several samplers share a run through the store; what trains does not.
+    assert limits.pop("sample-teacher") is None
+    assert set(map(str, limits.values())) == {str({"limit": 1, "collision_strategy": "ENQUEUE"})}
 
 
 def test_schedules_have_a_time_zone_and_are_off_until_somebody_switches_them_on():

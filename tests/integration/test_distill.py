@@ -300,7 +300,7 @@ def test_second_process_on_a_run_is_refused(tmp_path):
 
     assert second.returncode == 1
     assert re.search(
-        rf"A run can be worked on by one process only; .*process {first.pid}\b", second.stderr
+        rf"A run can be trained by one process only; .*process {first.pid}\b", second.stderr
     )
 
 

@@ -5,7 +5,6 @@ import sqlite3
 import sys
 import threading
 import time
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from qcrd_core.teacher.launch import free_port
+from tests.support.ask_again import AskAgain
 from tests.support.distillation import qcrd, settings_for, taught_teacher
 from tests.support.processes import all_gone
 from tests.support.tiny_llama import make_tiny_llama
@@ -23,19 +23,6 @@ pytestmark = pytest.mark.timeout(400)
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 NIGHTLY = "redistill-nightly/redistill-nightly"
 STUB = Path(__file__).parents[1] / "support" / "stub_vllm.py"
-
-
-class _AskAgain(httpx.HTTPTransport):
-    """SQLite is locked for a moment; Prefect's own client asks again likewise."""
-
-    def handle_request(self, request):
-        for _ in range(20):
-            answer = super().handle_request(request)
-            if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                break
-            answer.read()
-            time.sleep(1)
-        return answer
 
 
 class _NoEngine:
@@ -69,7 +56,7 @@ class Up:
     def __init__(self, home, said, webhook):
         self.home, self.said, self.webhook = home, said, webhook
         self.api = httpx.Client(
-            transport=_AskAgain(),
+            transport=AskAgain(),
             base_url=f"{(home / 'url').read_text().strip()}/api",
             timeout=30,
             trust_env=False,

@@ -13,16 +13,12 @@ from qcrd_core.progress import progress
 from qcrd_core.store import Store
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.job import Sampled, SamplingJob, ServerResult, ShardResult
+from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher
-from qcrd_core.teacher.sample import (
-    SamplingJob,
-    ServerResult,
-    ShardResult,
-    check_prompt_lengths,
-    sample_shards,
-)
+from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.server import teacher_endpoints
 from tests.support.tables import make_questions
 
@@ -78,7 +74,12 @@ class Sampling:
     spec: DatasetSpec = SPEC
     prepared: PreparedTeacher = PREPARED
     results: list[ShardResult] = field(default_factory=list)
-    servers: list[ServerResult] = field(default_factory=list)
+    sampled: Sampled | None = None
+    """Of the last `run`."""
+
+    @property
+    def servers(self) -> tuple[ServerResult, ...]:
+        return self.sampled.servers
 
     @property
     def store(self) -> Store:
@@ -120,8 +121,8 @@ class Sampling:
         )
         check_prompt_lengths(job)
         with progress("Sample teacher", plan.num_missing, "samples") as bar:
-            results, self.servers = sample_shards(job, plan.shards[:max_shards], bar)
-        self.results += results
+            self.sampled = sample_shards(job, plan.shards[:max_shards], bar)
+        self.results += self.sampled.shards
         return self.table()
 
     def table(self) -> pl.DataFrame:

@@ -1,0 +1,130 @@
+"""Rows and parts of table `rationales`, from what the teacher answered."""
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from data_schemas import Rationales
+from qcrd_core.answers import extract
+from qcrd_core.errors import SamplingError
+from qcrd_core.store import part_name
+from qcrd_core.teacher.client import Completion, Refusal
+from qcrd_core.teacher.job import SamplingJob, ShardResult
+from qcrd_core.teacher.plan import SampleKey, Shard
+from qcrd_core.teacher.share import SharedShards
+
+logger = logging.getLogger(__name__)
+
+
+def make_row(
+    job: SamplingJob, key: SampleKey, seed: int, outcome: Completion | Refusal
+) -> dict[str, Any]:
+    """Make a row of table `rationales` of what the teacher answered."""
+    question_id, sample_idx, prompt_hash = key
+    row: dict[str, Any] = {
+        "question_id": question_id,
+        "sample_idx": sample_idx,
+        "source": "teacher",
+        "round": None,
+        "model": job.prepared.served_name,
+        "model_revision": job.prepared.revision,
+        "generation": job.plan.fingerprint,
+        "prompt_hash": prompt_hash,
+        "seed": seed,
+        "created_at": datetime.now(UTC),
+        "run_id": job.run_id,
+    }
+    if isinstance(outcome, Refusal):
+        return row | {"status": "failed", "error": outcome.error}
+    found = extract(outcome.text, job.spec.answer, job.by_id[question_id]["choices"])
+    return row | {
+        "text": outcome.text,
+        "rationale": found.rationale,
+        "answer_raw": found.answer_raw,
+        "answer": found.answer,
+        "status": "no_answer" if found.answer is None else "ok",
+        "finish_reason": outcome.finish_reason,
+        "num_prompt_tokens": outcome.num_prompt_tokens,
+        "num_tokens": outcome.num_tokens,
+        "cumulative_logprob": outcome.cumulative_logprob,
+    }
+
+
+def write_part(
+    job: SamplingJob,
+    shard: Shard,
+    found: Mapping[SampleKey, dict[str, Any]],
+    *,
+    shared: SharedShards,
+    start: float,
+) -> ShardResult | None:
+    """Write what has been sampled of a shard as a part.
+
+    Args:
+        job: What the shards share.
+        shard: The shard.
+        found: Its rows; fewer than its keys where the budget ended.
+        shared: Knows what other samplers have stored.
+        start: When the shard was begun, seconds of the monotonic clock.
+
+    Returns:
+        Its counts; None where another sampler was first.
+
+    Raises:
+        SamplingError: If the teacher refused every single request of several questions.
+        StoreError: If the store refuses the part.
+    """
+    rows = [found[key] for key in shard.keys if key in found]
+    _refuse_total_failure(rows)
+    frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
+    name = _part(shard, frame)
+    path = f"{job.plan.folder}/{name}"
+    if rows:
+        if not shared.may_store(shard, name):
+            return None
+        job.store.write_table(path, frame, Rationales)
+    result = ShardResult(
+        path=path,
+        num_rows=frame.height,
+        num_ok=frame.filter(pl.col("status") == "ok").height,
+        num_no_answer=frame.filter(pl.col("status") == "no_answer").height,
+        num_failed=frame.filter(pl.col("status") == "failed").height,
+        num_tokens=int(frame["num_tokens"].sum()),
+        num_prompt_tokens=int(frame["num_prompt_tokens"].sum()),
+        seconds=time.monotonic() - start,
+    )
+    _log(result)
+    return result
+
+
+def _part(shard: Shard, frame: pl.DataFrame) -> str:
+    if frame.height == len(shard.keys):
+        return shard.part
+    return part_name(frame.select("question_id", "sample_idx", "prompt_hash"))
+
+
+def _log(result: ShardResult) -> None:
+    logger.info(
+        "Sampled %d | ok %d | no answer %d | failed %d | %.0f tok/s | %s",
+        result.num_rows,
+        result.num_ok,
+        result.num_no_answer,
+        result.num_failed,
+        result.num_tokens / max(result.seconds, 1e-9),
+        result.path,
+    )
+
+
+def _refuse_total_failure(rows: list[dict[str, Any]]) -> None:
+    has_several = len({row["question_id"] for row in rows}) > 1
+    if has_several and all(row["status"] == "failed" for row in rows):
+        msg = (
+            f"The teacher must answer some requests of a shard; it refused all {len(rows)}, the "
+            f"first with {rows[0]['error']}. Nothing of the shard is stored: correct the teacher's "
+            "settings and run again."
+        )
+        raise SamplingError(msg)

@@ -1,0 +1,50 @@
+"""`run.runner`: what goes together."""
+
+import pytest
+
+from qcrd_core.config import validate_config
+from qcrd_core.errors import ConfigError
+
+_SCRATCH = {"model": {"type": "scratch"}}
+_RAY = {"runner": "ray", "ray_address": "auto", "num_samplers": 4}
+_SERVED = {"model": {"type": "hub", "name": "m"}, "endpoints": ["http://gpu1:8000/v1"]}
+
+
+def _config(run, teacher):
+    content = {
+        "run": {"name": "a", "store": "s", **run},
+        "data": {"dataset": "word_problems"},
+        "teacher": teacher,
+        "discriminator": _SCRATCH,
+        "student": _SCRATCH,
+    }
+    return validate_config(content, "test")
+
+
+def test_runner_is_no_part_of_the_runs_name():
+    assert _config(_RAY, _SERVED).run_id("x") == _config({}, _SERVED).run_id("x")
+
+
+@pytest.mark.parametrize(
+    "teacher", [_SERVED, {"model": {"type": "imported", "generation": "0123456789ab"}}]
+)
+def test_ray_with_running_servers_or_without_a_teacher_is_fine(teacher):
+    assert _config(_RAY, teacher).run.num_samplers == 4
+
+
+def test_ray_without_running_servers_is_refused():
+    message = r"run\.runner must be local where teacher\.endpoints is null; got ray.*of its own\."
+    with pytest.raises(ConfigError, match=message):
+        _config(_RAY, {"model": {"type": "hub", "name": "m"}})
+
+
+def test_ray_without_an_address_is_refused():
+    with pytest.raises(ConfigError, match=r"run\.ray_address must name the cluster"):
+        _config({"runner": "ray"}, _SERVED)
+
+
+@pytest.mark.parametrize("setting", [{"ray_address": "auto"}, {"num_samplers": 2}])
+def test_settings_of_ray_without_it_are_refused(setting):
+    message = rf"run\.{next(iter(setting))} must be left alone where run\.runner is local"
+    with pytest.raises(ConfigError, match=message):
+        _config(setting, _SERVED)
