@@ -14,6 +14,7 @@ from prefect import flow
 
 from flows.logs import show_core_logs
 from qcrd_core.config import RunConfig
+from qcrd_core.hosts import check_hosts
 from qcrd_core.locks import run_lock
 from tasks.rounds import finish, sample_negatives, score_rationales, train_round, validate
 from tasks.teacher import check_student, make_tokenizers, prepare_run, sample_teacher, vote
@@ -44,6 +45,7 @@ def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
     Returns:
         The run's result.
     """
+    check_hosts(config.training.hosts)
     with run_lock(config, run_id):
         sample_and_vote(config, run_id)
         return train_and_report(config, run_id)
