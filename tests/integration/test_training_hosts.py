@@ -23,7 +23,7 @@ from tests.support.training import (
 )
 
 FIRST, SECOND = "10.97.0.1", "10.97.0.2"
-TIMEOUT = 30
+TIMEOUT = 40
 GRACE = 60
 """Seconds beyond `host_timeout_seconds` within which both sides have ended, as the docs say."""
 
@@ -79,7 +79,7 @@ class _Host:
         hosts.started.append(self)
 
     def wait_for_steps(self, count):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240  # a busy machine is slow to start
         while len(self.output().split("'advance'")) <= count:
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
@@ -189,7 +189,7 @@ def test_hosts_that_do_not_come_are_given_up(two_hosts, tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump(content), encoding="utf-8")
     first = _start_first(two_hosts, tmp_path, config, 0)
-    code, sentence = first.end(250)  # its start included, slow on a busy machine
+    code, sentence = first.end(400)  # its start included, slow on a busy machine
     assert code == 1
     assert sentence.startswith(
         f"TrainingError: Training on {FIRST}, {SECOND} must begin within 10 s at {FIRST}:29500;"
