@@ -3,6 +3,7 @@
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
     qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
     qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
+    qcrd join --config FILE [section.key=value ...]
     qcrd predict STUDENT FILE
     qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
@@ -90,6 +91,24 @@ def run(
         print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
         _distill(settings)
     _show_result(settings, plan.run_id)
+
+
+@app.command
+def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-c"])]) -> None:
+    """Train as one more host of a run: start it on each host of training.hosts but the first.
+
+    It waits for each round that the first host begins, and ends after the last.
+
+    Args:
+        overrides: As for `qcrd run` on the first host, for example run.scratch=/local.
+        config: The same YAML file of settings.
+    """
+    from qcrd_core.stages.joining import join_rounds
+
+    settings = load_config(config, overrides)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    join_rounds(settings)
+    print("All rounds are trained. The result is on the first host and in the store.")
 
 
 def _distill(settings: RunConfig) -> None:

@@ -16,6 +16,7 @@ from prefect import flow
 from flows.logs import show_core_logs
 from flows.runner import Runner, open_runner
 from qcrd_core.config import RunConfig
+from qcrd_core.hosts import check_hosts
 from qcrd_core.locks import run_lock, sampling_lock
 from tasks.rounds import finish, score_rationales, train_round, validate
 from tasks.teacher import check_student, make_tokenizers, prepare_run, vote
@@ -46,6 +47,7 @@ def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
     Returns:
         The run's result.
     """
+    check_hosts(config.training.hosts)
     with run_lock(config, run_id), open_runner(config, run_id) as runner:
         sample_and_vote(config, run_id, runner)
         return train_and_report(config, run_id, runner)

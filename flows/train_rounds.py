@@ -14,6 +14,7 @@ from flows.distill import train_and_report
 from flows.logs import show_core_logs
 from flows.runner import open_runner
 from qcrd_core.config import RunConfig
+from qcrd_core.hosts import check_hosts
 from qcrd_core.locks import run_lock
 from tasks.teacher import check_votes, prepare_run
 
@@ -29,6 +30,7 @@ def train_rounds(config: RunConfig) -> dict[str, Any]:
         The run's result: chosen round, validation accuracy, test numbers.
     """
     show_core_logs()
+    check_hosts(config.training.hosts)
     run_id = prepare_run(config)
     with run_lock(config, run_id), open_runner(config, run_id) as runner:
         check_votes(config, run_id)

@@ -2,8 +2,9 @@
 
 `load_config(path, overrides)` reads a YAML file, applies dotted overrides (`teacher.num_samples=4`)
 and validates. Later wins: model default, YAML file, overrides. Nothing is read from the
-environment, and no secret belongs here: the teacher's API keys are read from QCRD_API_KEY, or the
-variables that `teacher.endpoints` names, when sampling begins.
+environment, but for a Slurm job's nodes where `training.hosts` says so. No secret belongs here: the
+teacher's API keys are read from QCRD_API_KEY, or the variables that `teacher.endpoints` names, when
+sampling begins.
 
 Defaults are the paper's values (Wang et al., EMNLP 2025, arXiv 2405.13014) where it gives one;
 `docs/papers.md` has the place of each. Models, data set and output place have no default.
@@ -260,11 +261,33 @@ class DiscriminatorSection(Section):
     """Longest `question, rationale` text, tokens; longer ones are counted and cut."""
 
 
+class LoraSection(Section):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): the pretrained weights stay as they are.
+
+    The student that a round publishes has them merged, so nothing else needs to know of them.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    """r, width of an adapter."""
+    alpha: float = Field(default=32.0, gt=0)
+    """An adapter's output is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Dropout on an adapter's input while training."""
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers that get an adapter: all but the output head, or those whose names end so, for
+    example [q, v]."""
+    quantize: Literal["nf4"] | None = None
+    """Hold the pretrained weights in 4 bits (QLoRA, arXiv 2305.14314). Needs CUDA, bitsandbytes and
+    training.precision=bfloat16."""
+
+
 class StudentSection(Section):
     """The small model."""
 
     model: Weights
     """T5-type or causal."""
+    lora: LoraSection | None = None
+    """Train adapters instead of all weights. Null: all weights."""
     max_input_tokens: int = Field(default=256, ge=8)
     """Longest question with its prefix, tokens. A longer one is refused, not cut."""
     max_target_tokens: int = Field(default=256, ge=2)
@@ -276,6 +299,16 @@ class StudentSection(Section):
     """Before the question when the label is asked for."""
     explain_prefix: str = "explain: "
     """Before the question when the rationale is asked for."""
+
+    @model_validator(mode="after")
+    def _adapters_adapt_a_pretrained_model(self) -> Self:
+        if self.lora is not None and isinstance(self.model, ScratchWeights):
+            msg = (
+                "student.lora must be null where student.model.type is scratch; got adapters, and "
+                "the random weights below them would never learn"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class RunConfig(Section):
@@ -329,12 +362,26 @@ class RunConfig(Section):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _quantized_weights_are_whole(self) -> Self:
+        training, lora = self.training, self.student.lora
+        if lora is None or lora.quantize is None:
+            return self
+        if training.precision != "bfloat16" or training.zero_stage == 3:
+            msg = (
+                f"student.lora.quantize={lora.quantize} must go with training.precision=bfloat16 "
+                f"and training.zero_stage of at most 2; got {training.precision} and "
+                f"{training.zero_stage}"
+            )
+            raise ValueError(msg)
+        return self
+
     def run_id(self, data_hash: str) -> str:
         """Name, and a hash of the data and of every setting that changes the result.
 
-        Settings that only say where and how fast (store, endpoints, concurrency, shard sizes), or
-        what becomes of the student, are left out, so the same command continues its own run on
-        another machine, and new questions make a new run.
+        Settings that only say where and how fast (store, endpoints, concurrency, shard sizes,
+        processes), or what becomes of the student, are left out, so the same command continues its
+        own run on another machine, and new questions make a new run.
 
         Args:
             data_hash: Hash of what the configuration only names: questions, data-set file, teacher.
@@ -345,8 +392,12 @@ class RunConfig(Section):
         content = self.model_dump(mode="json")
         for section, key in _NOT_IDENTITY:
             content[section].pop(key)
+        # Of these the default stands for all values, so that runs named before keep their names.
+        content["training"] |= {"num_processes": 1, "zero_stage": 0}
         for section in _OPERATIONS:
             content.pop(section)
+        if self.student.lora is None:  # likewise
+            content["student"].pop("lora")
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
@@ -366,6 +417,11 @@ _NOT_IDENTITY = (
     ("teacher", "max_retries"),
     ("teacher", "reuse"),
     ("training", "checkpoint_seconds"),
+    ("training", "cpu_offload"),
+    ("training", "gradient_checkpointing"),
+    ("training", "hosts"),
+    ("training", "rendezvous_port"),
+    ("training", "host_timeout_seconds"),
 )
 _OPERATIONS = ("promotion", "budget", "card")
 

@@ -5,9 +5,11 @@ the default.
 `qcrd_core.config` puts them together with models, data and places.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from qcrd_core.hosts import read_hosts
 
 
 class Section(BaseModel):
@@ -172,29 +174,77 @@ class TrainingSection(Section):
     micro_batch_size: int = Field(default=64, ge=1)
     """Questions one device takes at once."""
     num_processes: int = Field(default=1, ge=1)
-    """Training processes on this machine, one a GPU."""
+    """Training processes on each host, one a GPU."""
+    hosts: tuple[str, ...] = ()
+    """Names or addresses of the hosts that train together, this one first; or a hostfile; or slurm.
+    The others run `qcrd join`. Empty: this host alone."""
+    rendezvous_port: int = Field(default=29500, ge=1, le=65535)
+    """Port of the first host at which the others come in."""
+    host_timeout_seconds: float = Field(default=600, ge=10)
+    """How long ranks wait for each other, for the hosts to come, and for one that fell silent or
+    writes a checkpoint; then training ends."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """T5 overflows in float16, so it is not offered."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed shards over the processes: nothing, optimiser, gradients, weights."""
+    """What DeepSpeed shards over the processes: nothing, optimiser, gradients, weights. With
+    bfloat16 0 is as 1, which has the place for its float32 weights."""
+    cpu_offload: Literal["none", "optimizer", "optimizer_and_weights"] = "none"
+    """What a shard keeps in host memory: from zero_stage 1 on the optimiser, with 3 the weights
+    too."""
+    gradient_checkpointing: bool = False
+    """Keep a layer's input instead of all its activations and compute them again: less memory, more
+    time. A causal student then reads a prompt anew for each of its rationales."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     """Time between two resumable checkpoints within a round."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hosts_of_a_file(cls, content: Any) -> Any:
+        if isinstance(content, dict) and isinstance(content.get("hosts"), str):
+            hosts = read_hosts(content["hosts"], content.get("num_processes", 1))
+            return {**content, "hosts": hosts}
+        return content
+
+    @model_validator(mode="after")
+    def _hosts_once(self) -> Self:
+        twice = [host for host in self.hosts if self.hosts.count(host) > 1]
+        if twice:
+            msg = f"training.hosts must name each host once; got {twice[0]} twice"
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
-        per_pass = self.micro_batch_size * self.num_processes
-        if self.global_batch_size % per_pass:
+        if self.global_batch_size % (self.micro_batch_size * self.num_ranks):
+            hosts = f" x {len(self.hosts)} hosts" if self.hosts else ""
             msg = (
                 f"global_batch_size must be a multiple of micro_batch_size x num_processes; got "
-                f"{self.global_batch_size} and {self.micro_batch_size} x {self.num_processes}"
+                f"{self.global_batch_size} and {self.micro_batch_size} x "
+                f"{self.num_processes}{hosts}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> Self:
+        least = {"none": 0, "optimizer": 1, "optimizer_and_weights": 3}[self.cpu_offload]
+        if self.zero_stage < least:
+            msg = (
+                f"training.zero_stage must be at least {least} for training.cpu_offload "
+                f"{self.cpu_offload}; got {self.zero_stage}"
             )
             raise ValueError(msg)
         return self
 
     @property
+    def num_ranks(self) -> int:
+        """Training processes on all hosts."""
+        return self.num_processes * max(1, len(self.hosts))
+
+    @property
     def gradient_accumulation_steps(self) -> int:
         """Micro-steps an optimiser step."""
-        return self.global_batch_size // (self.micro_batch_size * self.num_processes)
+        return self.global_batch_size // (self.micro_batch_size * self.num_ranks)
 
     def steps_in_round(self, num_questions: int) -> int:
         """R, optimiser steps a round, on that many training questions."""

@@ -1,9 +1,11 @@
-"""Which tests need what a machine may lack: `gpu`, `network`, `postgres` skip, with the reason.
+"""Which tests need what a machine may lack.
 
-And an S3 server for whatever wants one.
+`gpu`, `network`, `postgres` and `namespaces` skip, with the reason. And an S3 server for whatever
+wants one.
 """
 
 import os
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -17,6 +19,7 @@ def pytest_collection_modifyitems(items):
         ("gpu", _has_gpu, "needs a CUDA device"),
         ("network", _reaches_hub, "needs the model hub"),
         ("postgres", find_postgres, "needs PostgreSQL's programs (Debian: postgresql)"),
+        ("namespaces", _makes_namespaces, "needs root and the program ip (Debian: iproute2)"),
     ):
         marked = [item for item in items if item.get_closest_marker(mark)]
         if marked and not is_here():
@@ -40,6 +43,16 @@ def _has_gpu():
     import torch  # seconds: only where a test asks for it
 
     return torch.cuda.is_available()
+
+
+def _makes_namespaces():
+    name = f"qcrd-probe-{os.getpid()}"
+    try:
+        for verb in ("add", "delete"):
+            subprocess.run(["ip", "netns", verb, name], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def _reaches_hub():

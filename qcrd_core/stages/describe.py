@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from qcrd_core.config import LoraSection
 from qcrd_core.report.summary import teacher_name
 from qcrd_core.report.text import visible
 from qcrd_core.stages.plan import RunPlan
@@ -40,13 +41,20 @@ def describe_plan(plan: RunPlan) -> str:
             "batch",
             f"{training.global_batch_size} questions = {training.micro_batch_size} a device x "
             f"{training.gradient_accumulation_steps} micro-steps x {training.num_processes} "
-            "processes",
+            f"processes{f' x {len(training.hosts)} hosts' if training.hosts else ''}",
         ),
         ("negatives", _negatives(plan)),
-        ("student", _model_name(config.student.model)),
+        ("student", _model_name(config.student.model) + _adapters(config.student.lora)),
         ("discriminator", _model_name(config.discriminator.model)),
     ]
     return "\n".join(_row(name, visible(value)) for name, value in rows)
+
+
+def _adapters(lora: LoraSection | None) -> str:
+    if lora is None:
+        return ""
+    held = f" on weights in {lora.quantize}" if lora.quantize else ""
+    return f", adapters of rank {lora.rank}{held}"
 
 
 def describe_prompt(prompt: Prompt) -> str:

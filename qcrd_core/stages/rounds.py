@@ -125,7 +125,7 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         "qcrd_core.discriminator.judge:main",
         round=round_,
         candidates=path,
-        tokenizer=_tokenizer(context, is_discriminator=True),
+        tokenizer=_discriminator_tokenizer(context),
     )
 
 
@@ -147,7 +147,6 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
         "qcrd_core.student.train:main",
         round=round_,
         labels=_hand_over(context, "labels", labels),
-        tokenizer=_tokenizer(context),
     )
     if result["interrupted"]:
         msg = (
@@ -244,10 +243,10 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
     return 0
 
 
-def _tokenizer(context: RunContext, *, is_discriminator: bool = False) -> str:
-    rel = context.paths.tokenizer
-    if is_discriminator and not isinstance(context.config.discriminator.model, ScratchWeights):
-        rel = context.paths.discriminator_tokenizer
+def _discriminator_tokenizer(context: RunContext) -> str:
+    is_own = not isinstance(context.config.discriminator.model, ScratchWeights)
+    paths = context.paths
+    rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
     return str(context.store.fetch_folder(rel))
 
 

@@ -7,11 +7,13 @@ the mask, and T5's relative distances are those between columns.
 Shape letters: B rows, T columns (of a causal model the prompt's included), W prompt tokens.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 32
@@ -97,6 +99,19 @@ class EncodedPrompts:
         self.states, self.mask = self.states[:, :width], self.mask[:, :width]
         for layer in self.cache.layers:
             layer.narrow(0, width)
+
+
+def with_newest(mask: Tensor) -> Tensor:
+    """Add a column of ones, for the token that each row gets, [B, T + 1]."""
+    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+
+
+def select_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Repeat rows in a cache of their own; a model appends the target's keys to what it gets."""
+    selected = copy(cache)
+    selected.layers = [copy(layer) for layer in cache.layers]
+    selected.batch_select_indices(rows)
+    return selected
 
 
 def decode_cache() -> Cache:

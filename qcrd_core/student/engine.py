@@ -1,26 +1,26 @@
-"""DeepSpeed around the objective: its configuration, exact checkpoints, export.
+"""DeepSpeed around the objective: its configuration, the process group, export.
 
 The DeepSpeed JSON is generated here from `TrainingSection`; its keys appear nowhere else.
 """
 
-import json
+import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 from torch import distributed
+from torch.distributed import distributed_c10d
 
+from qcrd_core.config import RunConfig
 from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
 from qcrd_core.processes import has_accelerator
-from qcrd_core.store import Store
 from qcrd_core.student.about import FILE, StudentAbout
 from qcrd_core.student.objective import QcrdObjective
-
-_STATE = "state.json"
-_TAG = "engine"
+from qcrd_core.student.weights import make_student
 
 
 def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
@@ -32,29 +32,39 @@ def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
     Returns:
         What `deepspeed.initialize` takes.
     """
+    is_bfloat16 = training.precision == "bfloat16"
+    # Without ZeRO DeepSpeed's bfloat16 optimiser counts a step before the first.
+    zero: dict[str, Any] = {"stage": max(training.zero_stage, int(is_bfloat16))}
+    if training.cpu_offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if training.cpu_offload == "optimizer_and_weights":
+        zero["offload_param"] = {"device": "cpu"}
     return {
         "train_batch_size": training.global_batch_size,
         "train_micro_batch_size_per_gpu": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_clipping": training.gradient_clip,
-        "bf16": {"enabled": training.precision == "bfloat16"},
-        "zero_optimization": {"stage": training.zero_stage},
+        "bf16": {"enabled": is_bfloat16},
+        "zero_optimization": zero,
         # torch's AdamW on every device: DeepSpeed's own would be compiled at first use on a CPU.
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
 
 
-def start_distributed() -> None:
+def start_distributed(training: TrainingSection) -> None:
     """Join the process group that torchrun's agent describes in the environment."""
+    timeout = timedelta(seconds=training.host_timeout_seconds)
     if has_accelerator():
-        deepspeed.init_distributed()
+        deepspeed.get_accelerator().set_device(int(os.environ["LOCAL_RANK"]))
+        deepspeed.init_distributed(timeout=timeout)
         return
     # DeepSpeed's shared-memory collective would be compiled for half a minute at first start. The
     # table is private to DeepSpeed: without it the build simply takes place.
     compatible = getattr(deepspeed.ops, "__compatible_ops__", {})
     compatible["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed("gloo")
+    deepspeed.init_distributed("gloo", timeout=timeout)
 
 
 def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
@@ -67,8 +77,9 @@ def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
     Returns:
         A DeepSpeed engine.
     """
+    learning = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        objective.parameters(),
+        learning,
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=True,
@@ -76,6 +87,9 @@ def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
     engine, _, _, _ = deepspeed.initialize(
         model=objective, optimizer=optimizer, config=deepspeed_config(training)
     )
+    # DeepSpeed makes groups of its own, which would wait for half an hour.
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timedelta(seconds=training.host_timeout_seconds), group)
     return engine
 
 
@@ -102,57 +116,10 @@ def learning_rate(step: int, num_steps: int, training: TrainingSection) -> float
     return training.learning_rate * max(0.0, left)
 
 
-def save_engine(engine: Any, store: Store, folder: str, state: dict[str, Any]) -> None:
-    """Write a resumable checkpoint, whole or not at all, and drop the older ones beside it.
-
-    Args:
-        engine: The DeepSpeed engine, on an accumulation boundary. All ranks call this.
-        store: Where to.
-        folder: `RunPaths.engine` of the round.
-        state: JSON-able; must hold `global_step`.
-    """
-    name = f"step={state['global_step']:08d}"
-    temporary = store.local(folder) / f"_tmp-{name}"
-    is_first = distributed.get_rank() == 0
-    if is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    distributed.barrier()
-    engine.save_checkpoint(str(temporary), tag=_TAG)
-    distributed.barrier()
-    if is_first:
-        (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
-        store.publish_folder(temporary, f"{folder}/{name}")
-        for older in store.list(folder):
-            if older != name:
-                store.delete(f"{folder}/{older}")
-    distributed.barrier()
-
-
-def load_engine(engine: Any, store: Store, folder: str) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint of a round.
-
-    Args:
-        engine: A fresh engine of the same shape.
-        store: Where from.
-        folder: `RunPaths.engine` of the round.
-
-    Returns:
-        The saved state, or None when the round has no checkpoint.
-    """
-    names = [n for n in store.list(folder) if store.is_published(f"{folder}/{n}")]
-    if not names:
-        return None
-    local = store.fetch_folder(f"{folder}/{names[-1]}")
-    engine.load_checkpoint(str(local), tag=_TAG, load_lr_scheduler_states=False)
-    state: dict[str, Any] = json.loads((local / _STATE).read_text(encoding="utf-8"))
-    return state
-
-
 def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int) -> None:
     """Publish the student as a plain Hugging Face folder. All ranks call this.
 
-    Under ZeRO stage 3 the weights are gathered first.
+    Under ZeRO stage 3 the weights are gathered first. Adapters are merged.
 
     Args:
         engine: The engine after the round.
@@ -169,6 +136,8 @@ def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int
     else:
         weights = model.state_dict()
     if distributed.get_rank() == 0:
+        if context.config.student.lora is not None:
+            model, weights = _without_adapters(model, weights, tokenizer, context.config)
         target = store.local(rel)
         temporary = Path(target.parent, f"_tmp-{target.name}")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -179,3 +148,14 @@ def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int
         (temporary / FILE).write_text(about + "\n", encoding="utf-8")
         store.publish_folder(temporary, rel)
     distributed.barrier()
+
+
+def _without_adapters(
+    model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, config: RunConfig
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The student as it was loaded, and its weights with the adapters merged."""
+    from qcrd_core.student.lora import merge_adapters  # seconds
+
+    plain = make_student(config.student.model, tokenizer, config.run.seed)
+    plain.load_state_dict({k: v.cpu() for k, v in merge_adapters(weights, model).items()})
+    return plain, plain.state_dict()

@@ -7,13 +7,14 @@
 
 `read` takes each question once, with its gradient; `nll` then scores any number of target sequences
 against it, with or without. A T5 keeps the encoder's states, a causal model its prompt's keys and
-values; both are repeated for the targets. `start` and `step` write, token by token.
+values; both are repeated for the targets. With gradient checkpointing a causal model keeps nothing,
+for a layer that is computed again has no cache: each target reads its prompt anew. `start` and
+`step` write, token by token.
 
 Shape letters: Q prompts, S target sequences, T tokens, H hidden size, V vocabulary.
 """
 
 from abc import abstractmethod
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,13 @@ from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from qcrd_core.losses import token_mean_nll
-from qcrd_core.student.decode_state import DecodeState, EncodedPrompts, decode_cache
+from qcrd_core.student.decode_state import (
+    DecodeState,
+    EncodedPrompts,
+    decode_cache,
+    select_rows,
+    with_newest,
+)
 from qcrd_core.student.fused import fuse
 
 
@@ -36,9 +43,10 @@ class Context:
     prompt_mask: Tensor
     """[Q, T], 1 on real tokens."""
     states: Tensor
-    """T5: encoder output, [Q, T, H]. Causal: output at the prompt's last token, [Q, 1, H]."""
+    """T5: encoder output, [Q, T, H]. Causal: output at the prompt's last token, [Q, 1, H]; with
+    gradient checkpointing nothing, [0]."""
     cache: DynamicCache | None = None
-    """Causal: the prompts' keys and values. T5: None."""
+    """Causal: the prompts' keys and values. T5, or with gradient checkpointing: None."""
 
 
 class Student(nn.Module):
@@ -206,7 +214,7 @@ class Seq2SeqStudent(Student):
         if state.prompt is None:
             msg = "A Seq2SeqStudent goes on with states that it has started itself."
             raise TypeError(msg)
-        state.mask = _with_newest(state.mask)
+        state.mask = with_newest(state.mask)
         hidden = self.model.decoder(
             input_ids=token_ids[:, None],
             attention_mask=state.mask,
@@ -224,10 +232,11 @@ class CausalStudent(Student):
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
         """Compute the prompts' keys and values; see `Student.read`."""
         del num_buckets
+        if self.training and self.model.is_gradient_checkpointing:
+            return Context(prompt_ids, prompt_mask, torch.empty(0))
         cache = DynamicCache()
         hidden = self._hidden(prompt_ids, prompt_mask, cache)
-        last = (prompt_mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
-        return Context(prompt_ids, prompt_mask, hidden.gather(1, last), cache)
+        return Context(prompt_ids, prompt_mask, _last_of(hidden, prompt_mask), cache)
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
         """Compute the prompts' keys and values; see `Student.start`."""
@@ -241,20 +250,24 @@ class CausalStudent(Student):
 
     def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
         """See `Student.step`."""
-        state.mask = _with_newest(state.mask)
+        state.mask = with_newest(state.mask)
         return self._logits(self._hidden(token_ids[:, None], state.mask, state.cache)[:, 0])
 
     def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        if context.cache is None:
-            msg = "A CausalStudent scores contexts that it has read itself."
-            raise TypeError(msg)
         # The token before predicts: the prompt's last one the first target token, and so on. At
         # least one token is fed even if none is needed: ZeRO-3's ranks must make equal passes.
         fed, used = max(1, ids.shape[1] - 1), ids.shape[1] - 1
+        prompt_mask, fed_ids = context.prompt_mask[question], ids[:, :fed]
         # Prompt padding sits between prompt and target: masked out, and not counted as positions.
-        joined_mask = torch.cat([context.prompt_mask[question], mask[:, :fed]], dim=1)
-        hidden = self._hidden(ids[:, :fed], joined_mask, _select(context.cache, question))
-        return torch.cat([context.states[question], hidden[:, :used]], dim=1)
+        joined_mask = torch.cat([prompt_mask, mask[:, :fed]], dim=1)
+        if context.cache is not None:
+            hidden = self._hidden(fed_ids, joined_mask, select_rows(context.cache, question))
+            return torch.cat([context.states[question], hidden[:, :used]], dim=1)
+        joined_ids = torch.cat([context.prompt_ids[question], fed_ids], dim=1)
+        hidden = self._hidden(joined_ids, joined_mask, None)
+        width = prompt_mask.shape[1]
+        last = _last_of(hidden[:, :width], prompt_mask)
+        return torch.cat([last, hidden[:, width : width + used]], dim=1)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.model.config
@@ -265,14 +278,14 @@ class CausalStudent(Student):
         cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _hidden(self, ids: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def _hidden(self, ids: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
-            use_cache=True,
+            use_cache=cache is not None,
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -292,16 +305,10 @@ def _by_length(mask: Tensor, num_buckets: int) -> list[tuple[Tensor, int]]:
     return [(rows, max(1, int(lengths[rows].max()))) for rows in order.tensor_split(num_buckets)]
 
 
-def _with_newest(mask: Tensor) -> Tensor:
-    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-
-
-def _select(cache: DynamicCache, rows: Tensor) -> DynamicCache:
-    """Repeat prompts in a cache of their own; a model appends the target's keys to what it gets."""
-    selected = copy(cache)
-    selected.layers = [copy(layer) for layer in cache.layers]
-    selected.batch_select_indices(rows)
-    return selected
+def _last_of(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Output at the last real token of right-padded prompts, [Q, 1, H]."""
+    last = (mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
+    return hidden.gather(1, last)
 
 
 def wrap(model: Any) -> Student:

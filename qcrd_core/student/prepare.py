@@ -36,7 +36,8 @@ def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
         `{"num_parameters": int, "longest_question_tokens": int}`.
 
     Raises:
-        ConfigError: If a model or tokenizer cannot be loaded.
+        ConfigError: If a model or tokenizer cannot be loaded, or the student cannot get its
+            adapters.
         DataError: If a question exceeds `student.max_input_tokens`.
     """
     del emit
@@ -50,7 +51,8 @@ def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
         tokenizer = _pretrained_tokenizer(weights)
     if not isinstance(context.config.discriminator.model, ScratchWeights):
         _pretrained_tokenizer(context.config.discriminator.model)
-    model = make_student(weights, tokenizer, context.config.run.seed)
+    lora = context.config.student.lora
+    model = make_student(weights, tokenizer, context.config.run.seed, lora)
     return {
         "num_parameters": sum(weight.numel() for weight in model.parameters()),
         "longest_question_tokens": _check_lengths(context, questions, tokenizer, model),

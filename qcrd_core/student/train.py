@@ -7,213 +7,221 @@ metrics part is the proof that the round is complete.
 
 SIGTERM ends it after the step at hand with a checkpoint; the same round, started again, goes on
 from there and ends with the very weights of an uninterrupted one (same device kind, same ranks).
+With other ranks it goes on too, and weights differ by rounding, and by the draws of dropout.
 """
 
 import os
 import signal
-import time
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import torch
 from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from data_schemas import Metrics, Scores
+from data_schemas import Scores
+from qcrd_core import errors
+from qcrd_core.config import RunConfig
 from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
-from qcrd_core.errors import TrainingError
-from qcrd_core.ids import derive_seed
+from qcrd_core.errors import QcrdError, TrainingError
+from qcrd_core.hosts import choose_interface
 from qcrd_core.processes import Emit, die_with_parent, has_accelerator
-from qcrd_core.student.batches import (
-    Example,
-    batch_draws,
-    batch_rows,
-    collate,
-    make_examples,
-    skip_shared_tokens,
-)
-from qcrd_core.student.engine import (
-    export_student,
-    learning_rate,
-    load_engine,
-    save_engine,
-    set_learning_rate,
-    start_distributed,
-    start_engine,
-)
+from qcrd_core.student.batches import Example, make_examples, skip_shared_tokens
+from qcrd_core.student.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from qcrd_core.student.engine import export_student, start_distributed, start_engine
+from qcrd_core.student.loop import RoundLoop, write_metrics
 from qcrd_core.student.model import wrap
-from qcrd_core.student.objective import PARTS, QcrdObjective
+from qcrd_core.student.objective import QcrdObjective
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
 
 
 def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
-    """Train one round.
+    """Train one round, as the first of `training.hosts` or alone.
 
     Args:
-        payload: `RunContext.payload(round=..., labels=path, tokenizer=folder)`; the labels are a
-            Parquet file of question_id, question, label: one row a training question.
+        payload: `RunContext.payload(round=..., labels=path)`; the labels are a Parquet file of
+            question_id, question, label: one row a training question.
         emit: Receives `{"advance": 1, "note": ...}` after each step.
 
     Returns:
-        `{"interrupted": bool, "global_step": int, "loss": float | None}`.
+        `{"interrupted": bool, "global_step": int, "loss": float | None, "is_last_round": bool}`.
 
     Raises:
-        TrainingError: If the loss is no finite number.
+        TrainingError: If the loss is no finite number, a host did not come or was lost.
     """
-    training = RunContext.from_payload(payload).config.training
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=training.num_processes,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        run_id=payload["run_id"],
-        # See qcrd_core.processes: a CUDA driver does not survive a fork.
-        start_method="spawn" if has_accelerator() else "fork",
-        max_restarts=0,
-    )
-    result: dict[str, Any] = elastic_launch(launch, train_rank)(payload, emit)[0]
+    return _launch(payload, emit, place=0)
+
+
+def join(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Train the round that the first host begins, as another host.
+
+    Args:
+        payload: `config`, and `place`: this host's among `training.hosts`.
+        emit: Not called.
+
+    Returns:
+        As `main`.
+
+    Raises:
+        TrainingError: As `main`.
+    """
+    return _launch(payload, emit, place=payload["place"])
+
+
+def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any]:
+    training = RunConfig.model_validate(payload["config"]).training
+    hosts, backend, endpoint = training.hosts, "c10d", "localhost:0"
+    if len(hosts) > 1:
+        choose_interface(hosts[0] if place else hosts[1])
+        # Static: ranks go by the place among the hosts, so that rank 0 is where the flow runs.
+        backend, endpoint = "static", f"{hosts[0]}:{training.rendezvous_port}"
+    with TemporaryDirectory() as folder:
+        launch = LaunchConfig(
+            min_nodes=max(1, len(hosts)),
+            max_nodes=max(1, len(hosts)),
+            nproc_per_node=training.num_processes,
+            logs_specs=DefaultLogsSpecs(folder),  # where ranks leave their errors
+            rdzv_backend=backend,
+            rdzv_endpoint=endpoint,
+            rdzv_configs={"rank": place, "timeout": int(training.host_timeout_seconds)},
+            run_id="qcrd",
+            # See qcrd_core.processes: a CUDA driver does not survive a fork.
+            start_method="spawn" if has_accelerator() else "fork",
+            max_restarts=0,
+        )
+        try:
+            results: dict[int, dict[str, Any]] = elastic_launch(launch, train_rank)(payload, emit)
+        except ChildFailedError as error:
+            raise _explained(error, training) from error
+        except distributed.DistError as error:
+            if len(hosts) < 2:
+                raise
+            reason = str(error).splitlines()[0].rstrip(".")
+            msg = (
+                f"Training on {', '.join(hosts)} must begin within "
+                f"{training.host_timeout_seconds:g} s at {endpoint}; {reason}. Run `qcrd join` on "
+                "the other hosts with the same settings, or set training.hosts=[]."
+            )
+            raise TrainingError(msg) from error
+    result = next(iter(results.values()))
     if "error" in result:
         raise TrainingError(result["error"])
     return result
 
 
+def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
+    """What the first rank that failed here said: an error of ours as it is."""
+    _, failure = error.get_first_failure()
+    said = failure.message if isinstance(failure.message, str) else failure.message["message"]
+    name, _, text = said.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, QcrdError):
+        return kind(text)
+    if len(training.hosts) < 2:
+        return error
+    reason = said.splitlines()[0] if said else f"exit code {failure.exitcode}"
+    return TrainingError(
+        f"Training on {', '.join(training.hosts)} must hear from each within "
+        f"{training.host_timeout_seconds:g} s; a rank here ended: {reason}. The last checkpoint is "
+        "kept: run the same commands again, or go on here alone with training.hosts=[]."
+    )
+
+
+@record
 def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     """Train one round as one rank; torchrun's agent has set RANK and WORLD_SIZE.
 
     Args:
-        payload: As in `main`.
+        payload: As in `main` or `join`.
         emit: As in `main`; rank 0 calls it.
 
     Returns:
-        As in `main`, or `{"error": text}`: an exception of one rank would leave the others waiting
-        in a collective.
+        As `main`, or `{"error": text}` where all ranks agree on it: an exception of one would leave
+        the others waiting in a collective.
     """
     die_with_parent()
+    here = RunConfig.model_validate(payload["config"])
+    if not has_accelerator():
+        num_cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, num_cores // here.training.num_processes))
+    start_distributed(here.training)
+    stop = _stop_on_sigterm()
+    payload, labels = _from_first_rank(payload, here)
     context = RunContext.from_payload(payload)
     config, training = context.config, context.config.training
-    world = int(os.environ["WORLD_SIZE"])
-    if not has_accelerator():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
-    start_distributed()
-    stop = _stop_on_sigterm()
-    tokenizer = load_tokenizer(payload["tokenizer"])
-    student = wrap(make_student(config.student.model, tokenizer, config.run.seed))
-    examples, counts = _examples(context, payload, tokenizer, student.model)
-    buckets = 1 if training.zero_stage == 3 else 3
-    engine = start_engine(QcrdObjective(student, config.loss, num_buckets=buckets), training)
-    engine.train()  # a loaded model comes in evaluation mode, without its dropout
+    tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
+    about = config.student
+    student = wrap(make_student(about.model, tokenizer, config.run.seed, about.lora))
     round_ = int(payload["round"])
+    examples, counts = _examples(context, round_, labels, tokenizer, student.model)
+    if training.gradient_checkpointing:
+        student.model.gradient_checkpointing_enable()
+    buckets = 1 if training.zero_stage == 3 else 3
+    objective = QcrdObjective(student, config.loss, num_buckets=buckets)
     steps = training.steps_in_round(len(examples))
-    state = _resume(engine, context, round_, steps)
+    checkpoint = _last_checkpoint(context, round_, steps)
+    if checkpoint is not None:
+        checkpoint.load_weights(objective)
+    engine = start_engine(objective, training)
+    engine.train()  # a loaded model comes in evaluation mode, without its dropout
+    state: dict[str, Any] = {"global_step": round_ * steps, "rows": []}
+    if checkpoint is not None:
+        checkpoint.load_optimizer(engine)
+        if checkpoint.state["global_step"] > round_ * steps:
+            state = checkpoint.state
     if distributed.get_rank() == 0 and state["global_step"] > round_ * steps:
         emit({"advance": state["global_step"] - round_ * steps, "note": "resumed"})
-    loop = _Round(context, engine, examples, tokenizer, state, steps * training.num_rounds)
+    loop = RoundLoop(context, engine, examples, tokenizer, state, steps * training.num_rounds)
     outcome = loop.run((round_ + 1) * steps, round_, emit, stop)
     if outcome is not None:
         return outcome
-    save_engine(engine, context.store, context.paths.engine(round_), loop.state)
+    save_checkpoint(engine, context.store, context.paths.engine(round_), loop.state)
     export_student(engine, tokenizer, context, round_)
     if distributed.get_rank() == 0:
-        _write_metrics(context, round_, loop.state["rows"], counts)
+        write_metrics(context, round_, loop.state["rows"], counts)
         if round_ > 0:
             context.store.delete(context.paths.engine(round_ - 1))
     last = loop.state["rows"][-1][0] if loop.state["rows"] else None
-    return {"interrupted": False, "global_step": loop.state["global_step"], "loss": last}
+    return {
+        "interrupted": False,
+        "global_step": loop.state["global_step"],
+        "loss": last,
+        "is_last_round": round_ + 1 == training.num_rounds,
+    }
 
 
-class _Round:
-    """The loop over optimiser steps."""
-
-    def __init__(
-        self,
-        context: RunContext,
-        engine: Any,
-        examples: list[Example],
-        tokenizer: Any,
-        state: dict[str, Any],
-        num_steps: int,
-    ) -> None:
-        self.context, self.engine, self.examples = context, engine, examples
-        self.tokenizer, self.state, self.num_steps = tokenizer, state, num_steps
-        self.training: TrainingSection = context.config.training
-
-    def run(
-        self, last_step: int, round_: int, emit: Emit, stop: list[int]
-    ) -> dict[str, Any] | None:
-        """Train to `last_step`; a dict when it ended early, None when the round is done."""
-        saved_at = time.monotonic()
-        while self.state["global_step"] < last_step:
-            parts, seconds = self._step()
-            if not torch.isfinite(parts).all():
-                return {"error": self._divergence(round_)}
-            self._record(parts, seconds, emit)
-            interrupted = _any_rank(bool(stop))
-            due = time.monotonic() - saved_at > self.training.checkpoint_seconds
-            if interrupted or _any_rank(due):
-                folder = self.context.paths.engine(round_)
-                save_engine(self.engine, self.context.store, folder, self.state)
-                saved_at = time.monotonic()
-            if interrupted:
-                return {"interrupted": True, "global_step": self.state["global_step"], "loss": None}
-        return None
-
-    def _step(self) -> tuple[torch.Tensor, float]:
-        start, step = time.monotonic(), self.state["global_step"]
-        rank = distributed.get_rank()
-        set_learning_rate(self.engine, learning_rate(step, self.num_steps, self.training))
-        questions, seed = self.training.global_batch_size, self.context.config.run.seed
-        rows = batch_rows(len(self.examples), questions, step, seed)
-        draws = batch_draws(questions, step, seed)
-        size, total = self.training.micro_batch_size, torch.zeros(len(PARTS))
-        for micro in range(self.training.gradient_accumulation_steps):
-            first = (micro * distributed.get_world_size() + rank) * size
-            # Dropout is a function of the step, so a resumed run needs no generator state.
-            torch.manual_seed(derive_seed(seed, "dropout", step, micro, rank))
-            batch = collate(
-                [self.examples[row] for row in rows[first : first + size]],
-                self.tokenizer.pad_token_id,
-                self.tokenizer.eos_token_id,
-                draws[first : first + size],
-            )
-            loss, parts = self.engine(batch.to(self.engine.device))
-            self.engine.backward(loss)
-            self.engine.step()
-            total += parts.float().cpu()
-        self.state["global_step"] = step + 1
-        return total / self.training.gradient_accumulation_steps, time.monotonic() - start
-
-    def _record(self, parts: torch.Tensor, seconds: float, emit: Emit) -> None:
-        rate = self.training.global_batch_size / seconds
-        self.state["rows"].append([*parts.tolist(), rate, self.state["global_step"]])
-        if distributed.get_rank() == 0:
-            emit({"advance": 1, "note": f"loss {parts[0]:.3f}"})
-
-    def _divergence(self, round_: int) -> str:
-        step = self.state["global_step"] - 1
-        rows = batch_rows(
-            len(self.examples),
-            self.training.global_batch_size,
-            step,
-            self.context.config.run.seed,
+def _from_first_rank(
+    payload: Mapping[str, Any], here: RunConfig
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """What rank 0 was asked to train, with this host's own places, and the labels."""
+    shared: list[Any] = [None]
+    if distributed.get_rank() == 0:
+        shared = [(payload, pl.read_parquet(payload["labels"]))]
+    distributed.broadcast_object_list(shared)
+    given, labels = shared[0]
+    config = RunConfig.model_validate(given["config"])
+    if config.training.num_ranks != distributed.get_world_size():
+        msg = (
+            "training.num_processes must be the same on all hosts; the first one has "
+            f"{config.training.num_processes} on each of {len(config.training.hosts)}, and "
+            f"{distributed.get_world_size()} ranks came. Start all with the same settings."
         )
-        names = ", ".join(self.examples[row].question_id for row in rows[:3])
-        good = f"round {round_ - 1}" if round_ else "the untrained student"
-        return (
-            f"The training loss must be finite; got NaN or infinity (round {round_}, step {step}, "
-            f"questions {names}, ...). The last good checkpoint is {good}. Lower "
-            "training.learning_rate or look at these questions."
-        )
+        raise TrainingError(msg)
+    places = {"store": here.run.store, "scratch": here.run.scratch}
+    config = config.model_copy(update={"run": config.run.model_copy(update=places)})
+    return {**given, "config": config.model_dump(mode="json")}, labels
 
 
 def _examples(
-    context: RunContext, payload: Mapping[str, Any], tokenizer: Any, model: Any
+    context: RunContext, round_: int, labels: pl.DataFrame, tokenizer: Any, model: Any
 ) -> tuple[list[Example], dict[str, int]]:
-    labels = pl.read_parquet(payload["labels"])
-    scores = context.store.read_table(context.paths.scores(int(payload["round"])), Scores)
+    scores = context.store.read_table(context.paths.scores(round_), Scores)
     examples, too_long = make_examples(
         labels, scores, tokenizer, context.config.student, end=model.config.is_encoder_decoder
     )
@@ -223,47 +231,22 @@ def _examples(
     return examples, counts
 
 
-def _resume(engine: Any, context: RunContext, round_: int, steps: int) -> dict[str, Any]:
-    state = load_engine(engine, context.store, context.paths.engine(round_))
-    if state is not None:
-        return state
-    if round_ > 0:
-        before = load_engine(engine, context.store, context.paths.engine(round_ - 1))
-        if before is None or before["global_step"] != round_ * steps:
-            msg = (
-                f"Round {round_} must start from the finished round {round_ - 1}; its engine state "
-                "is absent. Run the rounds in order."
-            )
-            raise TrainingError(msg)
-    return {"global_step": round_ * steps, "rows": []}
-
-
-def _write_metrics(
-    context: RunContext, round_: int, rows: list[list[float]], counts: Mapping[str, int]
-) -> None:
-    names = [*PARTS, "questions_per_second"]
-    records = [
-        ("train", round_, int(row[-1]), name, value)
-        for row in rows
-        for name, value in zip(names, row, strict=False)
-    ]
-    records += [("data", round_, 0, name, float(count)) for name, count in counts.items()]
-    columns = ["stage", "round", "global_step", "name", "value"]
-    frame = pl.DataFrame(records, schema=columns, orient="row")
-    context.store.write_table(context.paths.metrics_part("train", round_), frame, Metrics)
+def _last_checkpoint(context: RunContext, round_: int, steps: int) -> Checkpoint | None:
+    """This round's checkpoint, or that of the finished round before; None at the very start."""
+    here = find_checkpoint(context.store, context.paths.engine(round_))
+    if here is not None or round_ == 0:
+        return here
+    before = find_checkpoint(context.store, context.paths.engine(round_ - 1))
+    if before is None or before.state["global_step"] != round_ * steps:
+        msg = (
+            f"Round {round_} must start from the finished round {round_ - 1}; its engine state "
+            "is absent. Run the rounds in order."
+        )
+        raise TrainingError(msg)
+    return before
 
 
 def _stop_on_sigterm() -> list[int]:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
     return asked
-
-
-def _any_rank(value: bool) -> bool:
-    if distributed.get_world_size() == 1:
-        return value
-    flag = torch.tensor([float(value)])
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    flag = flag.to(device)
-    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-    return bool(flag.item())

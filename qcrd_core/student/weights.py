@@ -15,44 +15,64 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from qcrd_core.config import FolderWeights, HubWeights, ScratchWeights
+from qcrd_core.config import (
+    FolderWeights,
+    HubWeights,
+    LoraSection,
+    ScratchWeights,
+)
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 
 
 def make_student(
-    weights: HubWeights | FolderWeights | ScratchWeights, tokenizer: Any, seed: int
+    weights: HubWeights | FolderWeights | ScratchWeights,
+    tokenizer: Any,
+    seed: int,
+    lora: LoraSection | None = None,
 ) -> Any:
     """Make the untrained student of a run.
 
     Args:
         weights: Where its weights come from.
         tokenizer: Tokenizer that a model from scratch is sized for.
-        seed: Run seed; a model from scratch is the same for the same seed.
+        seed: Run seed; a model from scratch, and adapters, are the same for the same seed.
+        lora: Adapters that alone will learn; None for none.
 
     Returns:
-        A Hugging Face model in float32.
+        A Hugging Face model in float32, quantized if `lora` says so.
 
     Raises:
-        ConfigError: If the model cannot be loaded, or lacks weights that would be random.
+        ConfigError: If the model cannot be loaded, or lacks weights that would be random; if it
+            cannot get these adapters.
     """
     if isinstance(weights, ScratchWeights):
         torch.manual_seed(derive_seed(seed, "student weights"))
         return _from_scratch(weights, tokenizer)
-    if isinstance(weights, FolderWeights):
-        return load_model(weights.path)
-    return load_model(weights.name, weights.revision)
+    source, revision = (
+        (weights.path, None)
+        if isinstance(weights, FolderWeights)
+        else (weights.name, weights.revision)
+    )
+    if lora is None:
+        return load_model(source, revision)
+    from qcrd_core.student.lora import add_adapters, quantization  # seconds
+
+    model = load_model(source, revision, **quantization(lora))
+    add_adapters(model, lora, seed)
+    return model
 
 
-def load_model(source: str | Path, revision: str | None = None) -> Any:
+def load_model(source: str | Path, revision: str | None = None, **options: Any) -> Any:
     """Load a T5-type or causal model from safetensors.
 
     Args:
         source: Hub name or local folder.
         revision: Commit or tag of a hub repository.
+        options: More for `from_pretrained`.
 
     Returns:
-        The model in float32.
+        The model in float32, or as the options say.
 
     Raises:
         ConfigError: If there is no such model, or weights are missing, damaged or of other sizes
@@ -69,6 +89,7 @@ def load_model(source: str | Path, revision: str | None = None) -> Any:
             # Refused below, with their names.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

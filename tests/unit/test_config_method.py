@@ -92,3 +92,45 @@ def test_options_of_negatives_without_any_negative_are_refused(sections, reason,
     message = _refusal(**sections)
     assert message.startswith(f"loss.{name} must be left alone where no negative is learnt from")
     assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("offload", "stage", "least"), [("optimizer", 0, 1), ("optimizer_and_weights", 2, 3)]
+)
+def test_offload_of_what_is_not_sharded_is_refused(offload, stage, least):
+    message = _refusal(training={"cpu_offload": offload, "zero_stage": stage})
+    assert message.startswith(f"training.zero_stage must be at least {least} for training.cpu_")
+    _load(training={"cpu_offload": offload, "zero_stage": least})
+
+
+def test_ranks_and_their_memory_do_not_rename_a_run():
+    how = {
+        "num_processes": 2,
+        "micro_batch_size": 16,
+        "zero_stage": 3,
+        "cpu_offload": "optimizer",
+        "gradient_checkpointing": True,
+    }
+    one = _load(training={"micro_batch_size": 16}).run_id("data")
+    assert _load(training=how).run_id("data") == one
+    assert _load(training={"micro_batch_size": 16, "precision": "bfloat16"}).run_id("data") != one
+
+
+def test_adapters_on_random_weights_are_refused():
+    message = _refusal(student={"model": {"type": "scratch"}, "lora": {"rank": 4}})
+    assert message.startswith("student.lora must be null where student.model.type is scratch; got")
+
+
+@pytest.mark.parametrize("training", [{}, {"precision": "bfloat16", "zero_stage": 3}], ids=str)
+def test_quantized_weights_in_float32_or_parts_are_refused(training):
+    student = {"model": {"type": "hub", "name": "t5"}, "lora": {"quantize": "nf4"}}
+    message = _refusal(student=student, training=training)
+    assert message.startswith("student.lora.quantize=nf4 must go with training.precision=bfloat16")
+    _load(student=student, training={"precision": "bfloat16", "zero_stage": 2})
+
+
+def test_adapters_rename_a_run_and_their_absence_does_not():
+    model = {"type": "hub", "name": "t5"}
+    plain = _load(student={"model": model}).run_id("data")
+    assert _load(student={"model": model, "lora": None}).run_id("data") == plain
+    assert _load(student={"model": model, "lora": {}}).run_id("data") != plain

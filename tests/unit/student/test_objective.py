@@ -1,5 +1,6 @@
 """The training step against the plain way: every rationale with its own copy of the question."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qcrd_core.config_method import LossSection
 from qcrd_core.losses import mutual_information_loss
@@ -93,6 +95,38 @@ def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets, opti
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(fast[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+def test_objective_with_gradient_checkpointing_has_equal_loss_and_gradient(make):
+    batch, gradients, losses = collate(make_examples(), 0, 1), [], []
+    for is_on in (False, True):
+        model = make().train()
+        if is_on:
+            model.gradient_checkpointing_enable()
+        loss, _ = QcrdObjective(wrap(model), LossSection(delta=20.0), num_buckets=2)(batch)
+        with _counted_passes(model) as passes:
+            loss.backward()
+        # Layers, which the backward pass computes again for each pass with gradient.
+        assert (sum(passes) > 0) is is_on
+        losses.append(loss.item())
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
+
+
+@contextmanager
+def _counted_passes(model):
+    passes = []
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    hooks = [layer.register_forward_pre_hook(lambda *_: passes.append(1)) for layer in layers]
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
