@@ -26,7 +26,8 @@ import psutil
 from benchmarks.machine import describe_machine, show_machine
 from benchmarks.word_problems import labels_with_rationale, prepare_run
 from data_schemas import Metrics
-from qcrd_core.config import RunConfig, ScratchWeights
+from qcrd_core.config import RunConfig
+from qcrd_core.config_models import ScratchWeights
 from qcrd_core.context import RunContext
 from qcrd_core.processes import run_job
 from qcrd_core.student.tokenizer import load_tokenizer

@@ -28,13 +28,8 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config import (
-    FolderModel,
-    GgufPackageModel,
-    RunConfig,
-    load_config,
-    validate_config,
-)
+from qcrd_core.config import RunConfig, load_config, validate_config
+from qcrd_core.config_models import FolderModel, GgufPackageModel
 from qcrd_core.datasets.load import load_questions
 from qcrd_core.datasets.prompts import render_messages
 from qcrd_core.datasets.spec import DatasetSpec, load_spec

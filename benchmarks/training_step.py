@@ -36,7 +36,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.machine import describe_machine, show_machine
-from qcrd_core.config import LossSection, ScratchWeights
+from qcrd_core.config import LossSection
+from qcrd_core.config_models import ScratchWeights
 from qcrd_core.student.batches import Example, Rationale, collate
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from qcrd_core.config import DiscriminatorSection
+from qcrd_core.config_models import DiscriminatorSection
 from qcrd_core.context import RunContext
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.discriminator.pairs import Pairs, PairSource

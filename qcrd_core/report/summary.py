@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.config import (
+from qcrd_core.config_models import (
     FolderModel,
     GgufPackageModel,
     HubModel,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from qcrd_core.config import LoraSection
+from qcrd_core.config_models import LoraSection
 from qcrd_core.report.summary import teacher_name
 from qcrd_core.report.text import visible
 from qcrd_core.stages.plan import RunPlan

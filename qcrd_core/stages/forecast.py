@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from qcrd_core.config import ImportedModel, RunConfig, validate_config
+from qcrd_core.config import RunConfig, validate_config
+from qcrd_core.config_models import ImportedModel
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.runs import RunPaths
 from qcrd_core.stages.measured import Measured, read_measured

@@ -12,7 +12,8 @@ import logging
 from dataclasses import dataclass
 
 from qcrd_core import registry
-from qcrd_core.config import FolderWeights, RunConfig, Weights
+from qcrd_core.config import RunConfig
+from qcrd_core.config_models import FolderWeights, Weights
 from qcrd_core.context import RunContext
 from qcrd_core.registry import Entry, Version
 from qcrd_core.report.decision import decision_page

@@ -19,7 +19,8 @@ import polars as pl
 import yaml
 
 from data_schemas import Curation, Questions
-from qcrd_core.config import ImportedModel, RunConfig
+from qcrd_core.config import RunConfig
+from qcrd_core.config_models import ImportedModel
 from qcrd_core.context import RunContext
 from qcrd_core.curation import marks_hash, read_marks
 from qcrd_core.datasets.imported import read_imported

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics
-from qcrd_core.config import ScratchWeights
+from qcrd_core.config_models import ScratchWeights
 from qcrd_core.context import RunContext
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from qcrd_core.compact import join_many
-from qcrd_core.config import ImportedModel
+from qcrd_core.config_models import ImportedModel
 from qcrd_core.context import RunContext
 from qcrd_core.datasets.imported import read_imported
 from qcrd_core.datasets.spec import DatasetSpec

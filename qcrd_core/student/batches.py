@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from qcrd_core.config import StudentSection
+from qcrd_core.config_models import StudentSection
 from qcrd_core.ids import derive_seed
 from qcrd_core.losses import first_divergence
 

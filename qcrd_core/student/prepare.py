@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config import FolderWeights, HubWeights, ScratchWeights
+from qcrd_core.config_models import FolderWeights, HubWeights, ScratchWeights
 from qcrd_core.context import RunContext
 from qcrd_core.errors import DataError
 from qcrd_core.processes import Emit

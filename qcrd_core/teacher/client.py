@@ -21,8 +21,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from qcrd_core.config import TeacherSection
 from qcrd_core.config_endpoints import Endpoint
+from qcrd_core.config_models import TeacherSection
 from qcrd_core.errors import SamplingError
 from qcrd_core.teacher.pool import TeacherPool, root_of
 

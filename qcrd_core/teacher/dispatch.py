@@ -23,8 +23,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from qcrd_core.config import TeacherSection
 from qcrd_core.config_endpoints import Endpoint
+from qcrd_core.config_models import TeacherSection
 from qcrd_core.errors import QcrdError, SamplingError
 from qcrd_core.teacher.client import Completion, TeacherClient, Unavailable
 from qcrd_core.teacher.lanes import Batch, Lane, Request

@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
-from qcrd_core.config import HubModel, TeacherSection, VllmServer
+from qcrd_core.config_models import HubModel, TeacherSection, VllmServer
 from qcrd_core.errors import LaunchError
 from qcrd_core.processes import has_accelerator, num_gpus
 

@@ -17,7 +17,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcrd_core.config import FolderModel, GgufPackageModel, HubModel
+from qcrd_core.config_models import FolderModel, GgufPackageModel, HubModel
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import content_hash, file_hash, fingerprint
 from qcrd_core.processes import run_job

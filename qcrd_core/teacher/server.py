@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 
-from qcrd_core.config import TeacherSection
 from qcrd_core.config_endpoints import Endpoint
+from qcrd_core.config_models import TeacherSection
 from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.processes import Server, tail
 from qcrd_core.teacher import stale

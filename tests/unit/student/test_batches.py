@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from qcrd_core.config import ScratchWeights, StudentSection
+from qcrd_core.config_models import ScratchWeights, StudentSection
 from qcrd_core.student.batches import encode_texts, make_examples
 from qcrd_core.student.tokenizer import make_tokenizer
 

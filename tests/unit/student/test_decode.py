@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from qcrd_core.config import ScratchWeights
+from qcrd_core.config_models import ScratchWeights
 from qcrd_core.student.decode import DecodeOptions, _sample, write
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import make_student

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qcrd_core.answers import AnswerSpec
-from qcrd_core.config import ScratchWeights
+from qcrd_core.config_models import ScratchWeights
 from qcrd_core.datasets.spec import Columns
 from qcrd_core.student.about import StudentAbout
 from qcrd_core.student.infer import Answer, Answerer, majority
