@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -73,17 +74,10 @@ def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_pat
 
 
 def _ranks():
-    """The ranks: processes of this test's jobs whose parent, torchrun's agent, is a job too."""
-    jobs = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"forkserver" in (folder / "cmdline").read_bytes():
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-                jobs[int(folder.name)] = (int(fields[1]), int(fields[3]))
-        except OSError:
-            continue
-    agents = {pid for pid, (_, session) in jobs.items() if session == pid}
-    return [pid for pid, (parent, _) in jobs.items() if parent in agents]
+    """The ranks: processes of this test's jobs whose parent, torchrun's agent, leads a session."""
+    mine = psutil.Process().children(recursive=True)  # another's run on this machine goes on
+    agents = {process.pid for process in mine if os.getsid(process.pid) == process.pid}
+    return [process.pid for process in mine if process.ppid() in agents]
 
 
 def test_round_without_the_one_before_is_refused_in_a_sentence(tmp_path):
