@@ -66,6 +66,7 @@ class RayNodes:
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",  # for a busy machine
         }
         command = [*_START, *arguments, f"--node-ip-address={_HOST}"]
         command += [f"--object-store-memory={_STORE_BYTES}", "--disable-usage-stats"]
