@@ -23,7 +23,7 @@ Format = Literal["plain", "dss", "mcc-kd", "distilabel"]
 _OUTPUT = "teacher_output"
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": {},
-    "dss": {"rationales": (_OUTPUT,)},
+    "dss": {"rationales": (_OUTPUT,), "question": ("question",)},
     "mcc-kd": {
         "rationales": ("rationales", "rationale"),
         "question": ("question",),
@@ -36,12 +36,14 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def default_columns(form: Format, rows: Sequence[Row]) -> dict[str, str]:
+def default_columns(form: Format, rows: Sequence[Row], *, joined: bool = False) -> dict[str, str]:
     """Names of the columns a format brings, as far as the file has them.
 
     Args:
         form: The format.
         rows: Rows of the file.
+        joined: Whether the questions come from the data set's own file, whose columns the data set
+            knows.
 
     Returns:
         Names by field of `ImportColumns`; the first of each field's names that the file has.
@@ -51,7 +53,7 @@ def default_columns(form: Format, rows: Sequence[Row]) -> dict[str, str]:
         field: name
         for field, names in _COLUMNS[form].items()
         for name in [next((name for name in names if name in present), None)]
-        if name is not None
+        if name is not None and not (joined and field == "question")
     }
 
 

@@ -13,7 +13,7 @@ Reads: a JSON, JSON-lines, CSV or Parquet file. Writes: tables `questions` and `
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,7 +120,8 @@ def import_file(
         StoreError: If the store refuses.
     """
     rows = read_format(path, form, asked)
-    columns, column = _of_format(columns, form, rows, str(path))
+    brought = default_columns(form, rows, joined=asked is not None)
+    columns, column = _of_format(columns, brought, form, rows, str(path))
     spec = _with_columns(spec, columns)
     model = model or (model_name(rows) if form == "distilabel" else None) or "unknown"
     identity = {
@@ -212,11 +213,15 @@ def import_rationales(
 
 
 def _of_format(
-    columns: ImportColumns, form: Format, rows: Sequence[Row], where: str
+    columns: ImportColumns,
+    brought: Mapping[str, str],
+    form: Format,
+    rows: Sequence[Row],
+    where: str,
 ) -> tuple[ImportColumns, str]:
     """The columns with those a format brings, and the one of the rationales."""
     named = columns.model_dump(exclude_none=True)
-    found = ImportColumns(**{**default_columns(form, rows), **named})
+    found = ImportColumns(**{**brought, **named})
     if found.rationales is None:
         present = ", ".join(sorted({name for row in rows for name in row}))
         msg = (

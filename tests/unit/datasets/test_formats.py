@@ -86,11 +86,18 @@ def test_read_format_refuses_what_cannot_be_joined(write, outputs, asked, form, 
          {"rationales": "generation", "question": "instruction"}),
         ("distilabel", {"instruction": "", "generations": [], "generation": ""},
          {"rationales": "generations", "question": "instruction"}),
+        ("dss", {"question": "", "label": "", "teacher_output": ""},
+         {"rationales": "teacher_output", "question": "question"}),
         ("plain", {"question": ""}, {}),
     ],
 )  # fmt: skip
 def test_default_columns_are_those_the_file_has(form, row, columns):
     assert default_columns(form, [row]) == columns
+
+
+def test_questions_of_the_data_sets_own_file_keep_their_columns():
+    row = {"question": "", "choices": [], "teacher_output": ""}
+    assert default_columns("dss", [row], joined=True) == {"rationales": "teacher_output"}
 
 
 def test_model_name_is_the_one_of_all_rows():
