@@ -2,75 +2,53 @@
 
 import pytest
 
-from qcrd_core.config import validate_config
-from qcrd_core.errors import ConfigError
-
-
-def _load(**sections):
-    tiny = {"model": {"type": "scratch"}}
-    content = {
-        "run": {"name": "tiny", "store": "s"},
-        "data": {"dataset": "word_problems"},
-        "teacher": {"model": {"type": "hub", "name": "none"}},
-        "discriminator": tiny,
-        "student": tiny,
-    }
-    return validate_config({**content, **sections}, "tiny.yaml")
-
-
-def _refusal(**sections):
-    with pytest.raises(ConfigError) as caught:
-        _load(**sections)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
+from tests.support.tiny_config import refusal, tiny_config
 
 
 def test_options_of_the_loss_load_and_default_to_the_papers_reading():
-    loss = _load().loss
+    loss = tiny_config().loss
     assert (loss.pos_select, loss.neg_select) == ("min", "max")
-    _load(loss={"pos_select": "softmin", "softmin_temperature": 0.5, "neg_select": "min"})
+    tiny_config(loss={"pos_select": "softmin", "softmin_temperature": 0.5, "neg_select": "min"})
 
 
 def test_unknown_selection_is_refused_with_the_known_ones():
-    assert "'min', 'max', 'mean'" in _refusal(loss={"pos_select": "best"})
+    assert "'min', 'max', 'mean'" in refusal(loss={"pos_select": "best"})
 
 
 def test_softmin_temperature_without_softmin_is_refused():
-    message = _refusal(loss={"softmin_temperature": 0.5})
+    message = refusal(loss={"softmin_temperature": 0.5})
     assert message.startswith("loss.softmin_temperature must be left alone unless loss.pos_select")
     assert "got 0.5 with min (tiny.yaml" in message
 
 
 def test_verify_without_student_negatives_is_refused():
-    message = _refusal(negatives={"verify": "drop", "student": False})
+    message = refusal(negatives={"verify": "drop", "student": False})
     assert message.startswith("negatives.verify must be none where negatives.student is false; got")
-    _load(negatives={"verify": "promote"})
+    tiny_config(negatives={"verify": "promote"})
 
 
 @pytest.mark.parametrize("name", ["pos_select", "neg_select"])
 def test_weighted_choice_without_quality_weights_is_refused(name):
-    message = _refusal(loss={name: "weighted", "quality_weights": False})
+    message = refusal(loss={name: "weighted", "quality_weights": False})
     assert message.startswith(f"loss.{name} must be another than weighted where")
 
 
 @pytest.mark.parametrize("setting", [{"num_votes": 3}, {"sampling_temperature": 1}], ids=str)
 def test_settings_of_a_vote_without_one_are_refused(setting):
     (name,) = setting
-    message = _refusal(evaluation={"infer": "explain_then_predict", **setting})
+    message = refusal(evaluation={"infer": "explain_then_predict", **setting})
     assert message.startswith(f"evaluation.{name} must be left alone unless evaluation.infer is")
-    assert _load(evaluation={"infer": "vote_k", **setting}).evaluation.infer == "vote_k"
+    assert tiny_config(evaluation={"infer": "vote_k", **setting}).evaluation.infer == "vote_k"
 
 
 def test_vote_of_one_is_refused():
-    assert "evaluation.num_votes must be" in _refusal(
-        evaluation={"infer": "vote_k", "num_votes": 1}
-    )
+    assert "evaluation.num_votes must be" in refusal(evaluation={"infer": "vote_k", "num_votes": 1})
 
 
 def test_sharpness_of_a_hinge_is_refused():
-    message = _refusal(loss={"sharpness": 2})
+    message = refusal(loss={"sharpness": 2})
     assert message.startswith("loss.sharpness must be left alone unless loss.neg_loss is softplus")
-    _load(loss={"sharpness": 2, "neg_loss": "pairwise"})
+    tiny_config(loss={"sharpness": 2, "neg_loss": "pairwise"})
 
 
 @pytest.mark.parametrize(
@@ -89,7 +67,7 @@ def test_sharpness_of_a_hinge_is_refused():
 def test_options_of_negatives_without_any_negative_are_refused(sections, reason, option):
     sections = {**sections, "loss": {**sections.get("loss", {}), **option}}
     (name,) = option
-    message = _refusal(**sections)
+    message = refusal(**sections)
     assert message.startswith(f"loss.{name} must be left alone where no negative is learnt from")
     assert reason in message
 
@@ -98,9 +76,9 @@ def test_options_of_negatives_without_any_negative_are_refused(sections, reason,
     ("offload", "stage", "least"), [("optimizer", 0, 1), ("optimizer_and_weights", 2, 3)]
 )
 def test_offload_of_what_is_not_sharded_is_refused(offload, stage, least):
-    message = _refusal(training={"cpu_offload": offload, "zero_stage": stage})
+    message = refusal(training={"cpu_offload": offload, "zero_stage": stage})
     assert message.startswith(f"training.zero_stage must be at least {least} for training.cpu_")
-    _load(training={"cpu_offload": offload, "zero_stage": least})
+    tiny_config(training={"cpu_offload": offload, "zero_stage": least})
 
 
 def test_ranks_and_their_memory_do_not_rename_a_run():
@@ -111,26 +89,29 @@ def test_ranks_and_their_memory_do_not_rename_a_run():
         "cpu_offload": "optimizer",
         "gradient_checkpointing": True,
     }
-    one = _load(training={"micro_batch_size": 16}).run_id("data")
-    assert _load(training=how).run_id("data") == one
-    assert _load(training={"micro_batch_size": 16, "precision": "bfloat16"}).run_id("data") != one
+    one = tiny_config(training={"micro_batch_size": 16}).run_id("data")
+    assert tiny_config(training=how).run_id("data") == one
+    assert (
+        tiny_config(training={"micro_batch_size": 16, "precision": "bfloat16"}).run_id("data")
+        != one
+    )
 
 
 def test_adapters_on_random_weights_are_refused():
-    message = _refusal(student={"model": {"type": "scratch"}, "lora": {"rank": 4}})
+    message = refusal(student={"model": {"type": "scratch"}, "lora": {"rank": 4}})
     assert message.startswith("student.lora must be null where student.model.type is scratch; got")
 
 
 @pytest.mark.parametrize("training", [{}, {"precision": "bfloat16", "zero_stage": 3}], ids=str)
 def test_quantized_weights_in_float32_or_parts_are_refused(training):
     student = {"model": {"type": "hub", "name": "t5"}, "lora": {"quantize": "nf4"}}
-    message = _refusal(student=student, training=training)
+    message = refusal(student=student, training=training)
     assert message.startswith("student.lora.quantize=nf4 must go with training.precision=bfloat16")
-    _load(student=student, training={"precision": "bfloat16", "zero_stage": 2})
+    tiny_config(student=student, training={"precision": "bfloat16", "zero_stage": 2})
 
 
 def test_adapters_rename_a_run_and_their_absence_does_not():
     model = {"type": "hub", "name": "t5"}
-    plain = _load(student={"model": model}).run_id("data")
-    assert _load(student={"model": model, "lora": None}).run_id("data") == plain
-    assert _load(student={"model": model, "lora": {}}).run_id("data") != plain
+    plain = tiny_config(student={"model": model}).run_id("data")
+    assert tiny_config(student={"model": model, "lora": None}).run_id("data") == plain
+    assert tiny_config(student={"model": model, "lora": {}}).run_id("data") != plain

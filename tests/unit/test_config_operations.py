@@ -2,40 +2,28 @@
 
 import pytest
 
-from qcrd_core.config import validate_config
 from qcrd_core.errors import ConfigError
-
-
-def _load(**sections):
-    tiny = {"model": {"type": "scratch"}}
-    content = {
-        "run": {"name": "tiny", "store": "s"},
-        "data": {"dataset": "word_problems"},
-        "teacher": {"model": {"type": "hub", "name": "none"}},
-        "discriminator": tiny,
-        "student": tiny,
-    }
-    return validate_config({**content, **sections}, "tiny.yaml")
+from tests.support.tiny_config import tiny_config
 
 
 def test_rule_price_and_licence_do_not_rename_a_run():
-    changed = _load(
+    changed = tiny_config(
         promotion={"min_gain": 0.01},
         budget={"max_cost": 5, "sampled_price": 0.6},
         card={"license": "apache-2.0"},
     )
 
-    assert changed.run_id("data") == _load().run_id("data")
+    assert changed.run_id("data") == tiny_config().run_id("data")
 
 
 def test_cost_is_of_a_million_tokens():
-    budget = _load(budget={"prompt_price": 0.15, "sampled_price": 0.6}).budget
+    budget = tiny_config(budget={"prompt_price": 0.15, "sampled_price": 0.6}).budget
 
     assert budget.cost(2_000_000, 500_000) == pytest.approx(0.6)
 
 
 def test_cost_of_a_teacher_of_ones_own_is_of_gpu_hours():
-    budget = _load(budget={"gpu_tokens_per_second": 2_500, "gpu_hour_price": 2}).budget
+    budget = tiny_config(budget={"gpu_tokens_per_second": 2_500, "gpu_hour_price": 2}).budget
 
     # 2,500 a second are 9 million an hour.
     assert budget.gpu_hours(13_500_000) == pytest.approx(1.5)
@@ -44,9 +32,9 @@ def test_cost_of_a_teacher_of_ones_own_is_of_gpu_hours():
 
 def test_price_of_a_gpu_hour_without_a_speed_is_refused():
     with pytest.raises(ConfigError, match=r"gpu_hour_price must come with budget\.gpu_tokens_per"):
-        _load(budget={"gpu_hour_price": 2})
+        tiny_config(budget={"gpu_hour_price": 2})
 
 
 def test_limit_of_cost_without_a_price_is_refused():
     with pytest.raises(ConfigError, match=r"budget\.max_cost must come with budget\.prompt_price"):
-        _load(budget={"max_cost": 5})
+        tiny_config(budget={"max_cost": 5})

@@ -2,23 +2,15 @@
 
 import pytest
 
-from qcrd_core.config import validate_config
 from qcrd_core.errors import ConfigError
+from tests.support.tiny_config import tiny_config
 
-_SCRATCH = {"model": {"type": "scratch"}}
 _RAY = {"runner": "ray", "ray_address": "auto", "num_samplers": 4}
 _SERVED = {"model": {"type": "hub", "name": "m"}, "endpoints": ["http://gpu1:8000/v1"]}
 
 
 def _config(run, teacher):
-    content = {
-        "run": {"name": "a", "store": "s", **run},
-        "data": {"dataset": "word_problems"},
-        "teacher": teacher,
-        "discriminator": _SCRATCH,
-        "student": _SCRATCH,
-    }
-    return validate_config(content, "test")
+    return tiny_config(run=run, teacher=teacher)
 
 
 def test_runner_is_no_part_of_the_runs_name():

@@ -7,33 +7,24 @@ import time
 
 import pytest
 
-from qcrd_core.config import validate_config
 from qcrd_core.errors import ConfigError, TrainingError
 from qcrd_core.hosts import check_hosts, own_place, wait_until_open
+from tests.support.tiny_config import refusal, tiny_config
 
 SCONTROL = """#!/bin/sh
 test "$*" = "show hostnames node[1-2]" && printf "node1\\nnode2\\n"
 """
 
 
+_BATCH = {"global_batch_size": 64, "micro_batch_size": 8}
+
+
 def _load(**training):
-    tiny = {"model": {"type": "scratch"}}
-    content = {
-        "run": {"name": "tiny", "store": "s"},
-        "data": {"dataset": "word_problems"},
-        "teacher": {"model": {"type": "hub", "name": "none"}},
-        "discriminator": tiny,
-        "student": tiny,
-        "training": {"global_batch_size": 64, "micro_batch_size": 8, **training},
-    }
-    return validate_config(content, "tiny.yaml").training
+    return tiny_config(training=_BATCH | training).training
 
 
 def _refusal(**training):
-    with pytest.raises(ConfigError) as caught:
-        _load(**training)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
+    return refusal(training=_BATCH | training)
 
 
 def test_hosts_share_the_batch():
