@@ -34,6 +34,7 @@ from flows.exchanging import export_sft, import_file
 from flows.inspecting import audit, compact, explore, inspect, plan, validate
 from flows.models import janitor, models, promote, rollback
 from flows.serving import deploy, down, status, up
+from flows.temporary_server import TemporaryServer
 from qcrd_core.config import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
 from qcrd_core.progress import progress
@@ -89,7 +90,11 @@ def run(
     if not plan.is_complete:
         plan.context.store.check_writable()  # a wrong store is told before Prefect starts
         print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
-        _distill(settings)
+        server = TemporaryServer.start(settings.run.scratch)
+        from flows.distill import distill
+
+        with server.used():
+            distill(settings)
     _show_result(settings, plan.run_id)
 
 
@@ -109,22 +114,6 @@ def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     join_rounds(settings)
     print("All rounds are trained. The result is on the first host and in the store.")
-
-
-def _distill(settings: RunConfig) -> None:
-    _prepare_prefect()
-    from flows.distill import distill
-
-    distill(settings)
-
-
-def _prepare_prefect() -> None:
-    # Prefect reads these when it is imported.
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    # A first start makes the database, which takes longer than the default of 20 s.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
 @app.command
@@ -172,10 +161,11 @@ def bench(
     print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
     if publish is not None:
         _take_over(settings, plan.context, publish)
-    _prepare_prefect()
+    server = TemporaryServer.start(plan.context.config.run.scratch)
     from flows.bench import benchmark
 
-    benchmark(settings)
+    with server.used():
+        benchmark(settings)
     _show_bench(settings, plan.context, publish)
 
 
@@ -264,7 +254,7 @@ def doctor(*, store: str = ".qcrd/quickstart") -> None:
 def main() -> None:
     """Run the command line; see the module's docstring for exit codes."""
     logging.captureWarnings(capture=True)
-    # An exit, not a sudden end: Prefect stops the temporary server of the run on its way out.
+    # An exit, not a sudden end: what this process started is stopped on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(sys.argv[1:], exit_on_error=False)

@@ -1,0 +1,94 @@
+"""The Prefect server of one `qcrd run` or `qcrd bench`.
+
+    starting = TemporaryServer.start(scratch)      begins at once, in the background
+    with starting.used():                          waits until it answers
+        distill(config)
+
+Where PREFECT_API_URL or a profile of Prefect names a server, it is used and nothing is started.
+Else one on the loopback, which ends with this process, also after kill -9. Prefect would start such
+a server itself, but only when a flow begins, and a killed run would leave it running.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.local_server import HOST
+from flows.prefect_api import PrefectApi
+from qcrd_core.errors import LaunchError
+from qcrd_core.processes import Server, tail
+from qcrd_core.teacher.launch import free_port
+
+# The first start makes the database, which takes long on a slow disk.
+_START_SECONDS = 180.0
+_POLL_SECONDS = 0.1
+_CREATE_APP = ("--factory", "prefect.server.api.server:create_app")
+# No web page, no scheduler, as in the server that Prefect starts for a script.
+_ENVIRONMENT = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+class TemporaryServer:
+    """A server that may be starting, or none where one is named."""
+
+    def __init__(self, server: Server | None, port: int = 0) -> None:
+        """Name it; see `start`."""
+        self._server, self._url = server, f"http://{HOST}:{port}"
+
+    @classmethod
+    def start(cls, scratch: Path) -> "TemporaryServer":
+        """Begin to start a server, if none is named.
+
+        Args:
+            scratch: Local folder that receives its log.
+        """
+        # Prefect reads these when it is imported.
+        os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        from prefect.settings import PREFECT_API_URL
+
+        if PREFECT_API_URL.value() is not None:
+            return cls(None)
+        port = free_port()
+        address = ("--host", HOST, "--port", str(port))
+        command = (sys.executable, "-m", "uvicorn", *_CREATE_APP, *address, "--log-level", "error")
+        return cls(Server(command, log=scratch / "prefect-server.log", env=_ENVIRONMENT), port)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Let Prefect speak to the server until the block ends.
+
+        Raises:
+            LaunchError: If it dies, or does not answer in time.
+        """
+        if self._server is None:
+            yield
+            return
+        from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+        self._wait(self._server)
+        # It has no page that Prefect could name.
+        settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
+        try:
+            with temporary_settings(settings):
+                yield
+        finally:
+            self._server.stop()
+
+    def _wait(self, server: Server) -> None:
+        api, deadline = PrefectApi(f"{self._url}/api"), time.monotonic() + _START_SECONDS
+        while not api.is_healthy():
+            if not server.is_alive() or time.monotonic() > deadline:
+                msg = (
+                    f"Prefect's temporary server must answer at {self._url}; it does not. The end "
+                    f"of {server.log}:\n{tail(server.log)}"
+                )
+                raise LaunchError(msg)
+            time.sleep(_POLL_SECONDS)
