@@ -9,6 +9,7 @@ Else one on the loopback, which ends with this process, also after kill -9. Pref
 a server itself, but only when a flow begins, and a killed run would leave it running.
 """
 
+import atexit
 import os
 import sys
 import time
@@ -59,11 +60,14 @@ class TemporaryServer:
         port = free_port()
         address = ("--host", HOST, "--port", str(port))
         command = (sys.executable, "-m", "uvicorn", *_CREATE_APP, *address, "--log-level", "error")
-        return cls(Server(command, log=scratch / "prefect-server.log", env=_ENVIRONMENT), port)
+        server = Server(command, log=scratch / "prefect-server.log", env=_ENVIRONMENT)
+        # After Prefect's own last words: it would wait long for a server that is gone.
+        atexit.register(server.stop)
+        return cls(server, port)
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Let Prefect speak to the server until the block ends.
+        """Let Prefect speak to the server; it ends with this process.
 
         Raises:
             LaunchError: If it dies, or does not answer in time.
@@ -76,11 +80,8 @@ class TemporaryServer:
         self._wait(self._server)
         # It has no page that Prefect could name.
         settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
-        try:
-            with temporary_settings(settings):
-                yield
-        finally:
-            self._server.stop()
+        with temporary_settings(settings):
+            yield
 
     def _wait(self, server: Server) -> None:
         api, deadline = PrefectApi(f"{self._url}/api"), time.monotonic() + _START_SECONDS
