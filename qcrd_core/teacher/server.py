@@ -9,6 +9,7 @@ key; it ends with the block. Servers that run already are `qcrd_core.teacher.poo
 
 import logging
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ class ManagedPool(TeacherPool):
         self._scratch, self._log = scratch, log
         self._num_restarts = 0
         stale.kill_leftovers(scratch)
+        # vLLM leaves its sockets behind, by default in /tmp.
+        self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-vllm-")
         self._server, endpoint = self._start()
         try:
             self._wait_until_ready(endpoint)
@@ -89,6 +92,7 @@ class ManagedPool(TeacherPool):
         """Stop the server and everything it started."""
         super().close()
         self._stop()
+        self._sockets.cleanup()
 
     def bring_back(self, endpoint: Endpoint) -> Endpoint:
         """Wait until the server answers again, or start it anew.
@@ -122,6 +126,7 @@ class ManagedPool(TeacherPool):
             self._teacher, self._prepared.name, served_name=self.served_name, port=port
         )
         environment = server_environment(self._teacher, self._prepared.name, self._api_key)
+        environment["VLLM_RPC_BASE_PATH"] = self._sockets.name
         logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
         server = Server([str(self._python), *arguments], log=self._log, env=environment)
         stale.remember(self._scratch, server.pid)
