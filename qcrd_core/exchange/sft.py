@@ -88,8 +88,7 @@ def export_sft(
     else:
         found = _pairs(rows)
     if found.is_empty():
-        msg = f"A run must have rationales to export as {kind}; {view.name} has none."
-        raise DataError(msg)
+        raise DataError(_nothing(view.name, kind, rows["is_positive"]))
     lines = (_line(row, spec, trainer, instruction) for row in found.iter_rows(named=True))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"_tmp-{target.name}")
@@ -101,6 +100,17 @@ def export_sft(
     num_questions = found["question_id"].n_unique()
     num_without = 0 if kind == "sft" else rows["question_id"].n_unique() - num_questions
     return Exported(found.height, num_questions, num_without)
+
+
+def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
+    positives = int(sides.sum())
+    counts = f"{positives} positive and {sides.len() - positives} negative ones"
+    if kind == "sft":
+        return f"Exporting as sft needs positive rationales; {run} has {counts}."
+    return (
+        f"Exporting as preference needs a question with a positive and a negative rationale; {run} "
+        f"has none among {counts}. Export with `--kind sft`."
+    )
 
 
 def _sides(view: View) -> pl.DataFrame:
