@@ -76,9 +76,9 @@ def write(
     texts = _Texts(model, tokenizer, ids, options)
     if queue:
         texts.start(_take(queue, options.batch_size))
-    while texts.rows:
-        ended = [row for row, text in enumerate(texts.rows) if texts.is_ended(text)]
-        if ended and len(ended) >= _ENDED_SHARE * len(texts.rows):
+    while len(texts.rows):
+        ended = texts.ended_rows()
+        if len(ended) and len(ended) >= _ENDED_SHARE * len(texts.rows):
             emit({"advance": len(ended)})
             new = _take(queue, len(ended))
             if new:
@@ -86,7 +86,10 @@ def write(
             texts.drop(ended[len(new) :])
         else:
             texts.step()
-    return [_read(tokens, tokenizer) for tokens in texts.tokens]
+    return [
+        _read(tokens[:length].tolist(), tokenizer)
+        for tokens, length in zip(texts.tokens, texts.lengths, strict=True)
+    ]
 
 
 def _take(queue: deque[int], count: int) -> list[int]:
@@ -102,66 +105,72 @@ class _Texts:
         self.student, self.device = wrap(model), model.device
         self.pad_id, self.end_id = tokenizer.pad_token_id, tokenizer.eos_token_id
         self.ids, self.options = ids, options
-        self.tokens: list[list[int]] = [[] for _ in ids]
-        self.rows: list[int] = []
+        shape = (len(ids), options.max_new_tokens)
+        self.tokens = np.zeros(shape, dtype=np.int64)
+        self.lengths = np.zeros(len(ids), dtype=np.int64)
+        self.is_ended = np.zeros(len(ids), dtype=bool)
+        self.rows = np.empty(0, dtype=np.int64)
         self.state: DecodeState
         self.newest: Tensor
         source = np.random.default_rng(derive_seed(options.seed, "decode"))
-        shape = (len(ids), options.max_new_tokens)
         # In (0, 1]: `_sample` then never ends on a token of probability 0.
         self.draws = 1 - source.random(shape, dtype=np.float32)
 
     def start(self, texts: list[int]) -> None:
         """Begin with the first ones, and write their first tokens."""
         logits, self.state = self._read(texts)
-        self.rows, self.newest = texts, torch.empty(len(texts), dtype=torch.long).to(self.device)
-        self._append(logits, list(range(len(texts))))
+        self.rows = np.array(texts)
+        self.newest = self._append(logits, self.rows)
 
-    def replace(self, rows: list[int], texts: list[int]) -> None:
+    def replace(self, rows: np.ndarray, texts: list[int]) -> None:
         """Begin texts in the place of others, and write their first tokens."""
         logits, state = self._read(texts)
-        self.state.replace(torch.tensor(rows, device=self.device), state)
-        for row, text in zip(rows, texts, strict=True):
-            self.rows[row] = text
-        self._append(logits, rows)
+        index = torch.from_numpy(rows).to(self.device)
+        self.state.replace(index, state)
+        self.rows[rows] = texts
+        self.newest[index] = self._append(logits, self.rows[rows])
 
     def step(self) -> None:
         """Write one token more of each; a text that has ended stays as it is."""
-        self._append(self.student.step(self.state, self.newest), list(range(len(self.rows))))
+        self.newest = self._append(self.student.step(self.state, self.newest), self.rows)
+
+    def ended_rows(self) -> np.ndarray:
+        """Numbers of the rows whose text has ended."""
+        return self.is_ended[self.rows].nonzero()[0]
+
+    def drop(self, rows: np.ndarray) -> None:
+        """Write on without some."""
+        if not len(rows):
+            return
+        kept = np.delete(np.arange(len(self.rows)), rows)
+        self.rows = self.rows[kept]
+        if len(kept):
+            index = torch.from_numpy(kept).to(self.device)
+            self.newest = self.newest[index]
+            self.state.keep(index)
 
     def _read(self, texts: list[int]) -> tuple[Tensor, DecodeState]:
         prompts = pad_rows([self.ids[text] for text in texts], self.pad_id)
         return self.student.start(*(tensor.to(self.device) for tensor in prompts))
 
-    def _append(self, logits: Tensor, rows: list[int]) -> None:
-        tokens = self._choose(logits, [self.rows[row] for row in rows])
-        self.newest[torch.tensor(rows, device=self.device)] = tokens
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            if not self.is_ended(self.rows[row]):
-                self.tokens[self.rows[row]].append(token)
+    def _append(self, logits: Tensor, texts: np.ndarray) -> Tensor:
+        """Choose the next token of each text, [B] from [B, V], and note those that are wanted."""
+        chosen = self._choose(logits, texts)
+        unended = ~self.is_ended[texts]
+        texts, tokens = texts[unended], chosen.cpu().numpy()[unended]
+        self.tokens[texts, self.lengths[texts]] = tokens
+        self.lengths[texts] += 1
+        is_long = self.lengths[texts] == self.options.max_new_tokens
+        self.is_ended[texts] = is_long | (tokens == self.end_id)
+        return chosen
 
-    def is_ended(self, text: int) -> bool:
-        tokens = self.tokens[text]
-        return len(tokens) == self.options.max_new_tokens or tokens[-1:] == [self.end_id]
-
-    def drop(self, rows: list[int]) -> None:
-        """Write on without some."""
-        if not rows:
-            return
-        kept = sorted(set(range(len(self.rows))) - set(rows))
-        self.rows = [self.rows[row] for row in kept]
-        if kept:
-            index = torch.tensor(kept, device=self.device)
-            self.newest = self.newest[index]
-            self.state.keep(index)
-
-    def _choose(self, logits: Tensor, texts: list[int]) -> Tensor:
+    def _choose(self, logits: Tensor, texts: np.ndarray) -> Tensor:
         temperature = self.options.sampling_temperature
         if temperature is None:
             return logits.argmax(dim=-1)
-        last = self.options.max_new_tokens - 1
-        draws = self.draws[texts, [min(len(self.tokens[text]), last) for text in texts]]
-        return _sample(logits / temperature, torch.from_numpy(draws).to(self.device))
+        place = self.lengths[texts].clip(max=self.options.max_new_tokens - 1)
+        draws = torch.from_numpy(self.draws[texts, place])
+        return _sample(logits / temperature, draws.to(self.device))
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:

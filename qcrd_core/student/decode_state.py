@@ -73,16 +73,16 @@ class EncodedPrompts:
 
     states: Tensor
     """Right-padded, [B, W, H]."""
-    mask: Tensor
-    """1 on real tokens, [B, W]."""
+    bias: Tensor
+    """Of `attention_bias`, [B, 1, 1, W]."""
     cache: Cache
     """Keys and values of the cross attention, W columns."""
 
     def replace(self, rows: Tensor, other: "EncodedPrompts") -> None:
         """See `DecodeState.replace`."""
-        width = other.mask.shape[1]
-        self.mask[rows] = 0
-        self.mask[rows, :width] = other.mask
+        width = other.states.shape[1]
+        self.bias[rows] = torch.finfo(self.bias.dtype).min
+        self.bias[rows, ..., :width] = other.bias
         self.states[rows, :width] = other.states
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             mine.replace(rows, theirs, first=0)
@@ -91,14 +91,30 @@ class EncodedPrompts:
     def keep(self, rows: Tensor) -> None:
         """See `DecodeState.keep`."""
         self.cache.batch_select_indices(rows)
-        self.states, self.mask = self.states[rows], self.mask[rows]
+        self.states, self.bias = self.states[rows], self.bias[rows]
         self._forget_unused()
 
     def _forget_unused(self) -> None:
-        width = int(self.mask.sum(dim=1).max())
-        self.states, self.mask = self.states[:, :width], self.mask[:, :width]
+        width = int((self.bias == 0).sum(dim=-1).max())
+        self.states, self.bias = self.states[:, :width], self.bias[..., :width]
         for layer in self.cache.layers:
             layer.narrow(0, width)
+
+
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of columns: 0 on a row's own, else the least number.
+
+    Hugging Face models take it as it is; of a mask they would make it anew at every step.
+
+    Args:
+        mask: 1 on the columns that belong to a row, [B, T].
+        dtype: Of the model.
+
+    Returns:
+        [B, 1, 1, T].
+    """
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(mask == 0, torch.finfo(dtype).min)[:, None, None]
 
 
 def with_newest(mask: Tensor) -> Tensor:

@@ -35,9 +35,18 @@ class _RmsNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.device.type == "cpu" and hidden.dtype == torch.float32:
             # torch has no kernel for it on CPUs.
+            if not torch.is_grad_enabled():
+                return _unit(hidden, self.eps)[0].mul_(self.weight)
             normed: Tensor = _CpuRmsNorm.apply(hidden, self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normed
         return functional.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+
+
+def _unit(hidden: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return x / rms(x), [..., H], and 1 / rms(x), [..., 1]."""
+    norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    scale = norm.square_().div_(hidden.shape[-1]).add_(eps).rsqrt_()
+    return hidden * scale, scale
 
 
 class _CpuRmsNorm(torch.autograd.Function):
@@ -45,9 +54,7 @@ class _CpuRmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-        scale = norm.square_().div_(hidden.shape[-1]).add_(eps).rsqrt_()
-        unit = hidden * scale
+        unit, scale = _unit(hidden, eps)
         context.save_for_backward(unit, scale, weight)
         normed: Tensor = unit * weight
         return normed

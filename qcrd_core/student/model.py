@@ -27,6 +27,7 @@ from qcrd_core.losses import token_mean_nll
 from qcrd_core.student.decode_state import (
     DecodeState,
     EncodedPrompts,
+    attention_bias,
     decode_cache,
     select_rows,
     with_newest,
@@ -204,7 +205,8 @@ class Seq2SeqStudent(Student):
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
         """Encode prompts and take the start token; see `Student.start`."""
         context = self.read(prompt_ids, prompt_mask)
-        prompt = EncodedPrompts(context.states, prompt_mask, decode_cache())
+        bias = attention_bias(prompt_mask, context.states.dtype)
+        prompt = EncodedPrompts(context.states, bias, decode_cache())
         state = DecodeState(decode_cache(), prompt_mask[:, :0], prompt)
         begin = torch.full_like(prompt_ids[:, 0], self.model.config.decoder_start_token_id)
         return self.step(state, begin), state
@@ -217,9 +219,9 @@ class Seq2SeqStudent(Student):
         state.mask = with_newest(state.mask)
         hidden = self.model.decoder(
             input_ids=token_ids[:, None],
-            attention_mask=state.mask,
+            attention_mask=attention_bias(state.mask, state.prompt.states.dtype),
             encoder_hidden_states=state.prompt.states,
-            encoder_attention_mask=state.prompt.mask,
+            encoder_attention_mask=state.prompt.bias,
             past_key_values=EncoderDecoderCache(state.cache, state.prompt.cache),
             use_cache=True,
         ).last_hidden_state

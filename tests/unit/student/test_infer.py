@@ -66,14 +66,14 @@ class Script(nn.Module):
         start = len(self.texts)
         self.texts += [LABELS[p] if p in LABELS else RATIONALES[p][number] for p in prompts]
         # [B, W, 1]: which text each prompt is to get.
-        states = torch.arange(start, len(self.texts))[:, None, None].repeat(
-            1, input_ids.shape[1], 1
-        )
+        numbers = torch.arange(start, len(self.texts), dtype=torch.float32)
+        states = numbers[:, None, None].repeat(1, input_ids.shape[1], 1)
         return SimpleNamespace(last_hidden_state=states)
 
     def decoder(self, attention_mask, encoder_hidden_states, **_):
-        positions = (attention_mask.sum(dim=1) - 1).tolist()
-        texts = [self.texts[number] + chr(1) for number in encoder_hidden_states[:, 0, 0].tolist()]
+        positions = ((attention_mask == 0).sum(dim=-1) - 1).flatten().tolist()
+        numbers = encoder_hidden_states[:, 0, 0].long().tolist()
+        texts = [self.texts[number] + chr(1) for number in numbers]
         letters = [
             ord(text[min(at, len(text) - 1)]) for text, at in zip(texts, positions, strict=True)
         ]
