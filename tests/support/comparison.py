@@ -1,9 +1,12 @@
 """Whether two runs came to the same tables, text by text."""
 
+import polars as pl
 from polars.testing import assert_frame_equal
 
 from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
+from data_schemas.table import Table
 from qcrd_core.context import RunContext
+from qcrd_core.store import Store
 from tests.support.distillation import rationales
 
 
@@ -23,11 +26,8 @@ def assert_same_tables(found: RunContext, expected: RunContext) -> dict[str, int
         (f"{paths.root}/scores", Scores),
         (f"{paths.root}/predictions", Predictions),
     ):
-        one, other = (each.store.read_table(place, table) for each in (found, expected))
-        tables[place.removeprefix(f"{paths.root}/")] = (
-            one.drop("created_at", strict=False),
-            other.drop("created_at", strict=False),
-        )
+        one, other = (_rows(each.store, place, table) for each in (found, expected))
+        tables[place.removeprefix(f"{paths.root}/")] = (one, other)
     for one, other in tables.values():
         assert_frame_equal(one, other)
     losses = [
@@ -36,3 +36,9 @@ def assert_same_tables(found: RunContext, expected: RunContext) -> dict[str, int
     ]
     assert_frame_equal(*losses)
     return {name: one.height for name, (one, _) in tables.items()} | {"losses": losses[0].height}
+
+
+def _rows(store: Store, place: str, table: type[Table]) -> pl.DataFrame:
+    """Rows of all parts below a place, one part after the other: rounds have equal keys."""
+    parts = [store.read_table(file.path, table) for file in store.part_files(place)]
+    return pl.concat([table.create_empty(), *parts]).drop("created_at", strict=False)
