@@ -10,7 +10,7 @@ from qcrd_core.config_method import Section
 
 
 class HubModel(Section):
-    """A model of the Hugging Face hub, or whatever name a remote endpoint serves."""
+    """A model of the Hugging Face hub; as a teacher, whatever name a remote endpoint serves."""
 
     type: Literal["hub"] = "hub"
     name: str
@@ -114,24 +114,6 @@ class TeacherSection(Section):
     """Folders of earlier samples; taken over only where their fingerprint is this run's."""
 
 
-class HubWeights(Section):
-    """A pretrained model of the hub."""
-
-    type: Literal["hub"] = "hub"
-    name: str
-    """Repository name."""
-    revision: str | None = None
-    """Commit or tag."""
-
-
-class FolderWeights(Section):
-    """A pretrained model folder."""
-
-    type: Literal["folder"] = "folder"
-    path: Path
-    """The folder: safetensors, config.json and a tokenizer."""
-
-
 class ScratchWeights(Section):
     """A small model trained from nothing, with a tokenizer made from the run's own texts."""
 
@@ -162,7 +144,7 @@ class ScratchWeights(Section):
         return self
 
 
-Weights = Annotated[HubWeights | FolderWeights | ScratchWeights, Field(discriminator="type")]
+Weights = Annotated[HubModel | FolderModel | ScratchWeights, Field(discriminator="type")]
 
 
 class DiscriminatorSection(Section):

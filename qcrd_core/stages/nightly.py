@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qcrd_core import registry
 from qcrd_core.config import RunConfig
-from qcrd_core.config_models import FolderWeights, Weights
+from qcrd_core.config_models import FolderModel, Weights
 from qcrd_core.context import RunContext
 from qcrd_core.registry import Entry, Version
 from qcrd_core.report.decision import decision_page
@@ -70,7 +70,7 @@ def plan_night(config: RunConfig, *, warm_start: bool) -> Night:
         return Night(config, version, is_new=False, news=news, warm_start=None)
     start = _warm_start(store, config, champion.version) if warm_start else None
     if start is not None:
-        weights = FolderWeights(path=store.fetch_folder(start.folder))
+        weights = FolderModel(path=store.fetch_folder(start.folder))
         student = config.student.model_copy(update={"model": weights})
         config = config.model_copy(update={"student": student})
     return Night(config, version, True, _news(plan), None if start is None else start.name)

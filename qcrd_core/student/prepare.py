@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config_models import FolderWeights, HubWeights, ScratchWeights
+from qcrd_core.config_models import FolderModel, HubModel, ScratchWeights
 from qcrd_core.context import RunContext
 from qcrd_core.errors import DataError
 from qcrd_core.processes import Emit
@@ -97,8 +97,8 @@ def _questions(context: RunContext) -> pl.DataFrame:
     return pl.concat([context.read_questions(split) for split in splits])
 
 
-def _pretrained_tokenizer(weights: HubWeights | FolderWeights) -> Any:
-    if isinstance(weights, FolderWeights):
+def _pretrained_tokenizer(weights: HubModel | FolderModel) -> Any:
+    if isinstance(weights, FolderModel):
         return load_tokenizer(weights.path)
     return load_tokenizer(weights.name, weights.revision)
 

@@ -15,13 +15,13 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from qcrd_core.config_models import FolderWeights, HubWeights, LoraSection, ScratchWeights
+from qcrd_core.config_models import FolderModel, HubModel, LoraSection, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 
 
 def make_student(
-    weights: HubWeights | FolderWeights | ScratchWeights,
+    weights: HubModel | FolderModel | ScratchWeights,
     tokenizer: Any,
     seed: int,
     lora: LoraSection | None = None,
@@ -46,7 +46,7 @@ def make_student(
         return _from_scratch(weights, tokenizer)
     source, revision = (
         (weights.path, None)
-        if isinstance(weights, FolderWeights)
+        if isinstance(weights, FolderModel)
         else (weights.name, weights.revision)
     )
     if lora is None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from qcrd_core.config_models import FolderWeights, LoraSection
+from qcrd_core.config_models import FolderModel, LoraSection
 from qcrd_core.errors import ConfigError
 from qcrd_core.student.lora import add_adapters, merge_adapters
 from qcrd_core.student.weights import load_model, make_student
@@ -41,7 +41,7 @@ def _logits(model):
 
 def _adapted(folder, **settings):
     """A student whose adapters have learnt something: as made, they change nothing."""
-    student = make_student(FolderWeights(path=folder), None, 0, LoraSection(rank=2, **settings))
+    student = make_student(FolderModel(path=folder), None, 0, LoraSection(rank=2, **settings))
     torch.manual_seed(1)
     for name, parameter in student.named_parameters():
         if "lora_B" in name:
@@ -59,7 +59,7 @@ def test_merged_weights_are_the_same_function_in_a_plain_model(folder):
 
 
 def test_adapters_alone_learn_and_follow_the_seed(folder):
-    weights = FolderWeights(path=folder)
+    weights = FolderModel(path=folder)
     students = [make_student(weights, None, seed, LoraSection(rank=2)) for seed in (0, 0, 1)]
     learning = [
         {name: p for name, p in student.named_parameters() if p.requires_grad}

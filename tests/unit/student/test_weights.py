@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
-from qcrd_core.config_models import FolderWeights, ScratchWeights
+from qcrd_core.config_models import FolderModel, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import load_model, make_student
@@ -49,7 +49,7 @@ def test_make_student_from_scratch_depends_on_the_run_seed_alone(architecture):
 def test_make_student_from_a_saved_folder_is_the_saved_one(tmp_path, architecture, kind):
     saved = _scratch(architecture)
     saved.save_pretrained(tmp_path)
-    student = make_student(FolderWeights(path=tmp_path), TOKENIZER, seed=5)
+    student = make_student(FolderModel(path=tmp_path), TOKENIZER, seed=5)
     assert isinstance(student, kind)
     assert _equal(student, saved)
 
