@@ -187,14 +187,26 @@ def server(machine: Machine, _: list[Run]) -> None:
     machine.up("--port", str(machine.api.base_url.port))
 
 
-FAULTS: dict[str, tuple[Callable[[Machine, list[Run]], None], bool]] = {
-    "cancel": (cancel, True),
-    "flow": (flow, True),
-    "worker-stopped": (worker_stopped, True),
-    "worker-and-flow": (worker_and_flow, True),
-    "server": (server, False),
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong."""
+
+    hit: Callable[[Machine, list[Run]], None]
+    ends: bool = True
+    """Whether it ends the runs."""
+    first: str = "parts"
+    """Where the fastest run is when the others may be hit too: in its parts, or in a round."""
+
+
+FAULTS = {
+    "cancel": Fault(cancel),
+    "cancel-training": Fault(cancel, first="round"),
+    "flow": Fault(flow),
+    "flow-training": Fault(flow, first="round"),
+    "worker-stopped": Fault(worker_stopped),
+    "worker-and-flow": Fault(worker_and_flow),
+    "server": Fault(server, ends=False),
 }
-"""(the fault, whether it ends the runs)."""
 
 
 def main() -> None:
@@ -212,7 +224,7 @@ def main() -> None:
         with _machine(folder, on_postgres=args.postgres) as (machine, restart):
             faults = dict(FAULTS)
             if restart is not None:
-                faults["postgres"] = (lambda *_: restart(), False)
+                faults["postgres"] = Fault(lambda *_: restart(), ends=False)
             wanted = args.faults.split(",") + ["postgres"] * args.postgres
             print("fault            at                      ended as   after   children  again")
             for fault in dict.fromkeys(wanted):
@@ -276,23 +288,20 @@ class _NoEngine:
     url = ""
 
 
-def _try(
-    machine: Machine, name: str, fault: tuple[Callable[..., None], bool], runs: list[Run]
-) -> None:
-    hit, ends = fault
+def _try(machine: Machine, name: str, fault: Fault, runs: list[Run]) -> None:
     for run in runs:
         machine.trigger(run)
     machine.wait(runs, {"RUNNING", *_FINAL})
-    # From the first sample of the fastest on: the others are before it, or behind.
+    # From there on where the fastest is: the others are before it, or behind.
     deadline = time.monotonic() + 300
-    while not any(run.place.endswith("parts") for run in runs) and time.monotonic() < deadline:
+    while not any(fault.first in run.place for run in runs) and time.monotonic() < deadline:
         time.sleep(0.5)
     time.sleep(random.Random(name).uniform(0, 20))
     places, family = [run.place for run in runs], machine.family()
-    hit(machine, runs)
+    fault.hit(machine, runs)
     start = time.monotonic()
     alive = -1
-    if ends:
+    if fault.ends:
         while time.monotonic() - start < _CHILDREN_SECONDS:
             alive = sum(is_running(process.pid) for process in family)
             if alive == 0:
