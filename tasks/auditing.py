@@ -1,16 +1,14 @@
 """Task of the flow `audit`."""
 
-from base64 import b64encode
 from pathlib import Path
 
-from markupsafe import Markup
-from prefect.artifacts import create_image_artifact
+from prefect.artifacts import create_markdown_artifact
 
 from qcrd_core.audit.audit import audit as check
 from qcrd_core.audit.charts import audit_charts
 from qcrd_core.audit.page import audit_text, write_audit
 from qcrd_core.inspect.view import open_view
-from qcrd_core.report.svg import standalone
+from qcrd_core.report.svg import in_markdown
 from tasks.artifacts import audit_artifact
 from tasks.stage import stage
 
@@ -36,10 +34,6 @@ def audit_rationales(target: str, generation: str | None) -> str:
     page = f"{view.store}/{write_audit(view, found)}"
     audit_artifact(audit_text(found), page)
     for name, chart in audit_charts(found).items():
-        create_image_artifact(_data_url(chart), key=f"audit-{name}", description=_SHOWN[name])
+        image, said = in_markdown(chart, _SHOWN[name]), _SHOWN[name]
+        create_markdown_artifact(image, key=f"audit-{name}", description=said)
     return page
-
-
-def _data_url(chart: Markup) -> str:
-    """The image itself: the UI can open no file of the store."""
-    return "data:image/svg+xml;base64," + b64encode(standalone(chart).encode()).decode()

@@ -1,6 +1,5 @@
 """What the Prefect UI shows of a run: a page of Markdown, tables of the vote, drawings."""
 
-import base64
 import shlex
 
 import polars as pl
@@ -13,7 +12,7 @@ from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
 from qcrd_core.report.page import VOTE_ROWS
-from qcrd_core.report.svg import standalone
+from qcrd_core.report.svg import in_markdown
 from qcrd_core.report.text import number, percent, plain_name, seconds
 from qcrd_core.runs import RunPaths
 from qcrd_core.store import Store
@@ -106,11 +105,7 @@ def _histograms(scores: pl.DataFrame) -> str | None:
 
 
 def _image(name: str, drawing: Markup | None) -> str | None:
-    """A drawing within Markdown: an artifact of type image shows its whole URL below itself."""
-    if drawing is None:
-        return None
-    content = base64.b64encode(standalone(drawing).encode()).decode()
-    return f"![{name}](data:image/svg+xml;base64,{content})"
+    return None if drawing is None else in_markdown(drawing, name)
 
 
 def _rounds(data: RunData) -> list[str]:

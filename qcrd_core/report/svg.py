@@ -1,5 +1,6 @@
 """Primitives of a drawing: scales, ticks, lines and bars as escaped SVG."""
 
+import base64
 import math
 import re
 from collections.abc import Sequence
@@ -115,3 +116,12 @@ def standalone(svg: Markup) -> str:
         f'<rect x="{-_EDGE}" y="{-_EDGE}" width="100%" height="100%" fill="var(--card)"/>\n'
         f"{parts[3]}\n</svg>\n"
     )
+
+
+def in_markdown(svg: Markup, name: str) -> str:
+    """A drawing within Markdown, for a UI that can open no file of the store.
+
+    An artifact of type image would show its whole URL below itself.
+    """
+    content = base64.b64encode(standalone(svg).encode()).decode()
+    return f"![{name}](data:image/svg+xml;base64,{content})"

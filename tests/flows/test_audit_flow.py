@@ -45,7 +45,7 @@ def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     assert done.stdout.splitlines()[-1] == f"{store}/runs/{RUN_ID}/audit.html"
     assert store.exists(f"runs/{RUN_ID}/audit.html")
     assert "of 120 held-out questions" in done.stdout
-    images = re.findall(r"^data:image/svg\+xml;base64,(.+)$", done.stdout, re.MULTILINE)
+    images = re.findall(r"^!\[.+\]\(data:image/svg\+xml;base64,(.+)\)$", done.stdout, re.M)
     titles = [ElementTree.fromstring(b64decode(image)).get("aria-label") for image in images]
     assert titles == [
         "majorities that are right by agreement",
