@@ -111,7 +111,9 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     rows = _read_rationales(
         context, None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
     )
-    rows = rows.join(context.read_marks("reject"), on=_KEYS, how="anti", maintain_order="left")
+    rejected = context.read_marks("reject")
+    if not rejected.is_empty():
+        rows = rows.join(rejected, on=_KEYS, how="anti", maintain_order="left")
     return rows if columns is None else rows.select(columns)
 
 
