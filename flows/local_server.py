@@ -33,8 +33,8 @@ _DEPLOY_SECONDS = 300.0
 _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
-# Five heartbeats: a machine whose cores are all busy delays one or two.
-_ZOMBIE_SECONDS = 150
+# Six heartbeats: they are delayed where all cores are busy, and while the server is away.
+_ZOMBIE_SECONDS = 200
 _PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
