@@ -33,8 +33,8 @@ _DEPLOY_SECONDS = 300.0
 _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
-# Six heartbeats: they are delayed where all cores are busy, and while the server is away.
-_ZOMBIE_SECONDS = 200
+# Five heartbeats: a machine whose cores are all busy delays one or two.
+_ZOMBIE_SECONDS = 150
 _PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
@@ -179,6 +179,11 @@ class LocalServer:
         environment = {
             # Runs that ended 90 days ago leave the database.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # In files, not in memory: a run whose place in its queue a restarted server no longer
+            # knows is ended when it asks to keep it.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                "prefect.server.concurrency.lease_storage.filesystem"
+            ),
             **os.environ,
             **self._quiet(),
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",

@@ -248,6 +248,8 @@ def test_cron_of_every_minute_starts_runs(up, tmp_path):
 
 def test_cancel_in_sampling_leaves_no_child(up, tmp_path):
     run_id, teacher = _start_sampling(up, tmp_path)
+    # Its place among the runs of its deployment outlives the server.
+    assert any("slots" in file.read_text() for file in up.home.glob("concurrency_leases/*.json"))
     children = psutil.Process(up.pid("worker")).children(recursive=True)
     state = {"type": "CANCELLING", "name": "Cancelling"}
 
