@@ -7,11 +7,19 @@ import httpx
 
 
 class AskAgain(httpx.HTTPTransport):
-    """SQLite is locked for a moment; Prefect's own client asks again likewise."""
+    """SQLite is locked for a moment; Prefect's own client asks again likewise.
+
+    A question that a busy server leaves unanswered is put again too; what changes something is not.
+    """
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        for _ in range(20):
-            answer = super().handle_request(request)
+        for attempt in range(20):
+            try:
+                answer = super().handle_request(request)
+            except httpx.ReadTimeout:
+                if request.method != "GET" or attempt > 1:
+                    raise
+                continue
             if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
                 break
             answer.read()
