@@ -45,7 +45,7 @@ quickstart: install ## Questions to a distilled student on this machine; FRESH=1
 explorer: install ## See every rationale in a browser: the quickstart's, or STORE=path
 	.venv/bin/qcrd explore $(or $(STORE),.qcrd/quickstart)
 
-test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 17 minutes on two cores
+test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist loadfile  # two: engines take several GiB each
 
 test-gpu: install ## The tests that need a CUDA device

@@ -66,8 +66,8 @@ class ManagedPool(TeacherPool):
         self._scratch, self._log = scratch, log
         self._num_restarts = 0
         stale.kill_leftovers(scratch)
-        # vLLM leaves its sockets behind, by default in /tmp.
-        self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-vllm-")
+        # vLLM leaves its sockets behind, by default in /tmp. Their paths have 103 bytes at most.
+        self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-")
         self._server, endpoint = self._start()
         try:
             self._wait_until_ready(endpoint)
