@@ -3,9 +3,10 @@
 Two kinds:
 
 - `run_job` runs one of our own functions (training, sampling a student, the discriminator) in a
-  process of its own and returns its result. Where no accelerator is present the process is forked
-  from a server that has torch imported already: that saves about ten seconds a job on two cores.
-  With an accelerator it is a fresh interpreter, because a CUDA driver does not survive a fork.
+  process of its own and returns its result. The process is forked from a server that has torch
+  imported already: that saves about ten seconds a job on two cores. A driver does not survive a
+  fork, so the server leaves CUDA alone (`preload`), and with other accelerators, whose drivers wake
+  when they are imported, the process is a fresh interpreter.
 - `Server` runs a foreign program that stays, such as vLLM, in its own session and behind
   `guard.py`.
 
@@ -40,7 +41,11 @@ Emit = Callable[[dict[str, Any]], None]
 """How a job reports to its parent while it runs: one small JSON-able event."""
 
 _TAIL_LINES = 25
-_ACCELERATOR_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel")
+_CUDA_DEVICE = "/dev/nvidiactl"
+_ACCELERATOR_DEVICES = (_CUDA_DEVICE, "/dev/kfd", "/dev/accel")
+COUNT_WITHOUT_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Environment in which torch counts CUDA devices without waking the driver: ranks are forked from
+their job after torchrun's agent has asked."""
 _PR_SET_PDEATHSIG = 1
 _PRELOAD = ["qcrd_core.preload"]
 _context_lock = threading.Lock()
@@ -76,7 +81,7 @@ def run_job(
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     # The fork server's environment is that of its first job; each job gets today's.
-    arguments = (target, dict(payload), str(log), sender, dict(os.environ))
+    arguments = (target, dict(payload), str(log), sender, {**os.environ, **COUNT_WITHOUT_DRIVER})
     process = context.Process(target=_child, args=arguments)
     process.start()
     sender.close()
@@ -164,6 +169,11 @@ def has_accelerator() -> bool:
     return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
 
 
+def can_fork() -> bool:
+    """Whether a process that has torch imported may be forked before it uses a device."""
+    return not has_accelerator() or Path(_CUDA_DEVICE).exists()
+
+
 def num_gpus() -> int:
     """How many CUDA devices this process may use, by device files and CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -179,7 +189,7 @@ def die_with_parent() -> None:
 
 
 def _context() -> Any:
-    if has_accelerator():
+    if not can_fork():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     with _context_lock:

@@ -30,7 +30,7 @@ from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
 from qcrd_core.errors import QcrdError, TrainingError
 from qcrd_core.hosts import choose_interface
-from qcrd_core.processes import Emit, die_with_parent, has_accelerator
+from qcrd_core.processes import Emit, can_fork, die_with_parent, has_accelerator
 from qcrd_core.student.batches import Example, make_examples, skip_shared_tokens
 from qcrd_core.student.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from qcrd_core.student.engine import export_student, start_distributed, start_engine
@@ -91,8 +91,7 @@ def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any
             rdzv_endpoint=endpoint,
             rdzv_configs={"rank": place, "timeout": int(training.host_timeout_seconds)},
             run_id="qcrd",
-            # See qcrd_core.processes: a CUDA driver does not survive a fork.
-            start_method="spawn" if has_accelerator() else "fork",
+            start_method="fork" if can_fork() else "spawn",
             max_restarts=0,
         )
         try:

@@ -80,3 +80,12 @@ def ignore(_payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
 
 def _start_stubborn() -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", _STUBBORN])
+
+
+def multiply_on_gpu(payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Use CUDA; whether torch was there before says whether this process was forked."""
+    is_forked = "torch" in sys.modules
+    import torch
+
+    value = torch.full((4,), float(payload["value"]), device="cuda")
+    return {"sum": float((value * 2).sum()), "is_forked": is_forked}
