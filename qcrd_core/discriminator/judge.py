@@ -18,7 +18,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from qcrd_core.config_models import DiscriminatorSection
+from qcrd_core.config import RunConfig
 from qcrd_core.context import RunContext
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.discriminator.pairs import Pairs, PairSource
@@ -61,7 +61,7 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     """
     context, round_ = RunContext.from_payload(payload), int(payload["round"])
     candidates = pl.read_parquet(payload["candidates"])
-    texts = _Texts(load_tokenizer(payload["tokenizer"]), context.config.discriminator)
+    texts = _Texts(load_tokenizer(payload["tokenizer"]), context.config)
     judge, learned = _current(context, round_, texts.tokenizer)
     judge.to(texts.device)
     rate, num_steps = _schedule(context, round_, is_new=learned is None)
@@ -111,15 +111,21 @@ def measure(scored: pl.DataFrame) -> dict[str, float | None]:
 
 
 class _Texts:
-    """Tokenises `question, rationale` and counts what it cuts."""
+    """Tokenises `question, rationale`, counts what it cuts, and has it judged."""
 
-    def __init__(self, tokenizer: Any, config: DiscriminatorSection) -> None:
-        self.tokenizer, self.config = tokenizer, config
+    def __init__(self, tokenizer: Any, config: RunConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config.discriminator
+        self.is_bfloat16 = config.training.precision == "bfloat16"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.num_cut = 0
 
-    def batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-        """Ids and mask of `(question, rationale)` pairs, [S, T] each, on the judge's device."""
+    def judge(self, judge: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        """Logits of `(question, rationale)` pairs, [S], float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
+            logits: Tensor = judge(*self._batch(pairs))
+        return logits.float()
+
+    def _batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
         rows = encode_texts(self.tokenizer, [f"{q}, {r}" for q, r in pairs], end=True)
         self.num_cut += sum(len(row) > self.config.max_tokens for row in rows)
         rows = [row[: self.config.max_tokens] for row in rows]
@@ -163,7 +169,7 @@ def _learn(
     total, num_texts = 0.0, texts.config.batch_size // 2 * 2
     for _ in range(num_steps):
         pairs = source.draw()
-        logits = judge(*texts.batch([*pairs.positives, *pairs.negatives]))
+        logits = texts.judge(judge, [*pairs.positives, *pairs.negatives])
         loss = _loss(texts.config.loss, logits, pairs)
         optimiser.zero_grad()
         loss.backward()
@@ -196,7 +202,7 @@ def _score(
     scores = [0.0] * len(pairs)
     for first in range(0, len(order), _SCORE_BATCH):
         rows = order[first : first + _SCORE_BATCH]
-        values = torch.sigmoid(judge(*texts.batch([pairs[row] for row in rows])).double())
+        values = torch.sigmoid(texts.judge(judge, [pairs[row] for row in rows]).double())
         for row, value in zip(rows, values.tolist(), strict=True):
             scores[row] = value
         emit({"advance": len(rows)})
