@@ -34,6 +34,9 @@ from qcrd_core.student.decode_state import (
 )
 from qcrd_core.student.fused import fuse
 
+_TOKENS_A_GPU_PASS = 8_192
+"""With fewer, launching a small model's kernels takes longer than their work on padding."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -301,6 +304,8 @@ def _counted(mask: Tensor, first: Tensor) -> Tensor:
 def _by_length(mask: Tensor, num_buckets: int) -> list[tuple[Tensor, int]]:
     """Rows of similar length and their longest, bucket by bucket; few rows are one bucket."""
     lengths = mask.sum(dim=1)
+    if mask.is_cuda:
+        num_buckets = max(1, min(num_buckets, mask.numel() // _TOKENS_A_GPU_PASS))
     if mask.shape[0] < 2 * num_buckets:
         num_buckets = 1
     order = lengths.argsort()

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from qcrd_core.config_method import LossSection
 from qcrd_core.losses import (
@@ -78,17 +79,12 @@ class QcrdObjective(nn.Module):
             batch.prompt_mask[:num_prompts],
             num_buckets=self.num_buckets,
         )
-        predict = torch.arange(num_questions, device=batch.label_ids.device)
-        target = (predict, batch.label_ids, batch.label_mask)
-        peak = None
-        if self.loss.beta_mutual_information:
-            nll, peak = self.student.nll_and_peak(context, *target)
-        else:
-            nll = self.student.nll(context, *target)
-        label = nll.mean()
-        pull = push = active = mutual = torch.zeros_like(nll)
         if self.loss.reads_rationales:
-            pull, push, active, mutual = self._rationale_terms(context, batch, peak)
+            label_nll, pull, push, active, mutual = self._all_terms(context, batch)
+        else:
+            label_nll, _ = self._score(context, batch, batch.question[:0])
+            pull = push = active = mutual = torch.zeros_like(label_nll)
+        label = label_nll.mean()
         total = distillation_loss(
             label,
             contrastive_loss(pull, push, self.loss.beta),
@@ -99,37 +95,65 @@ class QcrdObjective(nn.Module):
         means = [term.mean() for term in (pull, push, active)]
         return total, torch.stack([total, label, *means]).detach()
 
-    def _rationale_terms(
-        self, context: Context, batch: Batch, label_peak: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """l_pos, l_neg, whether the hinge is active, and MI of each question, [B] each."""
+    def _all_terms(self, context: Context, batch: Batch) -> tuple[Tensor, ...]:
+        """CE of the label, l_pos, l_neg, whether the hinge is active, MI: [B] each."""
         positive, negative = self._keep(context, batch)
         wanted = [slots >= 0 for slots in (positive, negative)]
         wanted[0][0, 0] = True  # a stand-in if there is none at all: ZeRO-3's ranks pass as often
         rows = torch.cat([positive[wanted[0]], negative[wanted[1]]]).clamp(min=0)
-        question, ids = batch.question[rows], batch.rationale_ids[rows]
-        target = (batch.label_ids.shape[0] + question, ids, batch.rationale_mask[rows])
-        peak = None
-        if label_peak is None:
-            nll = self.student.nll(
-                context, *target, batch.first[rows], num_buckets=self.num_buckets
-            )
+        peaks = None
+        if self.loss.beta_mutual_information:
+            label_nll, nll, peaks = self._score_and_peaks(context, batch, rows)
         else:
-            nll, peak = self.student.nll_and_peak(context, *target)
+            label_nll, nll = self._score(context, batch, rows)
         split = [int(mask.sum()) for mask in wanted]
         positive_nll, negative_nll = (
             values.new_zeros(mask.shape).masked_scatter(mask, values)
             for values, mask in zip(nll.split(split), wanted, strict=True)
         )
         terms = self._terms(batch, (positive, positive_nll), (negative, negative_nll))
-        mutual = torch.zeros_like(terms[0])
-        if label_peak is not None and peak is not None:
+        mutual = torch.zeros_like(label_nll)
+        if peaks is not None:
             known = positive[:, 0] >= 0
             values = mutual_information_loss(
-                peak[: split[0]][known[wanted[0][:, 0]]], label_peak[known]
+                peaks[1][: split[0]][known[wanted[0][:, 0]]], peaks[0][known]
             )
             mutual = mutual.masked_scatter(known, values)
-        return *terms, mutual
+        return label_nll, *terms, mutual
+
+    def _score(self, context: Context, batch: Batch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """CE of each label, [B], and of some rationales, [R], in the same passes."""
+        num_questions = batch.label_ids.shape[0]
+        ids = _below(batch.label_ids, batch.rationale_ids[rows])
+        mask = _below(batch.label_mask, batch.rationale_mask[rows])
+        labels = torch.arange(num_questions, device=rows.device)
+        nll = self.student.nll(
+            context,
+            torch.cat([labels, num_questions + batch.question[rows]]),
+            ids,
+            mask,
+            torch.cat([torch.zeros_like(labels), batch.first[rows]]),
+            num_buckets=self.num_buckets,
+        )
+        return nll[:num_questions], nll[num_questions:]
+
+    def _score_and_peaks(
+        self, context: Context, batch: Batch, rows: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """As `_score`, and how likely each word is in the label and in the rationale, [.., V].
+
+        Padding counts among the positions, so labels and rationales are not padded together.
+        """
+        num_questions = batch.label_ids.shape[0]
+        labels = torch.arange(num_questions, device=rows.device)
+        label = self.student.nll_and_peak(context, labels, batch.label_ids, batch.label_mask)
+        rationale = self.student.nll_and_peak(
+            context,
+            num_questions + batch.question[rows],
+            batch.rationale_ids[rows],
+            batch.rationale_mask[rows],
+        )
+        return label[0], rationale[0], (label[1], rationale[1])
 
     def _terms(
         self, batch: Batch, positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]
@@ -191,6 +215,13 @@ class QcrdObjective(nn.Module):
                 num_buckets=self.num_buckets,
             )
         return [_kept(slots, select, nll, draw) for slots, select, draw in sides]
+
+
+def _below(first: Tensor, second: Tensor) -> Tensor:
+    """Rows of two tensors, padded with 0 on the right to one width."""
+    width = max(first.shape[1], second.shape[1]) if len(second) else first.shape[1]
+    parts = [part[:, :width] for part in (first, second)]
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 def _kept(

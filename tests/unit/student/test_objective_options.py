@@ -176,7 +176,8 @@ def test_only_rationales_that_count_are_scored_with_gradient(options, num_kept):
     fast()
     with_gradient = [count for count, has_gradient in student.scored if has_gradient]
     # Five questions have positives, five have negatives; one positive is a stand-in.
-    assert with_gradient == [len(COUNTS), num_kept]
+    # All in one pass, the labels too.
+    assert with_gradient == [len(COUNTS) + num_kept]
 
 
 def test_choices_that_need_no_cross_entropy_make_no_pass_without_gradient():
