@@ -5,8 +5,15 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.activations import NewGELUActivation
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from qcrd_core.student.fused import fuse
@@ -15,29 +22,35 @@ IDS = torch.tensor([[5, 9, 3, 1], [7, 2, 1, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 
 
-@pytest.fixture
-def model() -> T5ForConditionalGeneration:
+SIZES = {"vocab_size": 16, "hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2}
+
+
+@pytest.fixture(params=["t5", "llama"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=16,
-        d_model=24,
-        d_ff=40,
-        d_kv=6,
-        num_layers=2,
-        num_heads=4,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
-    )
-    model = T5ForConditionalGeneration(config)
+    if request.param == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, intermediate_size=40))
+    else:
+        config = T5Config(
+            vocab_size=16,
+            d_model=24,
+            d_ff=40,
+            d_kv=6,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            decoder_start_token_id=0,
+        )
+        model = T5ForConditionalGeneration(config)
     for name, weight in model.named_parameters():
-        if "layer_norm" in name:  # all ones would hide a weight that is not applied
+        if "norm" in name:  # all ones would hide a weight that is not applied
             nn.init.uniform_(weight, 0.5, 1.5)
     return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_same_loss_and_gradients(model: T5ForConditionalGeneration, dtype: torch.dtype) -> None:
+def test_same_loss_and_gradients(model: PreTrainedModel, dtype: torch.dtype) -> None:
     slow, fast = model.to(dtype), deepcopy(model).to(dtype)
     fuse(fast)
     losses = [m(input_ids=IDS, attention_mask=MASK, labels=IDS).loss for m in (slow, fast)]
@@ -55,8 +68,10 @@ def test_same_loss_and_gradients(model: T5ForConditionalGeneration, dtype: torch
         )
 
 
-def test_nothing_slow_is_left(model: T5ForConditionalGeneration) -> None:
+def test_nothing_slow_is_left(model: PreTrainedModel) -> None:
     names = set(model.state_dict())
     fuse(model)
-    assert not any(isinstance(m, T5LayerNorm | NewGELUActivation) for m in model.modules())
+    assert not any(
+        isinstance(m, LlamaRMSNorm | T5LayerNorm | NewGELUActivation) for m in model.modules()
+    )
     assert set(model.state_dict()) == names
