@@ -44,7 +44,8 @@ def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_clipping": training.gradient_clip,
-        "bf16": {"enabled": is_bfloat16},
+        # A step that is not finite ends the round with a sentence; DeepSpeed would leave it out.
+        "bf16": {"enabled": is_bfloat16, "check_grad_overflow": False},
         "zero_optimization": zero,
         # torch's AdamW on every device: DeepSpeed's own would be compiled at first use on a CPU.
         "zero_allow_untested_optimizer": True,
