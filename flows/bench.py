@@ -1,10 +1,13 @@
 """The flow `benchmark`: methods x seeds x shares of the data, each cell a run of `distill`.
 
 A cell that fails is a row with its error, and the others go on. Started again, complete cells are
-read, not run.
+read, not run. Started several times at once on one machine, each start takes the cells that no
+other one has.
 """
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping
 
 from prefect import flow
@@ -13,10 +16,14 @@ from flows.distill import distill
 from flows.logs import show_core_logs
 from qcrd_core.bench.cells import CellResult, bench_folder, failed, find, stored
 from qcrd_core.bench.config import BenchConfig, Cell
+from qcrd_core.locks import claimed
 from qcrd_core.stages.plan import plan_run
 from tasks.bench import publish
 
 logger = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 5.0
+"""Between two looks at cells that are all in other hands."""
 
 
 @flow(name="benchmark", flow_run_name="benchmark {config.name}")
@@ -30,11 +37,25 @@ def benchmark(config: BenchConfig) -> None:
     plan = plan_run(config.run_config(config.methods[0], config.seeds[0]))
     cells = list(config.cells(plan.split("train").height))
     known = stored(plan.context.store, bench_folder(config))
-    results: list[CellResult] = []
-    for number, cell in enumerate(cells, 1):
-        logger.info("Cell %d of %d | %s", number, len(cells), cell.name)
-        results.append(_run(config, cell, known))
-        publish(config, results)
+    claims = plan.context.config.run.scratch / "bench" / config.name
+    results: dict[int, CellResult] = {}
+    queue, num_taken = deque(enumerate(cells)), 0
+    while queue:
+        number, cell = queue.popleft()
+        with claimed(claims / f"{number}.lock") as is_mine:
+            if is_mine:
+                logger.info("Cell %d of %d | %s", number + 1, len(cells), cell.name)
+                results[number] = _run(config, cell, known)
+        if is_mine:
+            num_taken = 0
+            publish(config, [results[number] for number in sorted(results)])
+            continue
+        # Its numbers are read when the other process has let go of it.
+        queue.append((number, cell))
+        num_taken += 1
+        if num_taken >= len(queue):
+            time.sleep(_WAIT_SECONDS)
+            num_taken = 0
 
 
 def _run(config: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> CellResult:

@@ -1,4 +1,7 @@
-"""Which processes of a machine may work on a run at once: one that trains, several that sample."""
+"""Which processes of a machine may work on what at once.
+
+One trains a run, several may sample it, and several share the cells of a bench.
+"""
 
 import fcntl
 import os
@@ -70,6 +73,26 @@ def _held(path: Path, kind: int, rule: str) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Try to have a piece of work to oneself for as long as the block lasts.
+
+    Args:
+        path: File that stands for it, on this machine.
+
+    Yields:
+        Whether it is this process's; if not, another one has it now.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_mine = True
+        except OSError:
+            is_mine = False
+        yield is_mine
 
 
 def is_worked_on(scratch: Path, run_id: str) -> bool:

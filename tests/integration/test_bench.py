@@ -10,7 +10,7 @@ import yaml
 from data_schemas import BenchAnswers, BenchCells
 from qcrd_core.methods import METHODS
 from qcrd_core.store import Store
-from tests.support.distillation import NUM_TEST, qcrd, settings_for, taught_teacher
+from tests.support.distillation import NUM_TEST, qcrd, settings_for, start_qcrd, taught_teacher
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("prefect_server")]
 
@@ -105,6 +105,28 @@ def test_published_cells_are_not_run_again_in_a_new_store(bench):
     )
 
     assert "cells           4, of which 3 are done" in done.stdout
+
+
+def test_benches_started_at_once_share_the_cells(tmp_path):
+    content = {"name": "tiny", "run": "run.yaml", "methods": ["finetune"], "seeds": [0, 1, 2]}
+    training = {"num_rounds": 1, "steps_per_round": 3}
+    with taught_teacher() as engine:
+        run = settings_for(tmp_path, engine, training=training)
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+        bench = {**content, "references": ["finetune"]}
+        (tmp_path / "bench.yaml").write_text(yaml.safe_dump(bench), encoding="utf-8")
+        first = qcrd("run", "--config", tmp_path / "run.yaml")  # samples for both
+        assert first.returncode == 0, first.stderr
+        logs = [tmp_path / f"{number}.log" for number in range(2)]
+        both = [start_qcrd("bench", "--config", tmp_path / "bench.yaml", log=log) for log in logs]
+        assert [process.wait(timeout=400) for process in both] == [0, 0]
+
+    cells, answers = _tables(Store(run["run"]["store"], tmp_path / "scratch"))
+    assert cells["status"].to_list() == ["ok"] * 3
+    assert answers.height == 3 * NUM_TEST
+    begun = [re.findall(r"Beginning .* 'distill tiny-finetune'", log.read_text()) for log in logs]
+    assert all(begun)
+    assert sum(map(len, begun)) == 3
 
 
 def test_single_task_writes_rationale_and_label(bench):
