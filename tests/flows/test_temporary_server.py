@@ -33,13 +33,18 @@ with server.used():
 
 @pytest.fixture
 def process(tmp_path):
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
-    environment.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-c", _SCRIPT]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as started:
+    with subprocess.Popen(command, env=_environment(tmp_path), **pipes) as started:
         yield started
         started.kill()
+
+
+def _environment(folder):
+    """A new home; a killed process leaves its server's log where temporary files are."""
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "home"), "TMPDIR": str(folder)}
+    environment.pop("PREFECT_API_URL", None)
+    return environment
 
 
 def _ready(process):
@@ -91,36 +96,39 @@ with server.used():
 
 def test_a_server_that_a_profile_names_is_taken_and_ours_ends(tmp_path):
     named = "http://127.0.0.1:1/api"
-    (tmp_path / "profiles.toml").write_text(
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "profiles.toml").write_text(
         f'active = "a"\n[profiles.a]\nPREFECT_API_URL = "{named}"\n'
     )
     done = _python(_WITH_PROFILE, tmp_path)
     assert done.stdout.strip() == named
-    assert not (tmp_path / "prefect.db").exists()
+    assert not (tmp_path / "home" / "prefect.db").exists()
 
 
 _NOT_USED = """
 import time
 from flows.temporary_server import TemporaryServer
 server = TemporaryServer.start()
-time.sleep(1)
+time.sleep(0.3)
 print(server._server.log)
 """
 
 
 def test_a_server_that_nobody_used_ends_at_once_and_leaves_nothing(tmp_path):
     start = time.monotonic()
-    done = _python(_NOT_USED, tmp_path / "home")
+    done = _python(_NOT_USED, tmp_path)
     # Its start alone takes three seconds; that it is waited for would take as much again.
     assert time.monotonic() - start < 15
     assert done.returncode == 0
-    assert not Path(done.stdout.strip()).exists()
-    assert not (tmp_path / "home" / "prefect.db").exists()
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert not any(tmp_path.iterdir())
 
 
-def _python(script, home):
-    environment = {**os.environ, "PREFECT_HOME": str(home)}
-    environment.pop("PREFECT_API_URL", None)
+def _python(script, folder):
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
     )
