@@ -31,8 +31,7 @@ help: ## List the targets
 	| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once when they are there
-	@$(MAKE) -s --no-print-directory -j 2 $(MAIN) $(VLLM)
-	@$(MAKE) -s --no-print-directory $(QCRD)
+	@$(MAKE) -s --no-print-directory -j 2 $(QCRD) $(VLLM)
 
 install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
 	@$(MAKE) -s --no-print-directory install VLLM_BUILD=gpu
@@ -109,6 +108,7 @@ endif
 $(QCRD): $(MAIN)
 	@echo "[.venv] qcrd itself, from this folder"
 	@.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@.venv/bin/python -m flows.prefect_app  # a new database for Prefect, beside vLLM's installation
 	@rm -f .venv/.qcrd-*
 	@touch $@
 

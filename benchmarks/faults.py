@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.faults                  all faults, five runs each, SQLite
     .venv/bin/python -m benchmarks.faults --faults cancel,flow --runs 2
-    .venv/bin/python -m benchmarks.faults --postgres       on a PostgreSQL of its own
+    .venv/bin/python -m benchmarks.faults --postgres      on a PostgreSQL, with its restart
+    .venv/bin/python -m benchmarks.faults --postgres --faults postgres      its restart alone
 
 For each fault so many runs of `distill` start at once on the loopback, each on a store of its own,
 with a stub of vLLM as a child process and real DeepSpeed jobs. Each is somewhere else when the
@@ -66,6 +67,8 @@ class Run:
         if any(self.store.glob("runs/*/result.json")):
             return "done"
         rounds = len(list(self.store.glob("runs/*/metrics/train-round=*.parquet")))
+        if any(self.store.glob(f"runs/*/scores/*={rounds:03}.parquet")):
+            return f"training {rounds}"
         if rounds or any(self.store.glob("runs/*/tokenizer/DONE")):
             return f"round {rounds}"
         parts = len(list(self.store.rglob("generation=*/part-*.parquet")))
@@ -194,15 +197,21 @@ class Fault:
     hit: Callable[[Machine, list[Run]], None]
     ends: bool = True
     """Whether it ends the runs."""
-    first: str = "parts"
-    """Where the fastest run is when the others may be hit too: in its parts, or in a round."""
+    in_training: bool = False
+    """Whether it comes when most runs train, not when the first one samples."""
+
+    def may_come(self, places: list[str]) -> bool:
+        """Whether the runs are where it is to hit them."""
+        if self.in_training:
+            return 2 * sum(place.startswith("training") for place in places) > len(places)
+        return any(place != "before sampling" for place in places)
 
 
 FAULTS = {
     "cancel": Fault(cancel),
-    "cancel-training": Fault(cancel, first="round"),
+    "cancel-training": Fault(cancel, in_training=True),
     "flow": Fault(flow),
-    "flow-training": Fault(flow, first="round"),
+    "flow-training": Fault(flow, in_training=True),
     "worker-stopped": Fault(worker_stopped),
     "worker-and-flow": Fault(worker_and_flow),
     "server": Fault(server, ends=False),
@@ -217,6 +226,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--postgres", action="store_true")
     args = parser.parse_args()
+    wanted = dict.fromkeys(args.faults.split(",") + ["postgres"] * args.postgres)
+    if unknown := set(wanted) - {*FAULTS, *["postgres"] * args.postgres}:
+        parser.error(f"--faults must be some of {', '.join(FAULTS)}; got {', '.join(unknown)}")
     # Else a SIGTERM, of `timeout` for example, would leave server and worker behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="qcrd-faults-") as name:
@@ -225,9 +237,8 @@ def main() -> None:
             faults = dict(FAULTS)
             if restart is not None:
                 faults["postgres"] = Fault(lambda *_: restart(), ends=False)
-            wanted = args.faults.split(",") + ["postgres"] * args.postgres
             print("fault            at                      ended as   after   children  again")
-            for fault in dict.fromkeys(wanted):
+            for fault in wanted:
                 _try(machine, fault, faults[fault], _make_runs(folder / fault, args))
 
 
@@ -292,9 +303,8 @@ def _try(machine: Machine, name: str, fault: Fault, runs: list[Run]) -> None:
     for run in runs:
         machine.trigger(run)
     machine.wait(runs, {"RUNNING", *_FINAL})
-    # From there on where the fastest is: the others are before it, or behind.
-    deadline = time.monotonic() + 300
-    while not any(fault.first in run.place for run in runs) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _ENOUGH_SECONDS
+    while not fault.may_come([run.place for run in runs]) and time.monotonic() < deadline:
         time.sleep(0.5)
     time.sleep(random.Random(name).uniform(0, 20))
     places, family = [run.place for run in runs], machine.family()

@@ -1,17 +1,20 @@
 """The Prefect server of one `qcrd run` or `qcrd bench`.
 
-    starting = TemporaryServer.start(scratch)      begins at once, in the background
-    with starting.used():                          waits until it answers
+    server = TemporaryServer.start()      begins at once, in the background
+    with server.used():                   waits until it answers
         distill(config)
 
-Where PREFECT_API_URL or a profile of Prefect names a server, it is used and nothing is started.
-Else one on the loopback, which ends with this process, also after kill -9. Prefect would start such
-a server itself, but only when a flow begins, and a killed run would leave it running.
+Where PREFECT_API_URL or a profile of Prefect names a server, that one is used. Else one on the
+loopback, which ends with this process, also after kill -9. Prefect would start such a server
+itself, but only when a flow begins, and a killed run would leave it running. It takes three seconds
+to come up, so it begins before this process has imported Prefect and can ask for profiles: where
+one names a server, ours ends by itself.
 """
 
 import atexit
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +29,8 @@ from qcrd_core.teacher.launch import free_port
 # The first start makes the database, which takes long on a slow disk.
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
-_CREATE_APP = ("--factory", "prefect.server.api.server:create_app")
+_ROOT = Path(__file__).parents[1]
+_APP = ("--factory", "flows.prefect_app:create_app", "--app-dir", str(_ROOT))
 # No web page, no scheduler, as in the server that Prefect starts for a script.
 _ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
@@ -43,24 +47,22 @@ class TemporaryServer:
         self._server, self._url = server, f"http://{HOST}:{port}"
 
     @classmethod
-    def start(cls, scratch: Path) -> "TemporaryServer":
-        """Begin to start a server, if none is named.
-
-        Args:
-            scratch: Local folder that receives its log.
-        """
+    def start(cls) -> "TemporaryServer":
+        """Begin to start a server, unless the environment names one."""
         # Prefect reads these when it is imported.
         os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         os.environ.setdefault("DO_NOT_TRACK", "1")
-        from prefect.settings import PREFECT_API_URL
-
-        if PREFECT_API_URL.value() is not None:
+        if os.environ.get("PREFECT_API_URL"):
             return cls(None)
         port = free_port()
         address = ("--host", HOST, "--port", str(port))
-        command = (sys.executable, "-m", "uvicorn", *_CREATE_APP, *address, "--log-level", "error")
-        server = Server(command, log=scratch / "prefect-server.log", env=_ENVIRONMENT)
+        command = (sys.executable, "-m", "uvicorn", *_APP, *address, "--log-level", "error")
+        # Not in the run's scratch: a command that is refused after this leaves nothing there.
+        file, log = tempfile.mkstemp(prefix="qcrd-prefect-server-", suffix=".log")
+        os.close(file)
+        atexit.register(Path(log).unlink, missing_ok=True)
+        server = Server(command, log=Path(log), env=_ENVIRONMENT)
         # After Prefect's own last words: it would wait long for a server that is gone.
         atexit.register(server.stop)
         return cls(server, port)
@@ -72,11 +74,11 @@ class TemporaryServer:
         Raises:
             LaunchError: If it dies, or does not answer in time.
         """
-        if self._server is None:
-            yield
-            return
         from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+        if self._server is None or PREFECT_API_URL.value():
+            yield
+            return
         self._wait(self._server)
         # It has no page that Prefect could name.
         settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}

@@ -16,7 +16,7 @@ import sys
 import time
 
 GRACE_SECONDS = 10.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.1
 _LEFTOVER_SECONDS = 2.0
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,9 +16,8 @@ from tests.support.processes import all_gone
 
 _SCRIPT = """
 import json, sys
-from pathlib import Path
 from flows.temporary_server import TemporaryServer
-server = TemporaryServer.start(Path(sys.argv[1]))
+server = TemporaryServer.start()
 from prefect import flow, get_client
 @flow
 def work():
@@ -33,13 +33,18 @@ with server.used():
 
 @pytest.fixture
 def process(tmp_path):
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home")}
-    environment.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-c", _SCRIPT, str(tmp_path)]
+    command = [sys.executable, "-c", _SCRIPT]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as started:
+    with subprocess.Popen(command, env=_environment(tmp_path), **pipes) as started:
         yield started
         started.kill()
+
+
+def _environment(folder):
+    """A new home; a killed process leaves its server's log where temporary files are."""
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "home"), "TMPDIR": str(folder)}
+    environment.pop("PREFECT_API_URL", None)
+    return environment
 
 
 def _ready(process):
@@ -64,15 +69,66 @@ def test_a_killed_run_leaves_no_server(process):
     assert all_gone(servers, 30)
 
 
-def test_a_server_that_is_named_is_taken(tmp_path, monkeypatch):
+def test_a_server_that_the_environment_names_is_taken(monkeypatch):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    named = "http://127.0.0.1:1/api"
+    monkeypatch.setenv("PREFECT_API_URL", named)
     monkeypatch.setattr(Server, "__init__", _nothing_may_start)
-    named = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"})
-    with named, TemporaryServer.start(tmp_path).used():
-        assert PREFECT_API_URL.value() == "http://127.0.0.1:1/api"
-    assert not Path(tmp_path, "prefect-server.log").exists()
+    with temporary_settings({PREFECT_API_URL: named}), TemporaryServer.start().used():
+        assert PREFECT_API_URL.value() == named
 
 
 def _nothing_may_start(*_, **__):
     pytest.fail("a server was started")
+
+
+_WITH_PROFILE = """
+from flows.temporary_server import TemporaryServer
+server = TemporaryServer.start()
+from prefect.settings import PREFECT_API_URL
+with server.used():
+    while server._server.is_alive():
+        pass
+    print(PREFECT_API_URL.value(), flush=True)
+"""
+
+
+def test_a_server_that_a_profile_names_is_taken_and_ours_ends(tmp_path):
+    named = "http://127.0.0.1:1/api"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "profiles.toml").write_text(
+        f'active = "a"\n[profiles.a]\nPREFECT_API_URL = "{named}"\n'
+    )
+    done = _python(_WITH_PROFILE, tmp_path)
+    assert done.stdout.strip() == named
+    assert not (tmp_path / "home" / "prefect.db").exists()
+
+
+_NOT_USED = """
+import time
+from flows.temporary_server import TemporaryServer
+server = TemporaryServer.start()
+time.sleep(0.3)
+print(server._server.log)
+"""
+
+
+def test_a_server_that_nobody_used_ends_at_once_and_leaves_nothing(tmp_path):
+    start = time.monotonic()
+    done = _python(_NOT_USED, tmp_path)
+    # Its start alone takes three seconds; that it is waited for would take as much again.
+    assert time.monotonic() - start < 15
+    assert done.returncode == 0
+    assert Path(done.stdout.strip()).parent == tmp_path
+    assert not any(tmp_path.iterdir())
+
+
+def _python(script, folder):
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )

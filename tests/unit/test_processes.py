@@ -182,7 +182,8 @@ def test_server_writes_its_log_with_the_variables_it_was_given(log):
 
 
 def test_server_stop_ends_a_group_that_does_not_listen(log, caplog):
-    server = Server([sys.executable, "-c", _SERVER_WITH_CHILD], log=log, env={})
+    deaf = _SERVER_WITH_CHILD.replace("SIG_DFL", "SIG_IGN")
+    server = Server([sys.executable, "-c", deaf], log=log, env={})
     _wait_until(lambda: log.read_text(encoding="utf-8").endswith("]"))
     assert server.is_alive()
     server.stop(grace_seconds=0.3)
