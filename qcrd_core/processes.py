@@ -20,6 +20,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -41,6 +42,7 @@ Emit = Callable[[dict[str, Any]], None]
 """How a job reports to its parent while it runs: one small JSON-able event."""
 
 _TAIL_LINES = 25
+_GPU_NUMBERS = re.compile(r"Tried to allocate .+? is free")
 _CUDA_DEVICE = "/dev/nvidiactl"
 _ACCELERATOR_DEVICES = (_CUDA_DEVICE, "/dev/kfd", "/dev/accel")
 COUNT_WITHOUT_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -164,6 +166,27 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> str:
     return ""
 
 
+def explain_exhausted_gpu(what: str, said: str) -> str | None:
+    """Put torch's words about a full GPU into a sentence.
+
+    Args:
+        what: What did not fit.
+        said: Name and text of an exception.
+
+    Returns:
+        The sentence; None if the exception is about something else.
+    """
+    if not said.startswith("OutOfMemoryError"):
+        return None
+    numbers = _GPU_NUMBERS.search(said)
+    got = numbers.group() if numbers else said.splitlines()[0]
+    return (
+        f"{what} must fit into the GPU's memory; got: {got}. Lower training.micro_batch_size, "
+        "discriminator.batch_size or evaluation.batch_size, or end what else uses the GPU, and run "
+        "again: what is done is kept."
+    )
+
+
 def has_accelerator() -> bool:
     """Whether an accelerator's device file is here. Asks no driver, so a later fork stays safe."""
     return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
@@ -218,7 +241,10 @@ def _child(
         sender.send(("error", (type(error).__name__, str(error))))
     except Exception as error:  # noqa: BLE001  (process boundary: the parent explains)
         traceback.print_exc()
-        sender.send(("crash", f"{type(error).__name__}: {error}"))
+        said = f"{type(error).__name__}: {error}"
+        sentence = explain_exhausted_gpu(target, said)
+        explained = ("error", ("TrainingError", sentence)) if sentence else ("crash", said)
+        sender.send(explained)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

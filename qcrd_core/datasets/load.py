@@ -6,6 +6,7 @@ run_id = config.run_id(questions_hash(questions))
 
 import json
 import logging
+from functools import cache
 
 import polars as pl
 
@@ -51,7 +52,7 @@ def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
     preferred = pl.concat([_split(frame, name) for name in reversed(_SPLITS)])
     kept, num_left_out = distinct(preferred, spec, spec.name)
     if num_left_out:
-        logger.warning("%s: %d repeated questions left out", spec.name, num_left_out)
+        _warn_once(f"{spec.name}: {num_left_out} repeated questions left out")
     limits = {"train": data.max_train, "validation": data.max_validation, "test": data.max_test}
     frame = pl.concat([_split(kept, name).head(limits[name] or kept.height) for name in _SPLITS])
     _check_splits(frame, spec)
@@ -214,9 +215,13 @@ def _warn_of_targets(frame: pl.DataFrame, spec: DatasetSpec) -> None:
         for target, choices, gold in columns
     )
     if num_wrong:
-        logger.warning(
-            "%s: %d of %d learned labels do not have the value of their gold answer",
-            spec.name,
-            num_wrong,
-            rows.height,
+        _warn_once(
+            f"{spec.name}: {num_wrong} of {rows.height} learned labels do not have the value of "
+            "their gold answer"
         )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Say it once a process: a bench loads the questions again for each of its cells."""
+    logger.warning(text)

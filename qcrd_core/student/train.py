@@ -30,7 +30,13 @@ from qcrd_core.config_method import TrainingSection
 from qcrd_core.context import RunContext
 from qcrd_core.errors import QcrdError, TrainingError
 from qcrd_core.hosts import choose_interface
-from qcrd_core.processes import Emit, can_fork, die_with_parent, has_accelerator
+from qcrd_core.processes import (
+    Emit,
+    can_fork,
+    die_with_parent,
+    explain_exhausted_gpu,
+    has_accelerator,
+)
 from qcrd_core.student.batches import Example, make_examples, skip_shared_tokens
 from qcrd_core.student.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from qcrd_core.student.engine import export_student, start_distributed, start_engine
@@ -122,6 +128,9 @@ def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, QcrdError):
         return kind(text)
+    sentence = explain_exhausted_gpu("A training step", said)
+    if sentence:
+        return TrainingError(sentence)
     if len(training.hosts) < 2:
         return error
     reason = said.splitlines()[0] if said else f"exit code {failure.exitcode}"

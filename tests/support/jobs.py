@@ -34,6 +34,19 @@ def crash(payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     return {"value": payload["absent"]}
 
 
+GPU_IS_FULL = (
+    "CUDA out of memory. Tried to allocate 514.00 MiB. GPU 0 has a total capacity of 79.18 GiB of "
+    "which 80.44 MiB is free. Process 662 has 66.00 MiB memory in use."
+)
+
+
+def fill_gpu(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+    """Raise what torch raises where a tensor does not fit."""
+    import torch
+
+    raise torch.OutOfMemoryError(GPU_IS_FULL)
+
+
 def unsendable(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Return what no pipe carries."""
     return {"value": lambda: None}

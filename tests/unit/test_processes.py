@@ -85,6 +85,17 @@ def test_run_job_gives_each_job_the_environment_of_its_caller(log, monkeypatch):
     assert seen == ["first", "second"]
 
 
+def test_run_job_says_in_a_sentence_that_the_gpu_is_full(log):
+    message = (
+        rf"^{JOBS}:fill_gpu must fit into the GPU's memory; got: Tried to allocate 514\.00 MiB\. "
+        r"GPU 0 has .* 80\.44 MiB is free\. Lower training\.micro_batch_size"
+    )
+    with pytest.raises(TrainingError, match=message) as caught:
+        run_job(f"{JOBS}:fill_gpu", {}, log=log)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "Traceback" in log.read_text(encoding="utf-8")
+
+
 def test_run_job_appends_to_the_log(log):
     log.parent.mkdir()
     log.write_text("an earlier job\n", encoding="utf-8")
