@@ -52,7 +52,7 @@ TARGET = 2.0
 # hinge would act, and the negatives' gradient would go unchecked. The margin changes no cost.
 LOSS = LossSection(delta=20.0)
 
-_NUM_BUCKETS = 3  # as qcrd_core.student.train has it
+_MAX_BUCKETS = 4  # as qcrd_core.student.train has it
 _IGNORED = -100
 _PAD, _END, _FIRST_WORD = 0, 1, 4
 
@@ -194,7 +194,7 @@ def make_ways(model: Any, examples: list[Example]) -> dict[str, Way]:
     """
     # The same parameters in modules of Hugging Face's own: `wrap` puts faster ones into the model.
     plain = deepcopy(model, {id(weight): weight for weight in model.parameters()})
-    objective = QcrdObjective(wrap(model), LOSS, num_buckets=_NUM_BUCKETS)
+    objective = QcrdObjective(wrap(model), LOSS, max_buckets=_MAX_BUCKETS)
     batch = collate(examples, _PAD, _END)
     make_rows = _encoder_rows if model.config.is_encoder_decoder else _causal_rows
     labels = make_rows([(e.predict_ids, e.label_ids) for e in examples])

@@ -24,6 +24,7 @@ from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from qcrd_core.losses import token_mean_nll
+from qcrd_core.student.buckets import by_length
 from qcrd_core.student.decode_state import (
     DecodeState,
     EncodedPrompts,
@@ -33,9 +34,6 @@ from qcrd_core.student.decode_state import (
     with_newest,
 )
 from qcrd_core.student.fused import fuse
-
-_TOKENS_A_GPU_PASS = 8_192
-"""With fewer, launching a small model's kernels takes longer than their work on padding."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +60,14 @@ class Student(nn.Module):
         self.model = model
 
     @abstractmethod
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, max_buckets: int = 1) -> Context:
         """Read each prompt once.
 
         Args:
             prompt_ids: Right-padded token ids, [Q, T].
             prompt_mask: 1 on real tokens, [Q, T].
-            num_buckets: Forward passes to split the prompts over, by length; a causal model, whose
-                cache is one, makes one.
+            max_buckets: Most forward passes to split the prompts over, by length; a causal model,
+                whose cache is one, makes one.
 
         Returns:
             What `nll` needs.
@@ -115,7 +113,7 @@ class Student(nn.Module):
         target_mask: Tensor,
         first: Tensor | None = None,
         *,
-        num_buckets: int = 1,
+        max_buckets: int = 1,
     ) -> Tensor:
         """Score targets, in buckets of similar length so that little padding is computed.
 
@@ -125,13 +123,13 @@ class Student(nn.Module):
             target_ids: Right-padded targets, end token included, [S, T].
             target_mask: 1 on real tokens, [S, T].
             first: First token of each target that counts, [S]; those before are context. None: 0.
-            num_buckets: Forward passes to split the targets over.
+            max_buckets: Most forward passes to split the targets over.
 
         Returns:
             CE(target | prompt), token mean, [S], nats.
         """
         first = torch.zeros_like(question) if first is None else first
-        buckets = _by_length(target_mask, num_buckets)
+        buckets = by_length(target_mask, max_buckets)
         pieces = []
         for rows, longest in buckets:
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
@@ -173,10 +171,10 @@ class Student(nn.Module):
 class Seq2SeqStudent(Student):
     """T5, mT5, Flan-T5: the encoder runs once a question."""
 
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, max_buckets: int = 1) -> Context:
         """Encode the prompts; see `Student.read`."""
         encode, width = self.model.get_encoder(), prompt_ids.shape[1]
-        pieces, buckets = [], _by_length(prompt_mask, num_buckets)
+        pieces, buckets = [], by_length(prompt_mask, max_buckets)
         for rows, longest in buckets:
             ids, mask = prompt_ids[rows, :longest], prompt_mask[rows, :longest]
             states = encode(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -234,9 +232,9 @@ class Seq2SeqStudent(Student):
 class CausalStudent(Student):
     """Llama, Qwen, SmolLM and other decoder-only models."""
 
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, num_buckets: int = 1) -> Context:
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, max_buckets: int = 1) -> Context:
         """Compute the prompts' keys and values; see `Student.read`."""
-        del num_buckets
+        del max_buckets
         if self.training and self.model.is_gradient_checkpointing:
             return Context(prompt_ids, prompt_mask, torch.empty(0))
         cache = DynamicCache()
@@ -299,17 +297,6 @@ class CausalStudent(Student):
 def _counted(mask: Tensor, first: Tensor) -> Tensor:
     """Tokens whose cross entropy counts, [S, T]."""
     return mask.bool() & (torch.arange(mask.shape[1], device=mask.device) >= first[:, None])
-
-
-def _by_length(mask: Tensor, num_buckets: int) -> list[tuple[Tensor, int]]:
-    """Rows of similar length and their longest, bucket by bucket; few rows are one bucket."""
-    lengths = mask.sum(dim=1)
-    if mask.is_cuda:
-        num_buckets = max(1, min(num_buckets, mask.numel() // _TOKENS_A_GPU_PASS))
-    if mask.shape[0] < 2 * num_buckets:
-        num_buckets = 1
-    order = lengths.argsort()
-    return [(rows, max(1, int(lengths[rows].max()))) for rows in order.tensor_split(num_buckets)]
 
 
 def _last_of(hidden: Tensor, mask: Tensor) -> Tensor:

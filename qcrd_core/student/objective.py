@@ -49,19 +49,19 @@ PARTS = (
 class QcrdObjective(nn.Module):
     """L of equation 8 for a student."""
 
-    def __init__(self, student: Student, loss: LossSection, *, num_buckets: int) -> None:
+    def __init__(self, student: Student, loss: LossSection, *, max_buckets: int) -> None:
         """Keep the student and the loss's weights.
 
         Args:
             student: The model to train.
             loss: Weights and margin.
-            num_buckets: Length buckets of prompts and rationales; 1 under ZeRO-3, whose ranks must
-                make equally many passes.
+            max_buckets: Most length buckets of prompts and of targets; 1 under ZeRO-3, whose ranks
+                must make equally many passes.
         """
         super().__init__()
         self.student = student
         self.loss = loss
-        self.num_buckets = num_buckets
+        self.max_buckets = max_buckets
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute the loss of a micro-batch.
@@ -77,7 +77,7 @@ class QcrdObjective(nn.Module):
         context = self.student.read(
             batch.prompt_ids[:num_prompts],
             batch.prompt_mask[:num_prompts],
-            num_buckets=self.num_buckets,
+            max_buckets=self.max_buckets,
         )
         if self.loss.reads_rationales:
             label_nll, pull, push, active, mutual = self._all_terms(context, batch)
@@ -133,7 +133,7 @@ class QcrdObjective(nn.Module):
             ids,
             mask,
             torch.cat([torch.zeros_like(labels), batch.first[rows]]),
-            num_buckets=self.num_buckets,
+            max_buckets=self.max_buckets,
         )
         return nll[:num_questions], nll[num_questions:]
 
@@ -205,14 +205,14 @@ class QcrdObjective(nn.Module):
         )
         by_nll = [slots for slots, select, _ in sides if select in {"min", "max"} and slots.numel()]
         nll = None
-        if by_nll and (self.num_buckets == 1 or max(slots.shape[1] for slots in by_nll) > 1):
+        if by_nll and (self.max_buckets == 1 or max(slots.shape[1] for slots in by_nll) > 1):
             nll = self.student.nll(
                 context,
                 batch.label_ids.shape[0] + batch.question,
                 batch.rationale_ids,
                 batch.rationale_mask,
                 batch.first,
-                num_buckets=self.num_buckets,
+                max_buckets=self.max_buckets,
             )
         return [_kept(slots, select, nll, draw) for slots, select, draw in sides]
 

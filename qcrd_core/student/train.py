@@ -170,8 +170,8 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     examples, counts = _examples(context, round_, labels, tokenizer, student.model)
     if training.gradient_checkpointing:
         student.model.gradient_checkpointing_enable()
-    buckets = 1 if training.zero_stage == 3 else 3
-    objective = QcrdObjective(student, config.loss, num_buckets=buckets)
+    buckets = 1 if training.zero_stage == 3 else 4
+    objective = QcrdObjective(student, config.loss, max_buckets=buckets)
     steps = training.steps_in_round(len(examples))
     checkpoint = _last_checkpoint(context, round_, steps)
     if checkpoint is not None:

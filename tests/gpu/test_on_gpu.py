@@ -50,7 +50,7 @@ def _model(kind, vocab_size=200):
 
 def _loss_and_gradient(kind, loss, device, dtype):
     examples = make_examples()
-    objective = QcrdObjective(wrap(_model(kind)), loss, num_buckets=2).to(device, dtype)
+    objective = QcrdObjective(wrap(_model(kind)), loss, max_buckets=2).to(device, dtype)
     batch = collate(examples, 0, 1, make_draws(len(examples)))
     value, _ = objective(batch.to(torch.device(device)))
     value.backward()

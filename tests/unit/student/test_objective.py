@@ -77,12 +77,12 @@ def _nll(model, prompt, target, first=0):
 
 
 @pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
-@pytest.mark.parametrize("num_buckets", [1, 2])
+@pytest.mark.parametrize("max_buckets", [1, 2])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
-def test_objective_equals_slow_loop_in_loss_and_gradient(make, num_buckets, options):
+def test_objective_equals_slow_loop_in_loss_and_gradient(make, max_buckets, options):
     model, examples, settings = make(), make_examples(), LossSection(delta=20.0, **options)
     draws = make_draws(len(examples))
-    objective = QcrdObjective(wrap(model), settings, num_buckets=num_buckets)
+    objective = QcrdObjective(wrap(model), settings, max_buckets=max_buckets)
     taken = skip_shared_tokens(examples)[0] if "neg_tokens" in options else examples
     loss, parts = objective(collate(taken, 0, 1, draws))
     loss.backward()
@@ -104,7 +104,7 @@ def test_objective_with_gradient_checkpointing_has_equal_loss_and_gradient(make)
         model = make().train()
         if is_on:
             model.gradient_checkpointing_enable()
-        loss, _ = QcrdObjective(wrap(model), LossSection(delta=20.0), num_buckets=2)(batch)
+        loss, _ = QcrdObjective(wrap(model), LossSection(delta=20.0), max_buckets=2)(batch)
         with _counted_passes(model) as passes:
             loss.backward()
         # Layers, which the backward pass computes again for each pass with gradient.
@@ -133,7 +133,7 @@ def _counted_passes(model):
 def test_objective_without_any_rationale_is_label_loss(make):
     examples = [Example("a", [5, 6], [7], [8, 1], ()), Example("b", [9], [7, 4], [8], ())]
     model = make()
-    loss, _ = QcrdObjective(wrap(model), LOSS, num_buckets=2)(collate(examples, 0, 1))
+    loss, _ = QcrdObjective(wrap(model), LOSS, max_buckets=2)(collate(examples, 0, 1))
     label = (_nll(model, [5, 6], [8, 1]) + _nll(model, [9], [8])) / 2
     assert loss.item() == pytest.approx(LOSS.alpha_label * label.item(), abs=1e-6)
 
@@ -179,7 +179,7 @@ def test_dss_is_half_the_label_and_half_the_one_rationale(make):
         Example("b", [9], [7, 4], [8], (Rationale([5, 1], True, 1.0),)),
     ]
     model, dss = make(), LossSection(beta=0.0, quality_weights=False)
-    loss, _ = QcrdObjective(wrap(model), dss, num_buckets=2)(collate(examples, 0, 1))
+    loss, _ = QcrdObjective(wrap(model), dss, max_buckets=2)(collate(examples, 0, 1))
     label = (_nll(model, [5, 6], [8, 1]) + _nll(model, [9], [8])) / 2
     rationale = (_nll(model, [7], [9, 9, 1]) + _nll(model, [7, 4], [5, 1])) / 2
     assert loss.item() == pytest.approx((0.5 * label + 0.5 * rationale).item(), abs=1e-6)
@@ -213,7 +213,7 @@ def test_mutual_information_is_the_published_formula():
         weight: QcrdObjective(
             wrap(model),
             LossSection(beta=0.0, quality_weights=False, beta_mutual_information=weight),
-            num_buckets=2,
+            max_buckets=2,
         )(collate(examples, 0, 1))[0]
         for weight in (0.0, 0.1)
     }
@@ -257,7 +257,7 @@ def test_t5_and_causal_student_agree_on_the_same_toy_model(options):
     losses = []
     for model in (t5, llama):
         loss = LossSection(delta=20.0, **options)
-        losses.append(QcrdObjective(wrap(model), loss, num_buckets=2)(batch)[0])
+        losses.append(QcrdObjective(wrap(model), loss, max_buckets=2)(batch)[0])
         losses[-1].backward()
     assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
     parts = (llama.model.embed_tokens.weight.grad, scale * llama.lm_head.weight.grad)
@@ -271,7 +271,7 @@ def test_fine_tuning_reads_no_rationale():
     seen = []
     read = student.read
     student.read = lambda ids, mask, **more: seen.append(len(ids)) or read(ids, mask, **more)
-    loss, parts = QcrdObjective(student, finetune, num_buckets=2)(collate(examples, 0, 1))
+    loss, parts = QcrdObjective(student, finetune, max_buckets=2)(collate(examples, 0, 1))
     label = sum(_nll(student.model, e.predict_ids, e.label_ids) for e in examples) / len(examples)
     assert loss.item() == pytest.approx(label.item(), abs=1e-5)
     assert seen == [len(examples)]
@@ -285,7 +285,7 @@ def test_objective_ignores_order_of_rationales_and_padding():
         for e in examples
     ]
     longer = [*turned, Example("pad", [3] * 40, [3] * 40, [1], (Rationale([3] * 40, True, 1.0),))]
-    objective = QcrdObjective(wrap(_t5()), LOSS, num_buckets=2)
+    objective = QcrdObjective(wrap(_t5()), LOSS, max_buckets=2)
     with torch.no_grad():
         first = objective(collate(examples, 0, 1))[0]
         second = objective(collate(turned, 0, 1))[0]

@@ -86,12 +86,12 @@ def _rows(ids, mask):
     return [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
 
 
-def _both(options, seed, num_buckets=2):
+def _both(options, seed, max_buckets=2):
     """Student, and the objective and the slow loop as functions of nothing."""
     loss = LossSection(**options)
     examples, draws = make_examples(seed), make_draws(len(COUNTS), seed)
     student = TableStudent(examples, seed)
-    objective = QcrdObjective(student, loss, num_buckets=num_buckets)
+    objective = QcrdObjective(student, loss, max_buckets=max_buckets)
     batch = _batch(examples, loss, draws)
     return (
         student,
@@ -124,10 +124,10 @@ def _name(options):
 
 
 @pytest.mark.parametrize("options", SELECTIONS, ids=_name)
-@pytest.mark.parametrize("num_buckets", [1, 2])
-def test_objective_equals_slow_loop_on_random_ragged_questions(options, num_buckets):
+@pytest.mark.parametrize("max_buckets", [1, 2])
+def test_objective_equals_slow_loop_on_random_ragged_questions(options, max_buckets):
     for seed in range(10):
-        student, fast, slow = _both(options, seed, num_buckets)
+        student, fast, slow = _both(options, seed, max_buckets)
         loss, gradient = _gradient(student, fast)
         slow_value, slow_gradient = _gradient(student, slow)
         assert loss == pytest.approx(slow_value, abs=1e-12)
@@ -149,7 +149,7 @@ def test_softmin_pulls_like_the_smooth_minimum():
     student = TableStudent(examples, seed=0)
     loss = LossSection(pos_select="softmin", softmin_temperature=0.7, alpha_label=0.0)
     batch = collate(examples, 0, 1)
-    _, gradient = _gradient(student, lambda: QcrdObjective(student, loss, num_buckets=2)(batch)[0])
+    _, gradient = _gradient(student, lambda: QcrdObjective(student, loss, max_buckets=2)(batch)[0])
 
     def smooth_minimum():
         mean = torch.stack([torch.exp(-student.ce([6], r.ids) / 0.7) for r in rationales]).mean()
@@ -172,7 +172,7 @@ def test_softmin_pulls_like_the_smooth_minimum():
     ids=["min-max", "sample", "mean", "mean-mean", "no negatives"],
 )
 def test_only_rationales_that_count_are_scored_with_gradient(options, num_kept):
-    student, fast, _ = _both(options, seed=0, num_buckets=1)
+    student, fast, _ = _both(options, seed=0, max_buckets=1)
     fast()
     with_gradient = [count for count, has_gradient in student.scored if has_gradient]
     # Five questions have positives, five have negatives; one positive is a stand-in.
@@ -197,7 +197,7 @@ def test_order_of_rationales_and_padding_change_nothing(options):
     ]
     long = Example("long", [3] * 40, [4] * 40, [5] * 40, (Rationale([6] * 40, True, 1.0),))
     student = TableStudent([*examples, long], seed=1)
-    objective = QcrdObjective(student, loss, num_buckets=2)
+    objective = QcrdObjective(student, loss, max_buckets=2)
     whole, back, padded, alone = (
         objective(_batch(some, loss))[0].item()
         for some in (examples, turned, [*examples, long], [long])
@@ -212,7 +212,7 @@ def test_scores_get_no_gradient_under_any_option():
         loss = LossSection(**options)
         batch = _batch(examples, loss, make_draws(len(examples)))
         batch.score.requires_grad_()
-        objective = QcrdObjective(TableStudent(examples, 2), loss, num_buckets=2)
+        objective = QcrdObjective(TableStudent(examples, 2), loss, max_buckets=2)
         objective(batch)[0].backward()
         assert batch.score.grad is None, options
 
@@ -223,7 +223,7 @@ def test_negatives_beyond_the_margin_have_no_loss_and_no_gradient():
         student = TableStudent(examples, seed=4)
         student.table.data += 3.0
         loss = LossSection(neg_select=select, alpha_label=0.0)
-        total, parts = QcrdObjective(student, loss, num_buckets=2)(collate(examples, 0, 1))
+        total, parts = QcrdObjective(student, loss, max_buckets=2)(collate(examples, 0, 1))
         total.backward()
         assert (total.item(), parts[PARTS.index("active_hinge_share")].item()) == (0.0, 0.0)
         assert student.table.grad.abs().max().item() == 0.0
@@ -248,7 +248,7 @@ def test_pairwise_without_positive_pushes_nothing():
     examples = make_examples(seed=5, counts=[(0, 3), (0, 1)])
     student = TableStudent(examples, seed=5)
     loss = LossSection(neg_loss="pairwise", alpha_label=0.0)
-    total, _ = QcrdObjective(student, loss, num_buckets=2)(collate(examples, 0, 1))
+    total, _ = QcrdObjective(student, loss, max_buckets=2)(collate(examples, 0, 1))
     assert total.item() == 0.0
 
 
