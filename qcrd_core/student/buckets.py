@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-_PASS_TOKENS = {"cpu": 256, "cuda": 8_192}
+_PASS_TOKENS = {"cpu": 96, "cuda": 8_192}
 """What a forward pass costs beside its tokens, in tokens: on a GPU, launching a small model's
 kernels takes as long as the work on so many."""
 
