@@ -128,7 +128,9 @@ def bench(
 ) -> None:
     """Compare methods over several seeds on the same rationales.
 
-    Started again with the same settings, it continues with the cells that are missing.
+    Started again with the same settings, it continues with the cells that are missing. Started
+    several times at once on one machine, each start takes cells that no other has: on a GPU that
+    one small student does not fill, or with CUDA_VISIBLE_DEVICES on one GPU each.
 
     Args:
         overrides: Settings on top of the run's, for example training.num_rounds=2.
