@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from data_schemas import Rationales
 from qcrd_core.config_method import LossSection
@@ -18,13 +17,12 @@ from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import load_model
 from tests.support.distillation import open_run, qcrd, settings_for, taught_teacher, write_settings
 from tests.support.slow_objective import make_draws, make_examples
+from tests.support.tiny_models import MAKE
 from tests.support.training import NO_DROPOUT, losses, open_tiny, prepare, settings, train, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
-KINDS = ("t5", "llama")
 PROMPTS = [f"explain: {number} + {number * number}{' + 2' * (number % 4)}" for number in range(16)]
-SIZE = {"num_layers": 2, "num_heads": 2, "d_kv": 16, "feed_forward_proj": "gated-gelu"}
 SELECTIONS = [
     {"pos_select": "min", "neg_select": "max"},
     {"pos_select": "softmin", "neg_select": "mean"},
@@ -32,25 +30,9 @@ SELECTIONS = [
 ]
 
 
-def _model(kind, vocab_size=200):
-    torch.manual_seed(0)
-    if kind == "t5":
-        sizes = {"d_model": 32, "d_ff": 64, "dropout_rate": 0.0, "decoder_start_token_id": 0}
-        return T5ForConditionalGeneration(T5Config(vocab_size=vocab_size, **sizes, **SIZE))
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    return LlamaForCausalLM(config)
-
-
 def _loss_and_gradient(kind, loss, device, dtype):
     examples = make_examples()
-    objective = QcrdObjective(wrap(_model(kind)), loss, max_buckets=2).to(device, dtype)
+    objective = QcrdObjective(wrap(MAKE[kind]()), loss, max_buckets=2).to(device, dtype)
     batch = collate(examples, 0, 1, make_draws(len(examples)))
     value, _ = objective(batch.to(torch.device(device)))
     value.backward()
@@ -62,7 +44,7 @@ def _loss_and_gradient(kind, loss, device, dtype):
     return value.item(), torch.cat(gradient)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize("options", SELECTIONS, ids=["min-max", "softmin-mean", "pairwise"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
@@ -77,11 +59,11 @@ def test_loss_and_gradient_are_those_of_the_cpu(kind, options, dtype, tolerance)
     assert (gradient_on_gpu - gradient).norm() < 2 * tolerance * gradient.norm()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize("temperature", [None, 1.5], ids=["greedy", "sampled"])
 def test_student_writes_the_texts_of_the_cpu(kind, temperature):
     tokenizer = make_tokenizer([*PROMPTS, "= 4"], 60)
-    model = _model(kind, len(tokenizer))
+    model = MAKE[kind](len(tokenizer))
     options = DecodeOptions(16, batch_size=5, sampling_temperature=temperature, seed=1)
     texts = {}
     for device in ("cpu", "cuda"):
@@ -100,7 +82,7 @@ def test_jobs_are_forked_and_each_uses_the_gpu(tmp_path):
         assert result["is_forked"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAKE)
 def test_rounds_in_bfloat16_follow_those_in_float32(tmp_path, kind):
     student, curves = {"model": {**NO_DROPOUT, "architecture": kind}}, {}
     for precision in ("float32", "bfloat16"):
@@ -117,7 +99,7 @@ def test_rounds_in_bfloat16_follow_those_in_float32(tmp_path, kind):
     assert curves["bfloat16"][-1] < curves["bfloat16"][0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MAKE)
 def test_whole_run_in_bfloat16(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     with taught_teacher() as engine:

@@ -5,44 +5,21 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from qcrd_core.student.fused import fuse
+from tests.support.tiny_models import MAKE
 
 IDS = torch.tensor([[5, 9, 3, 1], [7, 2, 1, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 
 
-SIZES = {"vocab_size": 16, "hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 2}
-
-
-@pytest.fixture(params=["t5", "llama"])
+@pytest.fixture(params=MAKE)
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    torch.manual_seed(0)
-    if request.param == "llama":
-        model = LlamaForCausalLM(LlamaConfig(**SIZES, intermediate_size=40))
-    else:
-        config = T5Config(
-            vocab_size=16,
-            d_model=24,
-            d_ff=40,
-            d_kv=6,
-            num_layers=2,
-            num_heads=4,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0,
-        )
-        model = T5ForConditionalGeneration(config)
+    model = MAKE[request.param]()
     for name, weight in model.named_parameters():
         if "norm" in name:  # all ones would hide a weight that is not applied
             nn.init.uniform_(weight, 0.5, 1.5)

@@ -12,10 +12,6 @@ from transformers import (
     CohereConfig,
     Gemma2Config,
     GraniteConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -25,6 +21,7 @@ from qcrd_core.student.batches import Example, Rationale, batch_rows, collate, s
 from qcrd_core.student.model import wrap
 from qcrd_core.student.objective import QcrdObjective
 from tests.support.slow_objective import make_draws, make_examples, slow_loss
+from tests.support.tiny_models import tiny_llama, tiny_t5
 
 LOSS = LossSection(delta=20.0)  # above a random model's cross entropy: the hinge is active
 OPTIONS = [
@@ -33,35 +30,6 @@ OPTIONS = [
     {"pos_select": "sample", "neg_select": "min"},
     {"neg_loss": "pairwise", "neg_tokens": "after_divergence"},
 ]
-
-
-def _t5():
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=200,
-        d_model=32,
-        d_ff=64,
-        num_layers=2,
-        num_heads=2,
-        d_kv=16,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-    )
-    return T5ForConditionalGeneration(config)
-
-
-def _llama():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=200,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    return LlamaForCausalLM(config)
 
 
 def _nll(model, prompt, target, first=0):
@@ -76,7 +44,7 @@ def _nll(model, prompt, target, first=0):
     return model(input_ids=torch.tensor([prompt + target]), labels=labels).loss
 
 
-@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama], ids=["t5", "llama"])
 @pytest.mark.parametrize("max_buckets", [1, 2])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
 def test_objective_equals_slow_loop_in_loss_and_gradient(make, max_buckets, options):
@@ -97,7 +65,7 @@ def test_objective_equals_slow_loop_in_loss_and_gradient(make, max_buckets, opti
             torch.testing.assert_close(fast[name], parameter.grad, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama], ids=["t5", "llama"])
 def test_objective_with_gradient_checkpointing_has_equal_loss_and_gradient(make):
     batch, gradients, losses = collate(make_examples(), 0, 1), [], []
     for is_on in (False, True):
@@ -129,7 +97,7 @@ def _counted_passes(model):
             hook.remove()
 
 
-@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama], ids=["t5", "llama"])
 def test_objective_without_any_rationale_is_label_loss(make):
     examples = [Example("a", [5, 6], [7], [8, 1], ()), Example("b", [9], [7, 4], [8], ())]
     model = make()
@@ -172,7 +140,7 @@ def test_causal_families_that_scale_their_logits_have_their_own_cross_entropy(ma
     torch.testing.assert_close(nll, alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [_t5, _llama], ids=["t5", "llama"])
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama], ids=["t5", "llama"])
 def test_dss_is_half_the_label_and_half_the_one_rationale(make):
     examples = [
         Example("a", [5, 6], [7], [8, 1], (Rationale([9, 9, 1], True, 1.0),)),
@@ -208,7 +176,7 @@ def test_mutual_information_is_the_published_formula():
         Example("b", [9], [7, 4], [8], (Rationale([5, 1], True, 1.0),)),
         Example("c", [9, 9], [3], [8, 8], ()),
     ]
-    model = _t5()
+    model = tiny_t5()
     terms = {
         weight: QcrdObjective(
             wrap(model),
@@ -244,8 +212,8 @@ def _bigram(model, embedding, head):
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
 def test_t5_and_causal_student_agree_on_the_same_toy_model(options):
     embedding, scale = torch.randn(200, 32, generator=torch.Generator().manual_seed(0)), 32**-0.5
-    t5 = _bigram(_t5(), embedding, embedding)  # one matrix, and scaled before the head
-    llama = _bigram(_llama(), embedding, scale * embedding)
+    t5 = _bigram(tiny_t5(), embedding, embedding)  # one matrix, and scaled before the head
+    llama = _bigram(tiny_llama(), embedding, scale * embedding)
     # T5 starts with token 0, a causal model with the prompt's last token: prompts end with it.
     examples = [
         replace(e, predict_ids=[*e.predict_ids, 0], explain_ids=[*e.explain_ids, 0])
@@ -266,7 +234,7 @@ def test_t5_and_causal_student_agree_on_the_same_toy_model(options):
 
 def test_fine_tuning_reads_no_rationale():
     examples = make_examples()
-    student = wrap(_t5())
+    student = wrap(tiny_t5())
     finetune = LossSection(alpha_label=1.0, alpha_contrastive=0.0)
     seen = []
     read = student.read
@@ -285,7 +253,7 @@ def test_objective_ignores_order_of_rationales_and_padding():
         for e in examples
     ]
     longer = [*turned, Example("pad", [3] * 40, [3] * 40, [1], (Rationale([3] * 40, True, 1.0),))]
-    objective = QcrdObjective(wrap(_t5()), LOSS, max_buckets=2)
+    objective = QcrdObjective(wrap(tiny_t5()), LOSS, max_buckets=2)
     with torch.no_grad():
         first = objective(collate(examples, 0, 1))[0]
         second = objective(collate(turned, 0, 1))[0]
