@@ -260,8 +260,8 @@ def _cumulative_logprob(logprobs: dict[str, Any] | None) -> float | None:
     if logprobs is None:
         return None
     if "content" in logprobs:
-        return math.fsum(token["logprob"] for token in logprobs["content"] or ())
-    return math.fsum(value for value in logprobs.get("token_logprobs") or () if value is not None)
+        return math.fsum([token["logprob"] for token in logprobs["content"] or ()])
+    return math.fsum([value for value in logprobs.get("token_logprobs") or () if value is not None])
 
 
 def _seconds(retry_after: str | None) -> float:

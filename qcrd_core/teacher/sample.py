@@ -17,8 +17,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import compress, groupby
-from typing import Any
 
 from qcrd_core.ids import derive_seed
 from qcrd_core.progress import Bar
@@ -28,7 +28,7 @@ from qcrd_core.teacher.job import Sampled, SamplingJob, ServerResult, ShardResul
 from qcrd_core.teacher.lanes import Request
 from qcrd_core.teacher.plan import SampleKey, Shard
 from qcrd_core.teacher.rendering import num_bytes
-from qcrd_core.teacher.rows import make_row, write_part
+from qcrd_core.teacher.rows import Drawn, write_part
 from qcrd_core.teacher.share import SharedShards
 
 
@@ -59,7 +59,7 @@ class _Flight:
     """A shard in this sampler's hands."""
 
     shard: Shard
-    rows: dict[SampleKey, dict[str, Any]] = field(default_factory=dict)
+    drawn: dict[SampleKey, Drawn] = field(default_factory=dict)
     """What has been sampled of it."""
     is_lost: bool = False
     """Another sampler has stored it."""
@@ -77,6 +77,8 @@ class _Sampling:
         self._results: list[ShardResult] = []
         self._num_missing = self._shared.num_left
         self._num_twice = 0
+        self._num_new = 0
+        """Samples that the bar does not show yet."""
 
     async def go_on(self, client: TeacherClient) -> bool:
         """Take what there is room for and wait a moment; False when nothing is left to do."""
@@ -85,7 +87,8 @@ class _Sampling:
         if not self._job.meter.is_spent:
             await self._take(client)
         num_found = num_left - self._shared.num_left
-        self._bar.advance(num_found - num_drawn, note=self._job.meter.note)
+        self._bar.advance(num_found - num_drawn + self._num_new, note=self._job.meter.note)
+        self._num_new = 0
         if not self._flights:
             return False
         # With a time limit: others may store a part, and more servers may come.
@@ -144,7 +147,7 @@ class _Sampling:
             await self._servers.sample(requests)
             # In a thread, while the requests of other shards go on.
             return await asyncio.to_thread(
-                write_part, job, flight.shard, flight.rows, shared=self._shared, start=start
+                write_part, job, flight.shard, flight.drawn, shared=self._shared, start=start
             )
         finally:
             await asyncio.to_thread(self._shared.forget, flight.shard)
@@ -155,14 +158,14 @@ class _Sampling:
         def deliver(outcome: Completion | Refusal) -> None:
             _count(self._job, prompt, outcome)
             if not flight.is_lost:
-                flight.rows[key] = make_row(self._job, key, seed, outcome)
-                self._bar.advance(note=self._job.meter.note)
+                flight.drawn[key] = Drawn(seed, outcome, datetime.now(UTC))
+                self._num_new += 1
 
         return Request(body, seed, deliver)
 
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
         """Lay down a shard; without a result another sampler was first."""
-        num_rows = len(flight.rows)
+        num_rows = len(flight.drawn)
         self._shared.finish(flight.shard, None if result is None else num_rows)
         if result is None:
             self._num_twice += num_rows
@@ -179,7 +182,7 @@ class _Sampling:
             task.cancel()
             del self._flights[task]
         await asyncio.gather(*lost, return_exceptions=True)
-        num_drawn = sum(len(flight.rows) for flight in lost.values())
+        num_drawn = sum(len(flight.drawn) for flight in lost.values())
         self._num_twice += num_drawn
         return num_drawn
 
