@@ -87,7 +87,7 @@ def write_part(
         SamplingError: If the teacher refused every single request of several questions.
         StoreError: If the store refuses the part.
     """
-    # All at once: done for each answer as it comes, in between waiting, it takes four times as long.
+    # All at once: for each answer as it comes, in between waiting, it takes four times as long.
     rows = [make_row(job, key, found[key]) for key in shard.keys if key in found]
     _refuse_total_failure(rows)
     frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
