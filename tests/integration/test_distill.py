@@ -281,7 +281,7 @@ def test_terminated_run_leaves_no_process_and_no_server(tmp_path, monkeypatch):
         run = start_qcrd("run", "--config", path, log=tmp_path / "log")
         _wait(lambda: engine.num_asked > 0, 120)
         children = psutil.Process(run.pid).children(recursive=True)
-        assert any("prefect.server" in " ".join(child.cmdline()) for child in children)
+        assert any("flows.prefect_app" in " ".join(child.cmdline()) for child in children)
         run.terminate()
         assert run.wait(60) == 143
 
