@@ -3,7 +3,8 @@
     ray start --head --num-cpus 0 && taskset -c 1 ray start --address ADDRESS --num-cpus 1
     PREFECT_API_URL=... taskset -c 0 .venv/bin/python -m benchmarks.beside --ray-address ADDRESS
 
-The quickstart on its shipped samples, so that no teacher is asked. Both ways train on the cores
+The quickstart on its shipped samples, so that no teacher is asked, with few steps a round: with the
+quickstart's 80 a round trains eight times as long as its negatives take. Both ways train on the cores
 that this process may use; the Ray node must have others of its own, or the two only slow each other
 down. Printed are the begin and end of each task of the rounds, seconds after the first round began,
 and the time of all rounds. The negatives of both ways must be equal text by text.
@@ -32,8 +33,9 @@ def main() -> None:
     """Run both ways and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ray-address", required=True)
-    parser.add_argument("--lag", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--lag", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="of a round")
     arguments = parser.parse_args()
     seconds, texts = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +60,7 @@ def _config(folder: Path, arguments: argparse.Namespace, way: str) -> RunConfig:
         "teacher.endpoints=[http://127.0.0.1:9/v1]",
         f"negatives.lag={arguments.lag}",
         f"training.num_rounds={arguments.rounds}",
+        f"training.steps_per_round={arguments.steps}",
     ]
     if way == "ray":
         overrides += ["run.runner=ray", f"run.ray_address={arguments.ray_address}"]
