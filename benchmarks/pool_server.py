@@ -2,9 +2,10 @@
 
     python -m benchmarks.pool_server PORT_FILE [--slots 16] [--rate 2000] [--die-after SECONDS]
 
-It decodes at most `slots` requests together, each at `rate` / `slots` tokens a second, and lets the
-others wait, as an engine does. Text and length depend on prompt and seed alone. It writes its port
-into PORT_FILE and dies, answers cut off, `die-after` seconds after its first request.
+It decodes at most `slots` samples together, each at `rate` / `slots` tokens a second, and lets the
+others wait, as an engine does. Text and length depend on prompt and seed alone; each further sample
+of a request has the next seed, and a request is answered when its last one is there. It writes its
+port into PORT_FILE and dies, answers cut off, `die-after` seconds after its first request.
 """
 
 import argparse
@@ -19,6 +20,24 @@ MODEL = "stub"
 _MIN_TOKENS, _MAX_TOKENS = 32, 96
 
 
+class Asked:
+    """A request: its samples, done or not."""
+
+    def __init__(self, transport: asyncio.Transport, body: bytes, arrived: float) -> None:
+        """Begin with no sample decoded."""
+        self._transport, self.arrived = transport, arrived
+        prompt, _, tail = body.rpartition(b',"n":')
+        count, _, seed = tail[:-1].partition(b',"seed":')
+        self.samples = [_Sample(prompt, int(seed) + index) for index in range(int(count))]
+        self._num_left = len(self.samples)
+
+    def finish_one(self) -> None:
+        """Count one sample; answer when it was the last."""
+        self._num_left -= 1
+        if not self._num_left and not self._transport.is_closing():
+            self._transport.write(_http(_answer(self.samples)))
+
+
 class Engine:
     """Slots, and who waits for one."""
 
@@ -26,7 +45,7 @@ class Engine:
         """Begin with all slots free."""
         self._free, self._seconds_a_token = slots, slots / rate
         self._die_after, self._has_begun = die_after, False
-        self._waiting: deque[tuple[asyncio.Transport, bytes, float]] = deque()
+        self._waiting: deque[tuple[Asked, int]] = deque()
 
     def ask(self, transport: asyncio.Transport, body: bytes) -> None:
         """Answer a request when its tokens would be decoded."""
@@ -34,7 +53,8 @@ class Engine:
         if self._die_after is not None and not self._has_begun:
             loop.call_later(self._die_after, os._exit, 1)
         self._has_begun = True
-        self._waiting.append((transport, body, loop.time()))
+        asked = Asked(transport, body, loop.time())
+        self._waiting.extend((asked, sample.num_tokens) for sample in asked.samples)
         self._fill(loop.time())
 
     def _fill(self, free_since: float) -> None:
@@ -42,16 +62,14 @@ class Engine:
         # became free has been decoded since then, even if this process notices later.
         loop = asyncio.get_running_loop()
         while self._free and self._waiting:
-            transport, body, arrived = self._waiting.popleft()
+            asked, num_tokens = self._waiting.popleft()
             self._free -= 1
-            answer, num_tokens = _answer(body)
-            due = max(free_since, arrived) + num_tokens * self._seconds_a_token
-            loop.call_at(due, self._finish, transport, answer, due)
+            due = max(free_since, asked.arrived) + num_tokens * self._seconds_a_token
+            loop.call_at(due, self._finish, asked, due)
 
-    def _finish(self, transport: asyncio.Transport, answer: bytes, due: float) -> None:
+    def _finish(self, asked: Asked, due: float) -> None:
         self._free += 1
-        if not transport.is_closing():
-            transport.write(_http(answer))
+        asked.finish_one()
         self._fill(due)
 
 
@@ -101,22 +119,34 @@ def _http(content: bytes) -> bytes:
     )
 
 
-def _answer(body: bytes) -> tuple[bytes, int]:
-    # The body is (model, prompt, sampling parameters, seed); its hash stands for a sample.
-    number = int.from_bytes(hashlib.sha256(body).digest()[:8], "big")
-    num_tokens = _MIN_TOKENS + number % (_MAX_TOKENS - _MIN_TOKENS + 1)
-    words = " ".join(f"step{(number >> (index % 48)) % 97}" for index in range(num_tokens - 4))
-    text = f"{words} The answer is {number % 1000}."
-    content = ",".join(
-        ['{"token":"step","logprob":-0.25,"bytes":null,"top_logprobs":[]}'] * num_tokens
-    )
-    answer = (
-        '{"id":"x","object":"chat.completion","model":"stub","choices":[{"index":0,"message":'
-        f'{{"role":"assistant","content":"{text}"}},"logprobs":{{"content":[{content}]}},'
-        '"finish_reason":"stop"}],"usage":{"prompt_tokens":100,'
-        f'"completion_tokens":{num_tokens}}}}}'
-    )
-    return answer.encode(), num_tokens
+class _Sample:
+    """Text and length of a completion, of the hash of prompt, parameters and seed."""
+
+    def __init__(self, prompt: bytes, seed: int) -> None:
+        digest = hashlib.sha256(b"%b %d" % (prompt, seed)).digest()
+        self.number = int.from_bytes(digest[:8], "big")
+        self.num_tokens = _MIN_TOKENS + self.number % (_MAX_TOKENS - _MIN_TOKENS + 1)
+
+    def choice(self, index: int) -> str:
+        """One of the answer's `choices`, JSON."""
+        number, count = self.number, self.num_tokens
+        words = " ".join(f"step{(number >> (place % 48)) % 97}" for place in range(count - 4))
+        logprobs = ",".join(
+            ['{"token":"step","logprob":-0.25,"bytes":null,"top_logprobs":[]}'] * count
+        )
+        return (
+            f'{{"index":{index},"message":{{"role":"assistant","content":"{words} The answer is '
+            f'{number % 1000}."}},"logprobs":{{"content":[{logprobs}]}},"finish_reason":"stop"}}'
+        )
+
+
+def _answer(samples: list[_Sample]) -> bytes:
+    choices = ",".join(sample.choice(index) for index, sample in enumerate(samples))
+    return (
+        f'{{"id":"x","object":"chat.completion","model":"stub","choices":[{choices}],'
+        '"usage":{"prompt_tokens":100,'
+        f'"completion_tokens":{sum(sample.num_tokens for sample in samples)}}}}}'
+    ).encode()
 
 
 async def _serve(args: argparse.Namespace) -> None:

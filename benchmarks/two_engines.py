@@ -64,7 +64,7 @@ def _measure(sampling: Sampling) -> pl.DataFrame:
     table = sampling.run()
     seconds = time.monotonic() - start
     shares = ", ".join(
-        f"{server.num_requests} requests at {server.num_tokens / seconds:.0f} tok/s"
+        f"{server.num_samples} samples at {server.num_tokens / seconds:.0f} tok/s"
         for server in sampling.servers
     )
     total = sum(server.num_tokens for server in sampling.servers)

@@ -35,7 +35,7 @@ class Endpoint(Section):
     url: str
     """Base URL with its `/v1`, http or https."""
     max_concurrency: int | None = Field(default=None, ge=1)
-    """Requests in flight at this server, at most. Null takes `teacher.concurrency`."""
+    """Samples in flight at this server, at most. Null takes `teacher.concurrency`."""
     api_key_env: str = Field(default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the server's key. QCRD_API_KEY may be unset; one that is
     named here may not."""

@@ -101,13 +101,13 @@ class TeacherSection(Section):
     """Seed of the samples. `run.seed` leaves them alone, so that runs of several seeds learn from
     the same rationales."""
     concurrency: int = Field(default=128, ge=1)
-    """Requests in flight at one server, at most. What each of several bears is found out."""
+    """Samples in flight at one server, at most. What each of several bears is found out."""
     shards_in_flight: int = Field(default=2, ge=1)
     """Shards sampled at the same time for each server, so that it stays full between two."""
     questions_per_shard: int = Field(default=64, ge=1)
     """Questions in one Parquet part: what a killed run asks again, at most."""
     request_timeout_seconds: float = Field(default=600, gt=0)
-    """How long one request may take."""
+    """How long one request may take: all missing samples of a question."""
     max_retries: int = Field(default=5, ge=0)
     """Attempts after the first for transport errors, 429 and 5xx."""
     reuse: tuple[Path, ...] = ()

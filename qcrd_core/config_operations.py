@@ -36,7 +36,8 @@ class BudgetSection(Section):
     """
 
     prompt_price: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens, in any currency."""
+    """Price of a million prompt tokens, in any currency. A prompt counts once a sample, though a
+    server may read and bill it once for all samples of a question."""
     sampled_price: float = Field(default=0.0, ge=0)
     """Price of a million sampled tokens, in the same currency."""
     gpu_tokens_per_second: float | None = Field(default=None, gt=0)

@@ -216,7 +216,7 @@ def _sample_missing(
 def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:
     """Keep what the last start measured, for the report and for `qcrd plan`."""
     teacher, servers = context.config.teacher, sampled.servers
-    num_gpus = sum(server.num_requests > 0 for server in servers)
+    num_gpus = sum(server.num_samples > 0 for server in servers)
     if teacher.endpoints is None:
         num_gpus = num_engines(teacher.server) * teacher.server.tensor_parallel_size
     numbers = {
@@ -233,9 +233,9 @@ def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds:
         rates[f"{server.url} failures"] = server.num_failures
         rates[f"{server.url} drains"] = server.num_drains
         logger.info(
-            "%s | %d requests | %.0f tok/s | concurrency %d | failures %d | drained %d times",
+            "%s | %d samples | %.0f tok/s | concurrency %d | failures %d | drained %d times",
             server.url,
-            server.num_requests,
+            server.num_samples,
             server.num_tokens / seconds,
             server.concurrency,
             server.num_failures,

@@ -1,18 +1,21 @@
-"""Requests to the teacher: one seeded request a sample, as an OpenAI-compatible server wants it.
+"""Requests to the teacher, as an OpenAI-compatible server has it: one for a question's samples.
+
+A request for n samples gives the first its seed, the second the next, as vLLM does it: together or
+one by one, the texts are the same. HTTP costs several times what our own work on a sample does.
 
 What comes of a request:
 
-- 200: a `Completion`.
+- 200: a `Completion` each.
 - transport error, 408, 425, 429, 5xx, 401, 403, 404: `Unavailable`: the server has not answered.
 - any other status: a `Refusal`, which becomes a failed row. It is never asked again.
 
-A body is made once a question, and JSON is written and read by orjson: our own work on a sample
-must stay far below the engine's.
+JSON is written and read by orjson: our own work on a sample must stay far below the engine's.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies
@@ -46,6 +49,7 @@ class Completion:
     finish_reason: str | None
     num_prompt_tokens: int | None
     num_tokens: int | None
+    """None if the server does not say it of each sample."""
     cumulative_logprob: float | None
     """Nats; None if the server returns no log-probabilities."""
 
@@ -120,18 +124,17 @@ class TeacherClient:
         await self._session.close()
 
     def body(self, prompt: Prompt) -> bytes:
-        """Write a request but for its seed.
+        """Write a request but for its number of samples and its seed.
 
         Args:
             prompt: Text or messages, as `teacher.api` wants them.
 
         Returns:
-            A JSON object that lacks its last key and its end.
+            A JSON object that lacks its last keys and its end.
         """
         teacher = self._teacher
         body: dict[str, Any] = {
             "model": self._pool.served_name,
-            "n": 1,
             "temperature": teacher.sampling_temperature,
             "top_p": teacher.top_p,
             "max_tokens": teacher.max_new_tokens,
@@ -142,7 +145,7 @@ class TeacherClient:
             body |= {"messages": prompt, "logprobs": True}
         else:
             body |= {"prompt": prompt, "logprobs": 0}
-        return orjson.dumps(body)[:-1] + b',"seed":'
+        return orjson.dumps(body)[:-1]
 
     def target(self, endpoint: Endpoint) -> Target:
         """Prepare requests to a server.
@@ -159,25 +162,27 @@ class TeacherClient:
         return Target(endpoint, URL(f"{endpoint.url}/{self._path}"), self._headers(endpoint))
 
     async def ask(
-        self, target: Target, body: bytes, seed: int
-    ) -> Completion | Refusal | Unavailable:
-        """Ask one server for one completion, once.
+        self, target: Target, body: bytes, seed: int, num_samples: int
+    ) -> tuple[Completion, ...] | Refusal | Unavailable:
+        """Ask one server for completions of one prompt, once.
 
         Args:
             target: The server.
             body: From `body`.
-            seed: Seed of this very sample.
+            seed: Of the first sample; each further one has the next.
+            num_samples: How many are wanted.
 
         Returns:
-            The completion, why the server refuses, or why there is no answer.
+            At least one completion, in the order of the seeds; fewer than wanted come from servers
+            that do not draw several. Or why the server refuses, or why there is no answer.
         """
-        data = b"%b%d}" % (body, seed)
+        data = b'%b,"n":%d,"seed":%d}' % (body, num_samples, seed)
         try:
             async with self._session.post(target.url, data=data, headers=target.headers) as answer:
                 status, content = answer.status, await answer.read()
                 pause = answer.headers.get("Retry-After")
             if status == 200:
-                return _completion(orjson.loads(content))
+                return _completions(orjson.loads(content))[:num_samples]
         except aiohttp.ClientConnectorError as error:
             return Unavailable(_named(error), is_absent=True)
         except (
@@ -234,20 +239,33 @@ class TeacherClient:
         return {"Content-Type": "application/json", **self._pool.headers(endpoint)}
 
 
-def _completion(answer: Any) -> Completion:
+def _completions(answer: Any) -> tuple[Completion, ...]:
     # An answer cut short by a dying server may still be JSON; a text must be in it.
-    choice = answer["choices"][0]
+    choices, usage = answer["choices"], answer.get("usage") or {}
+    if len(choices) > 1:
+        choices.sort(key=itemgetter("index"))
+    found = tuple(_completion(choice, usage, is_alone=len(choices) == 1) for choice in choices)
+    if not found:
+        msg = "an answer without choices"
+        raise LookupError(msg)
+    return found
+
+
+def _completion(choice: dict[str, Any], usage: Mapping[str, int], *, is_alone: bool) -> Completion:
     text = _text(choice)
     if not isinstance(text, str):
         msg = "an answer without text"
         raise TypeError(msg)
-    usage = answer.get("usage") or {}
+    logprobs = _logprobs(choice)
+    num_tokens = usage.get("completion_tokens") if is_alone else None
+    if num_tokens is None and logprobs is not None:
+        num_tokens = len(logprobs)
     return Completion(
         text=text,
         finish_reason=choice.get("finish_reason"),
         num_prompt_tokens=usage.get("prompt_tokens"),
-        num_tokens=usage.get("completion_tokens"),
-        cumulative_logprob=_cumulative_logprob(choice.get("logprobs")),
+        num_tokens=num_tokens,
+        cumulative_logprob=None if logprobs is None else math.fsum(filter(None, logprobs)),
     )
 
 
@@ -256,12 +274,15 @@ def _text(choice: dict[str, Any]) -> Any:
     return choice["text"] if "text" in choice else choice["message"]["content"] or ""
 
 
-def _cumulative_logprob(logprobs: dict[str, Any] | None) -> float | None:
-    if logprobs is None:
+def _logprobs(choice: dict[str, Any]) -> list[float | None] | None:
+    """Of each sampled token, nats; None if the server gives none."""
+    found = choice.get("logprobs")
+    if found is None:
         return None
-    if "content" in logprobs:
-        return math.fsum([token["logprob"] for token in logprobs["content"] or ()])
-    return math.fsum([value for value in logprobs.get("token_logprobs") or () if value is not None])
+    if "content" in found:
+        return [token["logprob"] for token in found["content"] or ()]
+    values: list[float | None] | None = found.get("token_logprobs")
+    return values
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -1,8 +1,13 @@
 """Which server answers which request: as many at each as it bears, none where nobody answers.
 
-Servers take from one queue whenever they have room, so that each gets work at its own speed. The
-samples of one question go to one server, which has read the prompt already. A request depends on
-model, prompt and seed alone, so it does not matter who answers it in the end:
+Servers take from one queue whenever they have room, so that each gets work at its own speed; at the
+end a slow one gets no more than it can do while the others do the rest. The samples of a question
+are one request, as far as the server bears it. A sample depends on model, prompt and seed alone, so
+it does not matter who draws it in the end, nor with which others:
+
+- a server that draws fewer samples than it was asked for, or counts no tokens for each, is asked
+  for one at a time from then on. A refusal of several is asked again one by one: it may mean their
+  number.
 
 - transport error, timeout, 408, 425, 429, 5xx: it goes to another server, or to the same one after
   a growing pause. More than `teacher.max_retries` such failures of one request are a SamplingError;
@@ -26,7 +31,7 @@ from typing import Any, Self
 from qcrd_core.config_endpoints import Endpoint
 from qcrd_core.config_models import TeacherSection
 from qcrd_core.errors import QcrdError, SamplingError
-from qcrd_core.teacher.client import Completion, TeacherClient, Unavailable
+from qcrd_core.teacher.client import Completion, Refusal, TeacherClient, Unavailable
 from qcrd_core.teacher.lanes import Batch, Lane, Request
 from qcrd_core.teacher.pool import TeacherPool
 
@@ -48,7 +53,9 @@ class Dispatcher:
         pool: TeacherPool,
         teacher: TeacherSection,
         client: TeacherClient,
+        *,
         is_spent: Callable[[], bool] = lambda: False,
+        is_last: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare to dispatch.
 
@@ -57,14 +64,15 @@ class Dispatcher:
             teacher: Concurrency, retries, time limit.
             client: Sends the requests.
             is_spent: Whether the budget has ended; what waits then is given up.
+            is_last: Whether nothing more will come than what waits now.
         """
         self._pool, self._teacher, self._client = pool, teacher, client
-        self._is_spent = is_spent
+        self._is_spent, self._is_last = is_spent, is_last
         self.lanes: list[Lane] = []
         """Servers, those that have left the discovery file included."""
         self.num_retries = 0
         """Requests that were sent again."""
-        self._questions: deque[deque[Request]] = deque()
+        self._requests: deque[Request] = deque()
         self._again: deque[Request] = deque()
         self._batches: set[Batch] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,22 +104,22 @@ class Dispatcher:
         """Servers that get work now."""
         return sum(lane.is_open for lane in self.lanes)
 
-    async def sample(self, requests: Sequence[Sequence[Request]]) -> None:
-        """Have requests answered; each is `deliver`ed as it is.
+    async def sample(self, requests: Sequence[Request]) -> None:
+        """Have requests answered; each sample is `deliver`ed as it is.
 
         Cancelled, it takes back what has not been sent.
 
         Args:
-            requests: By question.
+            requests: What is to be drawn.
 
         Raises:
             SamplingError: If no server answers any more, or one request fails too often.
         """
-        batch = Batch(sum(map(len, requests)), asyncio.get_running_loop().create_future())
-        for question in requests:
-            for request in question:
-                request.batch = batch
-            self._questions.append(deque(question))
+        num_samples = sum(request.num_samples for request in requests)
+        batch = Batch(num_samples, asyncio.get_running_loop().create_future())
+        for request in requests:
+            request.batch = batch
+        self._requests.extend(requests)
         self._batches.add(batch)
         try:
             self._pump()
@@ -128,7 +136,7 @@ class Dispatcher:
         now = time.monotonic()
         while found := self._match(now):
             lane, request = found
-            lane.begin(now)
+            lane.begin(now, request.num_samples)
             task = asyncio.create_task(self._ask(lane, request))
             lane.tasks.add(task)
             task.add_done_callback(lane.tasks.discard)
@@ -136,48 +144,101 @@ class Dispatcher:
 
     def _match(self, now: float) -> tuple[Lane, Request] | None:
         room = [lane for lane in self.lanes if lane.has_room(now)]
+        if self._is_last():
+            room = [lane for lane in room if not self._comes_too_late(lane)]
         for lane in sorted(room, key=lambda lane: lane.num_in_flight / lane.limit.value):
             request = self._next(lane)
             if request is not None:
                 return lane, request
         return None
 
+    def _comes_too_late(self, lane: Lane) -> bool:
+        """Whether faster servers will have done all that waits before this one has done one more.
+
+        A server does as many requests a second as it has in flight over what each takes (Little).
+        """
+        num_done = sum(
+            len(other.tasks) * (lane.seconds / other.seconds - 1)
+            for other in self.lanes
+            if other.is_open and 0 < other.seconds < lane.seconds
+        )
+        return len(self._requests) + len(self._again) < num_done
+
     def _next(self, lane: Lane) -> Request | None:
         for request in self._again:
-            if request.failed_at is not lane or not self._has_others(lane):
+            is_free = request.failed_at is not lane or not self._has_others(lane)
+            if is_free and lane.fits(request.num_samples):
                 self._again.remove(request)
-                return request
-        if not lane.own and self._questions:
-            lane.own = self._questions.popleft()
-        # At the end, what another server has not begun yet.
-        own = lane.own or max((other.own for other in self.lanes), key=len)
-        return own.popleft() if own else None
+                return self._cut(lane, request)
+        if self._requests and lane.fits(self._requests[0].num_samples):
+            return self._cut(lane, self._requests.popleft())
+        return None
+
+    def _cut(self, lane: Lane, request: Request) -> Request:
+        """Leave to the server as many samples as it draws at once."""
+        if request.num_samples > lane.samples_a_request:
+            self._requests.appendleft(request.cut(lane.samples_a_request))
+        return request
 
     async def _ask(self, lane: Lane, request: Request) -> None:
         sent = time.monotonic()
         try:
             if lane.target is None:
                 lane.target = self._client.target(lane.endpoint)
-            outcome = await self._client.ask(lane.target, request.body, request.seed)
+            outcome = await self._client.ask(
+                lane.target, request.body, request.seed, request.num_samples
+            )
         except asyncio.CancelledError:
-            lane.num_in_flight -= 1
+            lane.num_in_flight -= request.num_samples
             if not lane.is_stalled:
                 raise
             self._send_again(request, lane, pause=0.0)
             return
-        now = time.monotonic()
-        is_full = lane.num_in_flight >= lane.limit.value
-        lane.num_in_flight -= 1
+        is_full = not lane.fits(request.num_samples)
+        lane.num_in_flight -= request.num_samples
         if isinstance(outcome, Unavailable):
             self._fail(lane, request, outcome, sent)
+        elif isinstance(outcome, Refusal):
+            self._believe(lane, request, outcome)
         else:
-            lane.num_requests += 1
-            if isinstance(outcome, Completion):
-                lane.succeed(now, sent, outcome.num_tokens or 1, is_full=is_full)
-                self._busy_since = None
-            request.deliver(outcome)
-            request.batch.count()
+            self._accept(lane, request, outcome, sent, is_full=is_full)
         self._pump()
+
+    def _accept(
+        self,
+        lane: Lane,
+        request: Request,
+        completions: Sequence[Completion],
+        sent: float,
+        *,
+        is_full: bool,
+    ) -> None:
+        num_samples, counts = len(completions), [item.num_tokens for item in completions]
+        if num_samples < request.num_samples or (num_samples > 1 and None in counts):
+            lane.samples_a_request = 1
+        if num_samples < request.num_samples:
+            self._requests.appendleft(request.cut(num_samples))
+        if request.refused_by is not None:
+            request.refused_by.samples_a_request = 1
+        num_tokens = sum(count or 1 for count in counts)
+        lane.succeed(time.monotonic(), sent, num_samples, num_tokens, is_full=is_full)
+        self._busy_since = None
+        for number, completion in enumerate(completions):
+            request.deliver(request.seed + number, completion)
+        request.batch.count(num_samples)
+
+    def _believe(self, lane: Lane, request: Request, refusal: Refusal) -> None:
+        """Take a refusal as the answer to one sample; several are asked for one by one."""
+        if request.num_samples == 1:
+            request.deliver(request.seed, refusal)
+            request.batch.count(1)
+            return
+        request.refused_by = lane
+        while request.num_samples > 1:
+            rest = request.cut(1)
+            self._again.append(request)
+            request = rest
+        self._again.append(request)
 
     def _fail(self, lane: Lane, request: Request, outcome: Unavailable, sent: float) -> None:
         now = time.monotonic()
@@ -246,9 +307,6 @@ class Dispatcher:
     def _close(self, lane: Lane) -> None:
         self._last_open = time.monotonic()
         lane.is_open = False
-        if lane.own:
-            self._questions.appendleft(lane.own)
-            lane.own = deque()
 
     async def _revive(self, lane: Lane) -> None:
         pause = _FIRST_PAUSE_SECONDS * 2 ** min(lane.num_drains_in_a_row, 6)
@@ -316,21 +374,17 @@ class Dispatcher:
                 self._start(self._revive(lane))
 
     def _give_up_waiting(self) -> None:
-        waiting = [*self._again, *(request for question in self._questions for request in question)]
-        waiting += [request for lane in self.lanes for request in lane.own]
+        waiting = [*self._again, *self._requests]
         self._again.clear()
-        self._questions.clear()
-        for lane in self.lanes:
-            lane.own = deque()
+        self._requests.clear()
         for request in waiting:
-            request.batch.count()
+            request.batch.count(request.num_samples)
 
     def _take_back(self, batch: Batch) -> None:
-        for waiting in (self._again, *self._questions, *(lane.own for lane in self.lanes)):
+        for waiting in (self._again, self._requests):
             kept = [request for request in waiting if request.batch is not batch]
             waiting.clear()
             waiting.extend(kept)
-        self._questions = deque(question for question in self._questions if question)
 
     def _stop(self, error: BaseException) -> None:
         for batch in self._batches:

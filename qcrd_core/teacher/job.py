@@ -64,8 +64,8 @@ class ServerResult:
     """What one server came to."""
 
     url: str
-    num_requests: int
-    """Requests it answered, refusals included."""
+    num_samples: int
+    """Completions it wrote."""
     num_tokens: int
     """Sampled tokens."""
     num_failures: int
@@ -73,7 +73,7 @@ class ServerResult:
     num_drains: int
     """How often it was left out for a while."""
     concurrency: int
-    """Requests in flight that it was found to bear."""
+    """Samples in flight that it was found to bear."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """What the dispatcher keeps of each request and of each server."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qcrd_core.config_endpoints import Endpoint
 from qcrd_core.teacher.client import Completion, Refusal, Target
@@ -14,30 +13,43 @@ _SMOOTHING = 0.1
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Requests whose caller waits until all are answered or given up."""
+    """Samples whose caller waits until all are answered or given up."""
 
     num_left: int
     done: "asyncio.Future[None]"
 
-    def count(self) -> None:
-        """One request less."""
-        self.num_left -= 1
+    def count(self, num_samples: int) -> None:
+        """So many samples less."""
+        self.num_left -= num_samples
         if not self.num_left and not self.done.done():
             self.done.set_result(None)
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One sample to be drawn."""
+    """Samples of one question with seeds in a row, drawn together."""
 
     body: bytes
     """From `TeacherClient.body`."""
     seed: int
-    deliver: Callable[[Completion | Refusal], None]
-    """Receives the answer; never called where the budget ends before."""
+    """Of the first; each further one has the next."""
+    num_samples: int
+    deliver: Callable[[int, Completion | Refusal], None]
+    """Receives seed and answer of each sample; never called where the budget ends before."""
     batch: Batch = field(init=False)
     num_failures: int = 0
     failed_at: "Lane | None" = None
+    refused_by: "Lane | None" = None
+    """The server that refused a larger request, of which this was a part."""
+
+    def cut(self, num_samples: int) -> "Request":
+        """Keep the first samples and return a request for the others."""
+        rest = replace(
+            self, seed=self.seed + num_samples, num_samples=self.num_samples - num_samples
+        )
+        rest.batch = self.batch
+        self.num_samples = num_samples
+        return rest
 
 
 class Lane:
@@ -48,7 +60,7 @@ class Lane:
 
         Args:
             endpoint: Where it is.
-            concurrency: Most requests in flight, where the endpoint says nothing.
+            concurrency: Most samples in flight, where the endpoint says nothing.
             is_alone: There is no other server.
         """
         self.endpoint = endpoint
@@ -56,36 +68,44 @@ class Lane:
         """Made when the first request goes there."""
         most = endpoint.max_concurrency or concurrency
         self.limit = AdaptiveLimit(most, is_alone=is_alone)
+        self.samples_a_request = most
+        """Most that are asked for together; 1 for a server that draws one sample a request."""
         self.is_open = True
         """It gets work."""
         self.is_refused = self.is_retired = self.is_stalled = False
         self.trouble: str | None = None
-        self.own: deque[Request] = deque()
-        """The rest of a question it has begun."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.num_in_flight = 0
         self.paused_until = self.active_at = self.seconds = 0.0
         self.num_failures_in_a_row = self.num_drains_in_a_row = 0
-        self.num_requests = self.num_tokens = self.num_failures = self.num_drains = 0
+        self.num_samples = self.num_tokens = self.num_failures = self.num_drains = 0
 
     def has_room(self, now: float) -> bool:
-        """Whether it may get one more request."""
+        """Whether it may get more."""
         return self.is_open and self.num_in_flight < self.limit.value and now >= self.paused_until
 
-    def begin(self, now: float) -> None:
-        """Count a request as in flight."""
+    def fits(self, num_samples: int) -> bool:
+        """Whether so many more stay within the limit; where nothing is in flight, any number."""
+        num_samples = min(num_samples, self.samples_a_request)
+        return not self.num_in_flight or self.num_in_flight + num_samples <= self.limit.value
+
+    def begin(self, now: float, num_samples: int) -> None:
+        """Count samples as in flight."""
         if not self.num_in_flight:
             self.active_at = now
-        self.num_in_flight += 1
+        self.num_in_flight += num_samples
 
-    def succeed(self, now: float, sent: float, num_tokens: int, *, is_full: bool) -> None:
-        """Count a completion."""
+    def succeed(
+        self, now: float, sent: float, num_samples: int, num_tokens: int, *, is_full: bool
+    ) -> None:
+        """Count the completions of a request."""
+        self.num_samples += num_samples
         self.num_tokens += num_tokens
         self.active_at = now
         taken = now - sent
         self.seconds += (taken - self.seconds) * (_SMOOTHING if self.seconds else 1.0)
         self.num_failures_in_a_row = self.num_drains_in_a_row = 0
-        self.limit.succeed(now, num_tokens, is_full=is_full)
+        self.limit.succeed(now, num_samples, num_tokens, is_full=is_full)
 
     def reopen(self, endpoint: Endpoint, *, is_alone: bool) -> None:
         """Give it work again, carefully where others can do it."""

@@ -1,10 +1,10 @@
-"""How many requests one server gets at once, found out while it works.
+"""How many samples one server draws at once, found out while it works.
 
 A vLLM server refuses nothing: what it cannot decode yet waits in its queue. So there is no loss
 that would tell when to stop, as TCP has it, and the signal is the throughput: the limit is doubled
 as long as that pays, then set a little above the last limit that did, and tried half as high again
 now and then, since servers and their other users change. Below the limit that pays, a server idles;
-above it, requests only wait there, and at the end of a run all others wait for the slowest queue.
+above it, samples only wait there, and at the end of a run all others wait for the slowest queue.
 Servers that do refuse (429, 503) or let a request time out halve it, as in TCP's AIMD.
 """
 
@@ -12,10 +12,11 @@ _FIRST = 16
 _PAYS = 0.2
 """Least gain in throughput as a share of the gain in the limit."""
 _HEADROOM = 1.5
-"""Waiting requests keep the server busy while answers are on their way."""
+"""Waiting samples keep the server busy while answers are on their way."""
 _RETRY_FACTOR = 1.5
 _WINDOWS_BETWEEN_RETRIES = 8
 _MIN_WINDOW = 8
+"""Requests that a rate is taken of, at least."""
 
 
 class AdaptiveLimit:
@@ -37,25 +38,27 @@ class AdaptiveLimit:
         self._start, self._num_done, self._num_tokens = 0.0, 0, 0
         self._last_cut = float("-inf")
 
-    def succeed(self, now: float, num_tokens: int, *, is_full: bool) -> None:
-        """Count a completion.
+    def succeed(self, now: float, num_samples: int, num_tokens: int, *, is_full: bool) -> None:
+        """Count the completions of a request.
 
         Args:
             now: Seconds of a monotonic clock.
-            num_tokens: Sampled tokens.
-            is_full: Whether as many requests were in flight as the limit allows: where work is
+            num_samples: Completions.
+            num_tokens: Sampled tokens, of all together.
+            is_full: Whether as many samples were in flight as the limit allows: where work is
                 lacking, the rate says nothing of the server.
         """
         if not is_full:
             self._begin_window(now)
             return
-        self._num_done += 1
-        if self._num_done == self.value:
+        if self._num_done >= self.value:
+            self._num_tokens += num_tokens
+        elif self._num_done + num_samples >= self.value:
             # What was in flight when the limit changed has gone by: from here on it counts.
             self._start = now
-        elif self._num_done > self.value:
-            self._num_tokens += num_tokens
-        if self._num_done >= self.value + max(self.value, _MIN_WINDOW) and now > self._start:
+        self._num_done += num_samples
+        window = max(self.value, _MIN_WINDOW * num_samples)
+        if self._num_done >= self.value + window and now > self._start:
             self._decide(self._num_tokens / (now - self._start))
             self._begin_window(now)
 

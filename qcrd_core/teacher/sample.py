@@ -69,9 +69,16 @@ class _Sampling:
     """Shards in flight, and what those before came to."""
 
     def __init__(
-        self, job: SamplingJob, shards: Sequence[Shard], bar: Bar, servers: Dispatcher
+        self, job: SamplingJob, shards: Sequence[Shard], bar: Bar, client: TeacherClient
     ) -> None:
-        self._job, self._bar, self._servers = job, bar, servers
+        self._job, self._bar, self._client = job, bar, client
+        self.servers = Dispatcher(
+            job.pool,
+            job.config.teacher,
+            client,
+            is_spent=lambda: job.meter.is_spent,
+            is_last=lambda: self._is_last,
+        )
         self._shared = SharedShards(job.store, job.plan, shards, run_id=job.run_id, meter=job.meter)
         self._flights: dict[asyncio.Task[ShardResult | None], _Flight] = {}
         self._results: list[ShardResult] = []
@@ -79,13 +86,15 @@ class _Sampling:
         self._num_twice = 0
         self._num_new = 0
         """Samples that the bar does not show yet."""
+        self._is_last = False
+        """All that is left to do is in flight."""
 
-    async def go_on(self, client: TeacherClient) -> bool:
+    async def go_on(self) -> bool:
         """Take what there is room for and wait a moment; False when nothing is left to do."""
         num_left = self._shared.num_left
         num_drawn = await self._let_go(await asyncio.to_thread(self._shared.look))
         if not self._job.meter.is_spent:
-            await self._take(client)
+            await self._take()
         num_found = num_left - self._shared.num_left
         self._bar.advance(num_found - num_drawn + self._num_new, note=self._job.meter.note)
         self._num_new = 0
@@ -105,13 +114,13 @@ class _Sampling:
         servers = [
             ServerResult(
                 url=lane.endpoint.url,
-                num_requests=lane.num_requests,
+                num_samples=lane.num_samples,
                 num_tokens=lane.num_tokens,
                 num_failures=lane.num_failures,
                 num_drains=lane.num_drains,
                 concurrency=lane.limit.value,
             )
-            for lane in self._servers.lanes
+            for lane in self.servers.lanes
         ]
         return Sampled(
             shards=tuple(self._results),
@@ -123,28 +132,28 @@ class _Sampling:
             num_left=self._shared.num_left,
         )
 
-    async def _take(self, client: TeacherClient) -> None:
+    async def _take(self) -> None:
         """Begin as many shards as there is room for."""
         shared, most = self._shared, self._job.config.teacher.shards_in_flight
-        most *= max(1, self._servers.num_servers)
+        most *= max(1, self.servers.num_servers)
         while shards := shared.take(max(most - len(self._flights), 0)):
             begun = await asyncio.gather(
                 *(asyncio.to_thread(shared.begin, each) for each in shards)
             )
             for shard in compress(shards, begun):
                 flight = _Flight(shard)
-                self._flights[asyncio.create_task(self._sample(flight, client))] = flight
+                self._flights[asyncio.create_task(self._sample(flight))] = flight
+        self._is_last = len(self._flights) < most
 
-    async def _sample(self, flight: _Flight, client: TeacherClient) -> ShardResult | None:
+    async def _sample(self, flight: _Flight) -> ShardResult | None:
         start = time.monotonic()
         job = self._job
         try:
             requests = []
             for question_id, keys in groupby(flight.shard.keys, key=lambda key: key[0]):
                 prompt = job.prompt(question_id)
-                body = client.body(prompt)
-                requests.append([self._request(flight, key, body, prompt) for key in keys])
-            await self._servers.sample(requests)
+                requests += self._requests(flight, tuple(keys), self._client.body(prompt), prompt)
+            await self.servers.sample(requests)
             # In a thread, while the requests of other shards go on.
             return await asyncio.to_thread(
                 write_part, job, flight.shard, flight.drawn, shared=self._shared, start=start
@@ -152,16 +161,22 @@ class _Sampling:
         finally:
             await asyncio.to_thread(self._shared.forget, flight.shard)
 
-    def _request(self, flight: _Flight, key: SampleKey, body: bytes, prompt: Prompt) -> Request:
-        seed = derive_seed(self._job.config.teacher.seed, key[0], key[1])
+    def _requests(
+        self, flight: _Flight, keys: Sequence[SampleKey], body: bytes, prompt: Prompt
+    ) -> list[Request]:
+        """Ask for samples of one question, those with numbers in a row together."""
+        first = derive_seed(self._job.config.teacher.seed, keys[0][0])
+        by_seed = {first + key[1]: key for key in keys}
 
-        def deliver(outcome: Completion | Refusal) -> None:
+        def deliver(seed: int, outcome: Completion | Refusal) -> None:
             _count(self._job, prompt, outcome)
             if not flight.is_lost:
-                flight.drawn[key] = Drawn(seed, outcome, datetime.now(UTC))
+                flight.drawn[by_seed[seed]] = Drawn(seed, outcome, datetime.now(UTC))
                 self._num_new += 1
 
-        return Request(body, seed, deliver)
+        rows = groupby(enumerate(by_seed), key=lambda numbered: numbered[1] - numbered[0])
+        runs = [[seed for _, seed in row] for _, row in rows]
+        return [Request(body, run[0], len(run), deliver) for run in runs]
 
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
         """Lay down a shard; without a result another sampler was first."""
@@ -188,16 +203,14 @@ class _Sampling:
 
 
 async def _sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
-    async with (
-        TeacherClient(job.pool, job.config.teacher, job.spec.answer.stop) as client,
-        Dispatcher(job.pool, job.config.teacher, client, lambda: job.meter.is_spent) as servers,
-    ):
-        sampling = _Sampling(job, shards, bar, servers)
-        try:
-            while await sampling.go_on(client):
-                pass
-        finally:
-            await sampling.end()
+    async with TeacherClient(job.pool, job.config.teacher, job.spec.answer.stop) as client:
+        sampling = _Sampling(job, shards, bar, client)
+        async with sampling.servers:
+            try:
+                while await sampling.go_on():
+                    pass
+            finally:
+                await sampling.end()
         return sampling.outcome()
 
 

@@ -108,8 +108,8 @@ def test_two_servers_with_keys_of_their_own_are_one_pool(tmp_path, llama, monkey
             Sampling(other, numbered_questions(1)).run()
     assert alone["text"].n_unique() == 48
     assert_frame_equal(together.select(_CONTENT), alone.select(_CONTENT))
-    assert min(server.num_requests for server in two.servers) > 0
-    assert sum(server.num_requests for server in two.servers) == 48
+    assert min(server.num_samples for server in two.servers) > 0
+    assert sum(server.num_samples for server in two.servers) == 48
 
 
 def test_server_that_cannot_start_is_explained_by_its_log(tmp_path, llama):

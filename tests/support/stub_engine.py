@@ -1,6 +1,7 @@
 """A small server on the loopback that speaks the engine's protocol, with failures on demand.
 
 Its text depends on prompt and seed alone, as the real engine's does. It counts what it is asked.
+`most_samples` is how many it draws a request, whatever it is asked for.
 """
 
 import hashlib
@@ -35,6 +36,8 @@ class StubEngine(ThreadingHTTPServer):
         fault: Fault | None = None,
         delay_seconds: float = 0.0,
         max_model_len: int | None = 2048,
+        most_samples: int | None = None,
+        has_logprobs: bool = True,
         port: int = 0,
         writer: Writer | None = None,
         tls: ssl.SSLContext | None = None,
@@ -46,7 +49,8 @@ class StubEngine(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.writer = writer or _guess
         self.model, self.fault, self.delay_seconds = model, fault, delay_seconds
-        self.max_model_len = max_model_len
+        self.max_model_len, self.most_samples = max_model_len, most_samples
+        self.has_logprobs = has_logprobs
         self.headers_sent: dict[str, str] = {}
         self.asked: Counter[tuple[str, int]] = Counter()
         self.bodies: list[dict[str, Any]] = []
@@ -91,27 +95,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"count": len(_prompt(body).split())})
             return
         engine = self.server
-        key = (_prompt(body), body["seed"])
+        # As vLLM: each further sample of a request has the next seed.
+        seeds = range(body["seed"], body["seed"] + body["n"])[: engine.most_samples]
+        keys = [(_prompt(body), seed) for seed in seeds]
         with engine.lock:
             engine.headers_sent = dict(self.headers)
-            num_before = engine.asked[key]
-            engine.asked[key] += 1
+            num_before = engine.asked[keys[0]]
+            engine.asked.update(keys)
             engine.bodies.append(body)
-            engine.num_in_flight += 1
+            engine.num_in_flight += len(keys)
             engine.max_in_flight = max(engine.max_in_flight, engine.num_in_flight)
         try:
             time.sleep(engine.delay_seconds)
             fault = engine.fault(body, num_before) if engine.fault else None
         finally:
             with engine.lock:
-                engine.num_in_flight -= 1
+                engine.num_in_flight -= len(keys)
         if fault == "drop":
             self.close_connection = True
         elif isinstance(fault, int):
             self._answer(fault, {"error": {"message": f"stub says\n{fault}"}})
         else:
-            text = engine.writer(_prompt(body), body["seed"])
-            self._answer(200, _completion(text, is_chat="chat" in self.path))
+            choices = [_choice(engine.writer(*key), is_chat="chat" in self.path) for key in keys]
+            if not engine.has_logprobs:
+                choices = [choice | {"logprobs": None} for choice in choices]
+            self._answer(200, _completions(choices))
 
     def _has_key(self) -> bool:
         wanted = self.server.api_key
@@ -151,14 +159,21 @@ def _guess(prompt: str, seed: int) -> str:
     return f"I think of {number}. The answer is {number}."
 
 
-def _completion(text: str, *, is_chat: bool) -> dict[str, Any]:
+def _completions(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    numbered = [
+        {**choice, "index": index, "finish_reason": "stop"} for index, choice in enumerate(choices)
+    ]
+    # Servers may answer in any order.
+    numbered.reverse()
+    usage = {"prompt_tokens": 7, "completion_tokens": 2 * len(choices)}
+    return {"choices": numbered, "usage": usage}
+
+
+def _choice(text: str, *, is_chat: bool) -> dict[str, Any]:
     if is_chat:
         content = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.0}]
-        choice: dict[str, Any] = {
+        return {
             "message": {"role": "assistant", "content": text},
             "logprobs": {"content": content},
         }
-    else:
-        choice = {"text": text, "logprobs": {"token_logprobs": [-0.5, -1.0]}}
-    usage = {"prompt_tokens": 7, "completion_tokens": 2}
-    return {"choices": [{**choice, "finish_reason": "stop"}], "usage": usage}
+    return {"text": text, "logprobs": {"token_logprobs": [-0.5, -1.0]}}

@@ -1,25 +1,34 @@
 """The limit of one server, against engines of known capacity and a clock of the test's own."""
 
 import heapq
+from collections import Counter
+from itertools import count
 
 import pytest
 
 from qcrd_core.teacher.limit import AdaptiveLimit
 
 
-def drive(limit, slots, num_requests, seconds=1.0):
+def drive(limit, slots, num_samples, together=1):
     """Keep an engine of so many slots as full as the limit allows; give the seconds it took."""
-    now, in_flight, begun, waiting, running = 0.0, 0, 0, 0, []
-    for _ in range(num_requests):
-        while in_flight < limit.value:
-            in_flight, waiting = in_flight + 1, waiting + 1
+    now, in_flight, begun, waiting, running = 0.0, 0, 0, [], []
+    requests, left = count(), Counter()
+    for _ in range(num_samples):
+        while not in_flight or in_flight + together <= limit.value:
+            request = next(requests)
+            in_flight, left[request] = in_flight + together, together
+            waiting += [request] * together
         while waiting and len(running) < slots:
-            waiting, begun = waiting - 1, begun + 1
+            begun += 1
             # Lengths differ by a half, as completions do.
-            heapq.heappush(running, now + seconds * (0.75 + 0.5 * (begun * 0.618 % 1)))
-        now = heapq.heappop(running)
-        limit.succeed(now, 10, is_full=in_flight >= limit.value)
-        in_flight -= 1
+            seconds = 0.75 + 0.5 * (begun * 0.618 % 1)
+            heapq.heappush(running, (now + seconds, waiting.pop(0)))
+        now, request = heapq.heappop(running)
+        left[request] -= 1
+        if not left[request]:
+            is_full = in_flight + together > limit.value
+            limit.succeed(now, together, 10 * together, is_full=is_full)
+            in_flight -= together
     return now
 
 
@@ -28,6 +37,17 @@ def test_adaptive_limit_fills_the_engine_and_queues_little(slots):
     limit = AdaptiveLimit(most=512)
     drive(limit, slots, 200 * slots)
     assert slots <= limit.value <= max(2.5 * slots, 24)
+
+
+@pytest.mark.parametrize("slots", [4, 16, 17, 40, 100])
+@pytest.mark.parametrize("together", [3, 5, 10])
+def test_adaptive_limit_fills_the_engine_where_requests_wait_for_their_last(slots, together):
+    limit = AdaptiveLimit(most=512)
+    drive(limit, slots, 200 * slots, together)
+    value = limit.value
+    seconds = drive(limit, slots, 100 * slots, together)
+    assert seconds < 100 / 0.95
+    assert value <= max(5 * slots, 64)
 
 
 def test_adaptive_limit_never_exceeds_its_most():
@@ -60,7 +80,7 @@ def test_adaptive_limit_halves_once_for_requests_of_one_moment():
 def test_adaptive_limit_without_enough_work_learns_nothing():
     limit = AdaptiveLimit(most=512)
     for second in range(1000):
-        limit.succeed(float(second), 10, is_full=False)
+        limit.succeed(float(second), 1, 10, is_full=False)
     assert limit.value == 16
 
 

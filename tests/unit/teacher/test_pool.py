@@ -85,7 +85,7 @@ def test_drained_server_comes_back(tmp_path, caplog):
     assert table["status"].to_list() == ["ok"] * 600
     server = sampling.servers[1]
     assert server.num_drains >= 1
-    assert server.num_requests > 5
+    assert server.num_samples > 5
     assert f"{ill.url} is left out for now: HTTP 500" in caplog.text
     assert f"{ill.url} is used" in caplog.text
 

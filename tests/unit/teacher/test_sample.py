@@ -1,6 +1,7 @@
 """Sampling against a stub of the engine: resume, retries, failures, the table's independence."""
 
 import os
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -8,6 +9,7 @@ from polars.testing import assert_frame_equal
 
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
+from qcrd_core.teacher.plan import open_generation
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 
@@ -26,7 +28,7 @@ def test_sample_shard_writes_every_column(tmp_path):
     assert row["status"] == "ok"
     assert row["text"].startswith("I think of")
     assert row["answer"] in row["text"]
-    assert row["seed"] == derive_seed(3, "q000", 0)
+    assert table["seed"].to_list() == [derive_seed(3, "q000"), derive_seed(3, "q000") + 1]
     assert row["cumulative_logprob"] == -1.5
     assert (row["num_prompt_tokens"], row["num_tokens"], row["finish_reason"]) == (7, 2, "stop")
 
@@ -36,14 +38,13 @@ def test_request_carries_every_sampling_parameter(tmp_path, api):
     with stub_engine() as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url], api=api), numbered_questions(1))
         sampling.run()
-    body = engine.bodies[0]
-    assert body["n"] == 1
+    (body,) = engine.bodies
+    assert (body["n"], body["seed"]) == (2, derive_seed(3, "q000"))
     assert body["temperature"] == 0.7
     assert body["top_p"] == 1.0
     assert body["max_tokens"] == 16
     assert body["stop"] == ["\n\n"]
     assert body["logprobs"] == (True if api == "chat" else 0)
-    assert {body["seed"] for body in engine.bodies} == {derive_seed(3, "q000", k) for k in (0, 1)}
 
 
 def test_resume_after_half_the_shards_asks_nothing_twice(tmp_path):
@@ -75,14 +76,64 @@ def test_lowering_num_samples_reads_only_the_first(tmp_path):
     assert engine.num_asked == 10
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
-def test_concurrency_bounds_requests_in_flight(tmp_path, concurrency):
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (3, 2), (4, 4)])
+def test_concurrency_bounds_samples_in_flight(tmp_path, concurrency, most):
     with stub_engine(delay_seconds=0.01) as engine:
         config = make_config(
             tmp_path, [engine.url], concurrency=concurrency, questions_per_shard=10
         )
         Sampling(config, numbered_questions(6)).run()
-    assert engine.max_in_flight == concurrency
+    # Two samples a question, which stay together where both have room.
+    assert engine.max_in_flight == most
+
+
+def test_missing_samples_in_a_row_are_asked_for_together(tmp_path):
+    questions = numbered_questions(2)
+    with stub_engine() as engine:
+        whole = Sampling(make_config(tmp_path / "whole", [engine.url], num_samples=8), questions)
+        table = whole.run()
+        sampling = Sampling(make_config(tmp_path, [engine.url], num_samples=8), questions)
+        stored = table.filter(pl.col("sample_idx").is_in([1, 2, 5]))
+        plan = sampling.plan()
+        open_generation(sampling.store, replace(plan, reused=stored))
+        engine.bodies.clear()
+        resumed = sampling.run()
+    first = derive_seed(3, "q000")
+    asked = sorted((body["seed"] - first, body["n"]) for body in engine.bodies)
+    assert [pair for pair in asked if 0 <= pair[0] < 8] == [(0, 1), (3, 2), (6, 2)]
+    assert_frame_equal(resumed.drop(_MADE), table.drop(_MADE))
+
+
+@pytest.mark.parametrize("most_samples", [1, 2])
+def test_server_that_draws_fewer_than_asked_is_asked_for_one_at_a_time(tmp_path, most_samples):
+    questions = numbered_questions(6)
+    with stub_engine() as engine:
+        whole = Sampling(make_config(tmp_path / "whole", [engine.url], num_samples=5), questions)
+        table = whole.run()
+    with stub_engine(most_samples=most_samples) as engine:
+        config = make_config(tmp_path, [engine.url], num_samples=5, concurrency=5)
+        found = Sampling(config, questions).run()
+    assert_frame_equal(found.drop(_MADE), table.drop(_MADE))
+    # What the first answer held is kept.
+    assert engine.asked.total() == 30
+    assert [body["n"] for body in engine.bodies[:3]] == [5, 1, 1]
+
+
+def test_server_that_refuses_several_is_asked_for_one_at_a_time(tmp_path):
+    with stub_engine(fault=lambda body, _: 400 if body["n"] > 1 else None) as engine:
+        config = make_config(tmp_path, [engine.url], num_samples=4, concurrency=4)
+        table = Sampling(config, numbered_questions(6)).run()
+    assert table["status"].to_list() == ["ok"] * 24
+    assert [body["n"] for body in engine.bodies].count(4) == 1
+
+
+def test_server_without_counts_for_each_sample_is_asked_for_one_at_a_time(tmp_path):
+    with stub_engine(has_logprobs=False) as engine:
+        config = make_config(tmp_path, [engine.url], num_samples=4, concurrency=4)
+        table = Sampling(config, numbered_questions(4)).run()
+    assert table["status"].to_list() == ["ok"] * 16
+    assert table["num_tokens"].null_count() == 4
+    assert table["num_tokens"].drop_nulls().to_list() == [2] * 12
 
 
 def test_table_is_equal_for_other_shards_threads_and_concurrency(tmp_path):
@@ -103,11 +154,11 @@ def test_temporary_fault_is_retried(tmp_path, fault):
         table = sampling.run()
     assert table["status"].to_list() == ["ok"] * 4
     assert set(engine.asked.values()) == {3}
-    assert sum(server.num_failures for server in sampling.servers) == 8
+    assert sum(server.num_failures for server in sampling.servers) == 4
 
 
 def test_lasting_fault_raises_and_writes_nothing(tmp_path):
-    seed = derive_seed(3, "q004", 1)
+    seed = derive_seed(3, "q004")
     with stub_engine(fault=lambda body, _: 500 if body["seed"] == seed else None) as engine:
         sampling = Sampling(
             make_config(tmp_path, [engine.url], max_retries=1), numbered_questions(6)
@@ -119,7 +170,7 @@ def test_lasting_fault_raises_and_writes_nothing(tmp_path):
 
 
 def test_refused_request_becomes_a_failed_row_that_is_not_asked_again(tmp_path):
-    seed = derive_seed(3, "q001", 0)
+    seed = derive_seed(3, "q001")
     with stub_engine(fault=lambda body, _: 400 if body["seed"] == seed else None) as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(3))
         sampling.run()
@@ -127,8 +178,10 @@ def test_refused_request_becomes_a_failed_row_that_is_not_asked_again(tmp_path):
     failed = table.filter(pl.col("status") == "failed").row(0, named=True)
     assert (failed["question_id"], failed["sample_idx"], failed["text"]) == ("q001", 0, None)
     assert failed["error"] == 'HTTP 400: {"error": {"message": "stub says\\n400"}}'
+    assert table["status"].to_list() == ["ok", "ok", "failed", "ok", "ok", "ok"]
     assert sampling.results[0].num_failed == 1
-    assert engine.num_asked == 6
+    # Both samples of the question together, then each alone.
+    assert engine.num_asked == 8
 
 
 def test_shard_refused_as_a_whole_raises_and_writes_nothing(tmp_path):
