@@ -10,7 +10,6 @@ from there and ends with the very weights of an uninterrupted one (same device k
 With other ranks it goes on too, and weights differ by rounding, and by the draws of dropout.
 """
 
-import os
 import signal
 from collections.abc import Mapping
 from tempfile import TemporaryDirectory
@@ -156,8 +155,8 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     die_with_parent()
     here = RunConfig.model_validate(payload["config"])
     if not has_accelerator():
-        num_cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(1, num_cores // here.training.num_processes))
+        # What torch takes by itself follows OMP_NUM_THREADS and the cores it is bound to.
+        torch.set_num_threads(max(1, torch.get_num_threads() // here.training.num_processes))
     start_distributed(here.training)
     stop = _stop_on_sigterm()
     payload, labels = _from_first_rank(payload, here)
