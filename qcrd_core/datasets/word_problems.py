@@ -52,14 +52,16 @@ _LESSON_SHARE = 4
 
 @dataclass(frozen=True)
 class Lesson:
-    """A worked example for the teacher."""
+    """A worked example."""
 
     template: str
     numbers: tuple[int, ...]
     """In the order of the template's `numbers`."""
     question: str
     rationale: str
-    """One of the template's wordings, without the sentence that names the answer."""
+    """One of `wordings`."""
+    wordings: tuple[str, ...]
+    """The template's wordings of the reasoning, without the sentence that names the answer."""
     equation: str
     """The whole arithmetic in one expression, for example `( 12 + 5 ) - 3`."""
     answer: str
@@ -96,11 +98,13 @@ class _Template:
         values = _solve(self.steps, given)
         name, other = rng.sample(self.names, 2)
         words = {"name": name, "other": other, "item": rng.choice(self.items), **values}
+        wordings = tuple(rationale.format_map(words) for rationale in self.rationales)
         return Lesson(
             template=self.name,
             numbers=numbers,
             question=self.question.format_map(words),
-            rationale=rng.choice(self.rationales).format_map(words),
+            rationale=rng.choice(wordings),
+            wordings=wordings,
             equation=_equation(self.steps, given),
             answer=str(values[self.steps[-1].split()[0]]),
         )
@@ -133,26 +137,65 @@ def generate(
         ConfigError: If a count is negative, or there are not so many distinct questions.
     """
     sizes = {"test": num_test, "validation": num_validation, "train": num_train}
+    rows: list[dict[str, str | None]] = []
+    for split, number, filled in _filled(seed, sizes):
+        rows.append(
+            {
+                "question_id": f"wp-{split}-{number:04d}",
+                "split": split,
+                "question": filled.question,
+                "choices": None,
+                "gold_answer": filled.answer,
+                "gold_target": filled.equation,
+                "template": filled.template,
+            }
+        )
+    return Questions.validate(pl.DataFrame(rows, schema=Questions.create_empty().schema))
+
+
+def perfect_rationales(
+    seed: int,
+    *,
+    num_train: int = NUM_TRAIN,
+    num_validation: int = NUM_VALIDATION,
+    num_test: int = NUM_TEST,
+) -> pl.DataFrame:
+    """Write what a teacher without fault would: all wordings of the right reasoning.
+
+    Args:
+        seed: As in `generate`.
+        num_train: As in `generate`.
+        num_validation: As in `generate`.
+        num_test: As in `generate`.
+
+    Returns:
+        question_id of the training questions, and rationales, a list of texts that end in the
+        answer.
+
+    Raises:
+        ConfigError: As `generate`.
+    """
+    sizes = {"test": num_test, "validation": num_validation, "train": num_train}
+    rows = [
+        {
+            "question_id": f"wp-{split}-{number:04d}",
+            "rationales": [f"{text} The answer is {filled.answer}." for text in filled.wordings],
+        }
+        for split, number, filled in _filled(seed, sizes)
+        if split == "train"
+    ]
+    return pl.DataFrame(rows)
+
+
+def _filled(seed: int, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, Lesson]]:
+    """Split, number within it and content of each question."""
     _check_sizes(sizes)
     rng = random.Random(derive_seed("word_problems", "questions", seed))
     stream = _in_turns(rng)
-    rows: list[dict[str, str | None]] = []
     for split, size in sizes.items():
         for number in range(1, size + 1):
             template, numbers = next(stream)
-            filled = template.fill(numbers, rng)
-            rows.append(
-                {
-                    "question_id": f"wp-{split}-{number:04d}",
-                    "split": split,
-                    "question": filled.question,
-                    "choices": None,
-                    "gold_answer": filled.answer,
-                    "gold_target": filled.equation,
-                    "template": template.name,
-                }
-            )
-    return Questions.validate(pl.DataFrame(rows, schema=Questions.create_empty().schema))
+            yield split, number, template.fill(numbers, rng)
 
 
 def lessons(seed: int) -> Iterator[Lesson]:
