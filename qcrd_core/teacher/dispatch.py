@@ -144,9 +144,9 @@ class Dispatcher:
 
     def _match(self, now: float) -> tuple[Lane, Request] | None:
         room = [lane for lane in self.lanes if lane.has_room(now)]
-        if self._is_last():
-            room = [lane for lane in room if not self._comes_too_late(lane)]
         for lane in sorted(room, key=lambda lane: lane.num_in_flight / lane.limit.value):
+            if self._is_last() and self._comes_too_late(lane):
+                continue
             request = self._next(lane)
             if request is not None:
                 return lane, request
