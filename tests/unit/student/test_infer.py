@@ -46,7 +46,7 @@ class Script(nn.Module):
     Writes labels, and a rationale more at each reading of prompts under the explain prefix.
     """
 
-    config = SimpleNamespace(is_encoder_decoder=True, decoder_start_token_id=0)
+    config = SimpleNamespace(is_encoder_decoder=True, decoder_start_token_id=0, model_type="script")
     device = torch.device("cpu")
 
     def __init__(self):
