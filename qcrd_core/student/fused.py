@@ -73,7 +73,8 @@ def _t5_attention(
         scores += position_bias
     if mask is not None:
         scores += mask
-    weights = functional.dropout(scores.softmax(dim=-1), dropout, module.training)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = functional.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2), weights
 
 
