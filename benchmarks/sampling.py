@@ -6,7 +6,7 @@ FOLDER is a teacher as Hugging Face folder; without it the quickstart's is prepa
 after another (two engines on the same cores disturb each other):
 
 - pipeline: `sample_shards` over the managed server, HTTP, parsing and Parquet included
-- seeded: `LLM.generate` in vLLM's own process, one seeded request a sample, as the pipeline asks
+- seeded: `LLM.generate` in vLLM's own process, one request a sample, with the pipeline's seeds
 - unseeded: `LLM.generate` with n = K and no seed, vLLM's fastest way
 - hf: `generate` of transformers
 
@@ -67,7 +67,7 @@ class Bench:
     def seeds(self, repeat: int) -> list[int]:
         """Seeds of one repeat, question by question; the pipeline's own."""
         return [
-            derive_seed(repeat, question_id, sample_idx)
+            derive_seed(repeat, question_id) + sample_idx
             for question_id in self.questions["question_id"]
             for sample_idx in range(self.config.teacher.num_samples)
         ]
