@@ -100,8 +100,9 @@ class TeacherSection(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the samples. `run.seed` leaves them alone, so that runs of several seeds learn from
     the same rationales."""
-    concurrency: int = Field(default=128, ge=1)
-    """Samples in flight at one server, at most. What each of several bears is found out."""
+    concurrency: int = Field(default=256, ge=1)
+    """Samples in flight at one server, at most; some are done and wait for the others of their
+    request. What each of several servers bears is found out."""
     shards_in_flight: int = Field(default=2, ge=1)
     """Shards sampled at the same time for each server, so that it stays full between two."""
     questions_per_shard: int = Field(default=64, ge=1)

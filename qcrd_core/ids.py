@@ -61,7 +61,7 @@ def bytes_hash(content: bytes) -> str:
 
 
 def derive_seed(*parts: object) -> int:
-    """Derive an independent seed, for example of (run seed, question_id, sample_idx).
+    """Derive an independent seed, for example of (seed, question_id).
 
     Args:
         *parts: Whatever tells this use of randomness from every other; compared as text.

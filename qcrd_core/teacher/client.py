@@ -15,7 +15,7 @@ JSON is written and read by orjson: our own work on a sample must stay far below
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import count, takewhile
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies
@@ -242,11 +242,12 @@ class TeacherClient:
 def _completions(answer: Any) -> tuple[Completion, ...]:
     # An answer cut short by a dying server may still be JSON; a text must be in it.
     choices, usage = answer["choices"], answer.get("usage") or {}
-    if len(choices) > 1:
-        choices.sort(key=itemgetter("index"))
-    found = tuple(_completion(choice, usage, is_alone=len(choices) == 1) for choice in choices)
+    # The n-th choice belongs to the n-th seed. Behind a gap nothing is known.
+    by_index = {choice.get("index", 0): choice for choice in choices}
+    ordered = [by_index[index] for index in takewhile(by_index.__contains__, count())]
+    found = tuple(_completion(choice, usage, is_alone=len(choices) == 1) for choice in ordered)
     if not found:
-        msg = "an answer without choices"
+        msg = "an answer without a first choice"
         raise LookupError(msg)
     return found
 
@@ -275,14 +276,13 @@ def _text(choice: dict[str, Any]) -> Any:
 
 
 def _logprobs(choice: dict[str, Any]) -> list[float | None] | None:
-    """Of each sampled token, nats; None if the server gives none."""
+    """Of each sampled token, nats; None if the server gives none. No token at all is none given."""
     found = choice.get("logprobs")
     if found is None:
         return None
     if "content" in found:
-        return [token["logprob"] for token in found["content"] or ()]
-    values: list[float | None] | None = found.get("token_logprobs")
-    return values
+        return [token["logprob"] for token in found["content"] or ()] or None
+    return found.get("token_logprobs") or None
 
 
 def _seconds(retry_after: str | None) -> float:

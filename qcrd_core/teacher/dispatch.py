@@ -6,9 +6,8 @@ are one request, as far as the server bears it. A sample depends on model, promp
 it does not matter who draws it in the end, nor with which others:
 
 - a server that draws fewer samples than it was asked for, or counts no tokens for each, is asked
-  for one at a time from then on. A refusal of several is asked again one by one: it may mean their
-  number.
-
+  for one at a time from then on. What it refuses, or fails at twice, is asked for one by one: their
+  number may be the reason.
 - transport error, timeout, 408, 425, 429, 5xx: it goes to another server, or to the same one after
   a growing pause. More than `teacher.max_retries` such failures of one request are a SamplingError;
   those that only say "too busy", or come from a server that died, are not counted.
@@ -40,6 +39,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _FAILURES_IN_A_ROW = 3
+_FAILURES_TOGETHER = 2
+"""Failures of a request for several samples, after which each is asked for alone."""
 _STALL_SECONDS = 30.0
 _STALL_FACTOR = 10
 _WATCH_SECONDS = 1.0
@@ -145,34 +146,38 @@ class Dispatcher:
     def _match(self, now: float) -> tuple[Lane, Request] | None:
         room = [lane for lane in self.lanes if lane.has_room(now)]
         for lane in sorted(room, key=lambda lane: lane.num_in_flight / lane.limit.value):
-            if self._is_last() and self._comes_too_late(lane):
-                continue
-            request = self._next(lane)
+            request = self._next(lane, now)
             if request is not None:
                 return lane, request
         return None
 
-    def _comes_too_late(self, lane: Lane) -> bool:
+    def _comes_too_late(self, lane: Lane, now: float) -> bool:
         """Whether faster servers will have done all that waits before this one has done one more.
 
         A server does as many requests a second as it has in flight over what each takes (Little).
+        One that has not answered for so long, or pauses, is not counted on.
         """
         num_done = sum(
             len(other.tasks) * (lane.seconds / other.seconds - 1)
             for other in self.lanes
-            if other.is_open and 0 < other.seconds < lane.seconds
+            if other.is_open
+            and 0 < other.seconds < lane.seconds
+            and now - other.active_at < lane.seconds
+            and now >= other.paused_until
         )
-        return len(self._requests) + len(self._again) < num_done
+        return len(self._requests) < num_done
 
-    def _next(self, lane: Lane) -> Request | None:
+    def _next(self, lane: Lane, now: float) -> Request | None:
         for request in self._again:
             is_free = request.failed_at is not lane or not self._has_others(lane)
             if is_free and lane.fits(request.num_samples):
                 self._again.remove(request)
                 return self._cut(lane, request)
-        if self._requests and lane.fits(self._requests[0].num_samples):
-            return self._cut(lane, self._requests.popleft())
-        return None
+        if not self._requests or not lane.fits(self._requests[0].num_samples):
+            return None
+        if self._is_last() and self._comes_too_late(lane, now):
+            return None
+        return self._cut(lane, self._requests.popleft())
 
     def _cut(self, lane: Lane, request: Request) -> Request:
         """Leave to the server as many samples as it draws at once."""
@@ -194,7 +199,8 @@ class Dispatcher:
                 raise
             self._send_again(request, lane, pause=0.0)
             return
-        is_full = not lane.fits(request.num_samples)
+        waiting = self._requests[0] if self._requests else request
+        is_full = not lane.fits(waiting.num_samples)
         lane.num_in_flight -= request.num_samples
         if isinstance(outcome, Unavailable):
             self._fail(lane, request, outcome, sent)
@@ -217,7 +223,7 @@ class Dispatcher:
         if num_samples < request.num_samples or (num_samples > 1 and None in counts):
             lane.samples_a_request = 1
         if num_samples < request.num_samples:
-            self._requests.appendleft(request.cut(num_samples))
+            self._wait(request.cut(num_samples))
         if request.refused_by is not None:
             request.refused_by.samples_a_request = 1
         num_tokens = sum(count or 1 for count in counts)
@@ -233,12 +239,21 @@ class Dispatcher:
             request.deliver(request.seed, refusal)
             request.batch.count(1)
             return
+        self._split(lane, request)
+
+    def _split(self, lane: Lane, request: Request) -> None:
+        """Ask for each sample alone: the server may not be able to draw several."""
         request.refused_by = lane
         while request.num_samples > 1:
             rest = request.cut(1)
-            self._again.append(request)
+            self._wait(request)
             request = rest
-        self._again.append(request)
+        self._wait(request)
+
+    def _wait(self, request: Request) -> None:
+        """Let a request wait before all others, if anyone still waits for it."""
+        if request.batch in self._batches:
+            self._again.append(request)
 
     def _fail(self, lane: Lane, request: Request, outcome: Unavailable, sent: float) -> None:
         now = time.monotonic()
@@ -273,13 +288,19 @@ class Dispatcher:
         request.failed_at = lane
 
         def enqueue() -> None:
-            self._again.append(request)
+            if request.num_samples > 1 and request.num_failures >= _FAILURES_TOGETHER:
+                self._split(lane, request)
+            else:
+                self._wait(request)
+
+        def enqueue_later() -> None:
+            enqueue()
             self._pump()
 
         if pause:
-            asyncio.get_running_loop().call_later(pause, enqueue)
+            asyncio.get_running_loop().call_later(pause, enqueue_later)
         else:
-            self._again.append(request)
+            enqueue()
 
     def _refuse(self, lane: Lane, error: QcrdError, request: Request | None = None) -> None:
         """Leave out a server that answers wrongly; without another one that is the end."""
@@ -336,6 +357,8 @@ class Dispatcher:
                 if lane.is_open and self._has_stalled(lane, now):
                     lane.is_stalled = True
                     self._drain(lane, "its requests wait far longer than those of others")
+                    # A task that has not begun could not give its request back.
+                    await asyncio.sleep(0)
                     for task in tuple(lane.tasks):
                         task.cancel()
             if self.num_servers:

@@ -9,6 +9,9 @@ from qcrd_core.teacher.client import Completion, Refusal, Target
 from qcrd_core.teacher.limit import AdaptiveLimit
 
 _SMOOTHING = 0.1
+_SHARE_OF_A_REQUEST = 8
+"""A request has at most so large a part of the limit, for its places are free again only when its
+last sample is there."""
 
 
 @dataclass(eq=False, slots=True)
@@ -40,7 +43,7 @@ class Request:
     num_failures: int = 0
     failed_at: "Lane | None" = None
     refused_by: "Lane | None" = None
-    """The server that refused a larger request, of which this was a part."""
+    """The server that did not answer a larger request, of which this was a part."""
 
     def cut(self, num_samples: int) -> "Request":
         """Keep the first samples and return a request for the others."""
@@ -68,7 +71,7 @@ class Lane:
         """Made when the first request goes there."""
         most = endpoint.max_concurrency or concurrency
         self.limit = AdaptiveLimit(most, is_alone=is_alone)
-        self.samples_a_request = most
+        self.samples_a_request = max(1, most // _SHARE_OF_A_REQUEST)
         """Most that are asked for together; 1 for a server that draws one sample a request."""
         self.is_open = True
         """It gets work."""
@@ -85,7 +88,7 @@ class Lane:
         return self.is_open and self.num_in_flight < self.limit.value and now >= self.paused_until
 
     def fits(self, num_samples: int) -> bool:
-        """Whether so many more stay within the limit; where nothing is in flight, any number."""
+        """Whether a request for so many stays within the limit; one alone does."""
         num_samples = min(num_samples, self.samples_a_request)
         return not self.num_in_flight or self.num_in_flight + num_samples <= self.limit.value
 

@@ -5,10 +5,12 @@ that would tell when to stop, as TCP has it, and the signal is the throughput: t
 as long as that pays, then set a little above the last limit that did, and tried half as high again
 now and then, since servers and their other users change. Below the limit that pays, a server idles;
 above it, samples only wait there, and at the end of a run all others wait for the slowest queue.
+Requests are for several samples and are not torn apart, so the limit moves in whole requests.
 Servers that do refuse (429, 503) or let a request time out halve it, as in TCP's AIMD.
 """
 
 _FIRST = 16
+"""Samples that a new server among several gets."""
 _PAYS = 0.2
 """Least gain in throughput as a share of the gain in the limit."""
 _HEADROOM = 1.5
@@ -35,7 +37,7 @@ class AdaptiveLimit:
         """A lower limit and its rate, tokens a second, while a higher one is tried."""
         self._is_first_climb = True
         self._windows_to_wait = 0
-        self._start, self._num_done, self._num_tokens = 0.0, 0, 0
+        self._start, self._num_done, self._num_tokens, self._largest = 0.0, 0, 0, 1
         self._last_cut = float("-inf")
 
     def succeed(self, now: float, num_samples: int, num_tokens: int, *, is_full: bool) -> None:
@@ -57,7 +59,8 @@ class AdaptiveLimit:
             # What was in flight when the limit changed has gone by: from here on it counts.
             self._start = now
         self._num_done += num_samples
-        window = max(self.value, _MIN_WINDOW * num_samples)
+        self._largest = max(self._largest, num_samples)
+        window = max(self.value, _MIN_WINDOW * self._largest)
         if self._num_done >= self.value + window and now > self._start:
             self._decide(self._num_tokens / (now - self._start))
             self._begin_window(now)
@@ -77,15 +80,16 @@ class AdaptiveLimit:
         self._begin_window(now)
 
     def probe(self) -> None:
-        """Begin anew with a single request, for a server that comes back after failures."""
+        """Begin anew with one request, for a server that comes back after failures."""
         self.value = 1
         self._tried, self._is_first_climb, self._windows_to_wait = None, True, 0
         self._begin_window(0.0)
 
     def _decide(self, rate: float) -> None:
+        value = max(self._largest, self.value - self.value % self._largest)
         if self._tried is not None:
             before, rate_before = self._tried
-            gain, raised = rate / rate_before - 1, self.value / before - 1
+            gain, raised = rate / rate_before - 1, value / before - 1
             if gain < _PAYS * raised:
                 # A doubling may have passed the best limit by far; a retry has held it before.
                 best = before * (1 + max(gain, 0.0)) * _HEADROOM if self._is_first_climb else before
@@ -96,9 +100,9 @@ class AdaptiveLimit:
             self._windows_to_wait -= 1
             return
         if self.value < self.most:
-            self._tried = (self.value, rate)
+            self._tried = (value, rate)
             factor = 2.0 if self._is_first_climb else _RETRY_FACTOR
-            self.value = min(self.most, max(self.value + 1, round(self.value * factor)))
+            self.value = min(self.most, max(value + self._largest, round(value * factor)))
         else:
             self._hold()
 
@@ -107,4 +111,4 @@ class AdaptiveLimit:
         self._windows_to_wait = _WINDOWS_BETWEEN_RETRIES
 
     def _begin_window(self, now: float) -> None:
-        self._start, self._num_done, self._num_tokens = now, 0, 0
+        self._start, self._num_done, self._num_tokens, self._largest = now, 0, 0, 1

@@ -1,23 +1,27 @@
 """The limit of one server, against engines of known capacity and a clock of the test's own."""
 
 import heapq
-from collections import Counter
-from itertools import count
+from itertools import cycle
 
 import pytest
 
 from qcrd_core.teacher.limit import AdaptiveLimit
 
 
-def drive(limit, slots, num_samples, together=1):
-    """Keep an engine of so many slots as full as the limit allows; give the seconds it took."""
+def drive(limit, slots, num_samples, *sizes):
+    """Keep an engine of so many slots as full as the limit allows; give the seconds it took.
+
+    Requests are for so many samples each, in turn; 1 by default.
+    """
     now, in_flight, begun, waiting, running = 0.0, 0, 0, [], []
-    requests, left = count(), Counter()
+    sizes = cycle(sizes or (1,))
+    size, left, asked = next(sizes), {}, {}
     for _ in range(num_samples):
-        while not in_flight or in_flight + together <= limit.value:
-            request = next(requests)
-            in_flight, left[request] = in_flight + together, together
-            waiting += [request] * together
+        while not in_flight or in_flight + size <= limit.value:
+            request = len(asked)
+            in_flight, left[request], asked[request] = in_flight + size, size, size
+            waiting += [request] * size
+            size = next(sizes)
         while waiting and len(running) < slots:
             begun += 1
             # Lengths differ by a half, as completions do.
@@ -26,7 +30,8 @@ def drive(limit, slots, num_samples, together=1):
         now, request = heapq.heappop(running)
         left[request] -= 1
         if not left[request]:
-            is_full = in_flight + together > limit.value
+            together = asked[request]
+            is_full = in_flight + size > limit.value
             limit.succeed(now, together, 10 * together, is_full=is_full)
             in_flight -= together
     return now
@@ -39,15 +44,20 @@ def test_adaptive_limit_fills_the_engine_and_queues_little(slots):
     assert slots <= limit.value <= max(2.5 * slots, 24)
 
 
-@pytest.mark.parametrize("slots", [4, 16, 17, 40, 100])
-@pytest.mark.parametrize("together", [3, 5, 10])
-def test_adaptive_limit_fills_the_engine_where_requests_wait_for_their_last(slots, together):
+@pytest.mark.parametrize("slots", [16, 17, 40, 100])
+@pytest.mark.parametrize("sizes", [(3,), (5,), (10,), (20,), (1, 9), (1, 2, 7)])
+@pytest.mark.parametrize("begins", ["anew", "after failures", "after a refusal"])
+def test_adaptive_limit_of_whole_requests_fills_the_engine(slots, sizes, begins):
     limit = AdaptiveLimit(most=512)
-    drive(limit, slots, 200 * slots, together)
+    if begins == "after failures":
+        limit.probe()
+    elif begins == "after a refusal":
+        limit.fail(0.0, 0.0)
+    drive(limit, slots, 400 * slots, *sizes)
     value = limit.value
-    seconds = drive(limit, slots, 100 * slots, together)
-    assert seconds < 100 / 0.95
-    assert value <= max(5 * slots, 64)
+    seconds = drive(limit, slots, 100 * slots, *sizes)
+    assert seconds < 100 / 0.9
+    assert value <= max(5 * slots, 6 * max(sizes), 40)
 
 
 def test_adaptive_limit_never_exceeds_its_most():

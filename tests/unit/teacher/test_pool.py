@@ -289,3 +289,10 @@ def test_endpoints_are_not_part_of_the_runs_name(tmp_path):
     one = make_config(tmp_path, ["http://a/v1"])
     other = make_config(tmp_path, [{"url": "https://b/v1", "max_concurrency": 9}])
     assert one.run_id("x") == other.run_id("x")
+
+
+def test_slow_server_gets_nothing_at_the_end_that_the_fast_one_does_sooner(tmp_path):
+    with stub_engine(delay_seconds=0.05) as fast, stub_engine(delay_seconds=1.5) as slow:
+        _table(tmp_path, [fast, slow], 150, questions_per_shard=150, concurrency=8)
+    # When the slow one has done its first 8, the fast one needs less than as long for the rest.
+    assert slow.num_asked == 8

@@ -1,6 +1,7 @@
 """Sampling against a stub of the engine: resume, retries, failures, the table's independence."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 
 import polars as pl
@@ -9,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
+from qcrd_core.teacher.client import _completions
 from qcrd_core.teacher.plan import open_generation
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
@@ -76,15 +78,16 @@ def test_lowering_num_samples_reads_only_the_first(tmp_path):
     assert engine.num_asked == 10
 
 
-@pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (3, 2), (4, 4)])
-def test_concurrency_bounds_samples_in_flight(tmp_path, concurrency, most):
+@pytest.mark.parametrize(("concurrency", "together"), [(1, 1), (3, 1), (16, 2)])
+def test_concurrency_bounds_samples_in_flight(tmp_path, concurrency, together):
     with stub_engine(delay_seconds=0.01) as engine:
         config = make_config(
-            tmp_path, [engine.url], concurrency=concurrency, questions_per_shard=10
+            tmp_path, [engine.url], concurrency=concurrency, questions_per_shard=20
         )
-        Sampling(config, numbered_questions(6)).run()
-    # Two samples a question, which stay together where both have room.
-    assert engine.max_in_flight == most
+        Sampling(config, numbered_questions(20)).run()
+    assert engine.max_in_flight == concurrency
+    # A request has at most an eighth of them.
+    assert {body["n"] for body in engine.bodies} == {together}
 
 
 def test_missing_samples_in_a_row_are_asked_for_together(tmp_path):
@@ -104,36 +107,52 @@ def test_missing_samples_in_a_row_are_asked_for_together(tmp_path):
     assert_frame_equal(resumed.drop(_MADE), table.drop(_MADE))
 
 
+def _sampled_by(folder, num_questions=30, **engine):
+    """Table and sizes of requests of a run with 5 samples a question, 40 in flight."""
+    with stub_engine(delay_seconds=0.01, **engine) as server:
+        config = make_config(
+            folder, [server.url], num_samples=5, concurrency=40, questions_per_shard=100
+        )
+        table = Sampling(config, numbered_questions(num_questions)).run()
+    return table.drop(_MADE), Counter(body["n"] for body in server.bodies)
+
+
 @pytest.mark.parametrize("most_samples", [1, 2])
 def test_server_that_draws_fewer_than_asked_is_asked_for_one_at_a_time(tmp_path, most_samples):
-    questions = numbered_questions(6)
-    with stub_engine() as engine:
-        whole = Sampling(make_config(tmp_path / "whole", [engine.url], num_samples=5), questions)
-        table = whole.run()
-    with stub_engine(most_samples=most_samples) as engine:
-        config = make_config(tmp_path, [engine.url], num_samples=5, concurrency=5)
-        found = Sampling(config, questions).run()
-    assert_frame_equal(found.drop(_MADE), table.drop(_MADE))
-    # What the first answer held is kept.
-    assert engine.asked.total() == 30
-    assert [body["n"] for body in engine.bodies[:3]] == [5, 1, 1]
+    whole, _ = _sampled_by(tmp_path / "whole")
+    table, sizes = _sampled_by(tmp_path, most_samples=most_samples)
+    assert_frame_equal(table, whole)
+    assert sizes[5] <= 8
+    # What those answers held is kept.
+    assert sizes[1] == 150 - most_samples * sizes[5]
 
 
-def test_server_that_refuses_several_is_asked_for_one_at_a_time(tmp_path):
-    with stub_engine(fault=lambda body, _: 400 if body["n"] > 1 else None) as engine:
-        config = make_config(tmp_path, [engine.url], num_samples=4, concurrency=4)
-        table = Sampling(config, numbered_questions(6)).run()
-    assert table["status"].to_list() == ["ok"] * 24
-    assert [body["n"] for body in engine.bodies].count(4) == 1
+@pytest.mark.parametrize("status", [400, 501])
+def test_server_that_fails_at_several_is_asked_for_one_at_a_time(tmp_path, status):
+    whole, _ = _sampled_by(tmp_path / "whole")
+    table, sizes = _sampled_by(tmp_path, fault=lambda body, _: status if body["n"] > 1 else None)
+    assert_frame_equal(table, whole)
+    assert sizes[1] == 150
+    assert sizes[5] <= 30
 
 
 def test_server_without_counts_for_each_sample_is_asked_for_one_at_a_time(tmp_path):
-    with stub_engine(has_logprobs=False) as engine:
-        config = make_config(tmp_path, [engine.url], num_samples=4, concurrency=4)
-        table = Sampling(config, numbered_questions(4)).run()
-    assert table["status"].to_list() == ["ok"] * 16
-    assert table["num_tokens"].null_count() == 4
-    assert table["num_tokens"].drop_nulls().to_list() == [2] * 12
+    table, sizes = _sampled_by(tmp_path, has_logprobs=False)
+    assert sizes[5] <= 8
+    assert table["num_tokens"].null_count() == 5 * sizes[5]
+    assert table["num_tokens"].drop_nulls().unique().to_list() == [2]
+    assert table["cumulative_logprob"].null_count() == 150
+
+
+@pytest.mark.parametrize("indices", [[0, 2, 1], [0, 2, 3], [2, 0, 4]])
+def test_choice_belongs_to_the_seed_of_its_index(indices):
+    choices = [
+        {"index": index, "text": f"text {index}", "logprobs": {"token_logprobs": [-1.0]}}
+        for index in indices
+    ]
+    found = _completions({"choices": choices})
+    # Behind a gap nothing is known.
+    assert [item.text for item in found] == [f"text {k}" for k in range(1 + 2 * (1 in indices))]
 
 
 def test_table_is_equal_for_other_shards_threads_and_concurrency(tmp_path):
