@@ -153,29 +153,17 @@ def generate(
     return Questions.validate(pl.DataFrame(rows, schema=Questions.create_empty().schema))
 
 
-def perfect_rationales(
-    seed: int,
-    *,
-    num_train: int = NUM_TRAIN,
-    num_validation: int = NUM_VALIDATION,
-    num_test: int = NUM_TEST,
-) -> pl.DataFrame:
+def perfect_rationales(seed: int) -> pl.DataFrame:
     """Write what a teacher without fault would: all wordings of the right reasoning.
 
     Args:
-        seed: As in `generate`.
-        num_train: As in `generate`.
-        num_validation: As in `generate`.
-        num_test: As in `generate`.
+        seed: As in `generate`, whose default sizes are meant.
 
     Returns:
         question_id of the training questions, and rationales, a list of texts that end in the
         answer.
-
-    Raises:
-        ConfigError: As `generate`.
     """
-    sizes = {"test": num_test, "validation": num_validation, "train": num_train}
+    sizes = {"test": NUM_TEST, "validation": NUM_VALIDATION, "train": NUM_TRAIN}
     rows = [
         {
             "question_id": f"wp-{split}-{number:04d}",

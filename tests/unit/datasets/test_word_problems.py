@@ -12,6 +12,7 @@ from qcrd_core.datasets.word_problems import (
     generate,
     lessons,
     num_distinct_questions,
+    perfect_rationales,
     template_names,
 )
 from qcrd_core.errors import ConfigError
@@ -129,3 +130,16 @@ def test_generate_with_too_many_questions_says_how_many_there_are() -> None:
 def test_generate_with_negative_count_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_test must be at least 0; got -1"):
         generate(0, num_test=-1)
+
+
+def test_perfect_rationales_are_right_in_every_step_and_belong_to_their_question(questions):
+    train = questions.filter(pl.col("split") == "train")
+    joined = train.join(perfect_rationales(0), on="question_id", validate="1:1")
+    assert joined.height == train.height
+    for row in joined.iter_rows(named=True):
+        numbers = set(re.findall(r"\d+", row["gold_target"]))
+        for text in row["rationales"]:
+            assert text.endswith(f" The answer is {row['gold_answer']}.")
+            assert numbers <= set(re.findall(r"\d+", text))
+            for left, sign, right, result in _STEP.findall(text):
+                assert eval(f"{left} {sign} {right}") == int(result)
