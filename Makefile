@@ -108,7 +108,7 @@ endif
 $(QCRD): $(MAIN)
 	@echo "[.venv] qcrd itself, from this folder"
 	@.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
-	@.venv/bin/python -m flows.prefect_app  # a new database for Prefect, beside vLLM's installation
+	@.venv/bin/python -m flows.server.app  # a new database for Prefect, beside vLLM's installation
 	@rm -f .venv/.qcrd-*
 	@touch $@
 

@@ -21,8 +21,8 @@ import polars as pl
 
 from data_schemas import Rationales
 from flows.distill import distill
-from qcrd_core.config import RunConfig, load_config
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import RunConfig, load_config
+from qcrd_core.run.context import RunContext
 
 _WIDTH = 60
 Span = tuple[str, float, float]

@@ -6,7 +6,7 @@ Both train the quickstart's student on the shipped samples: the same questions i
 of 64, the same weights at first, AdamW with clipping, warm-up and linear decay, in float32, without
 dropout. Two ways, in turn, so that a disturbance hits both, each in a process of its own:
 
-- qcrd: `qcrd_core.student.train`, the job of a round, under DeepSpeed. One reading of all prompts,
+- qcrd: `qcrd_core.training.train`, the job of a round, under DeepSpeed. One reading of all prompts,
   rationales in length buckets, only real tokens reach the vocabulary.
 - trainer: `Seq2SeqTrainer` as arXiv 2305.02301's authors published it: each question collated twice
   (label under the predict prefix, rationale under the explain prefix), both padded to the longest
@@ -48,11 +48,11 @@ from transformers import (
 from benchmarks.machine import describe_machine, show_machine
 from benchmarks.word_problems import labels_with_rationale, prepare_run
 from data_schemas import Metrics, Scores
-from qcrd_core.context import RunContext
-from qcrd_core.processes import Emit, has_accelerator, run_job
-from qcrd_core.student.batches import Example, batch_rows, make_examples
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit, has_accelerator, run_job
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
+from qcrd_core.training.batches import Example, batch_rows, make_examples
 
 TARGET = 1.2
 
@@ -119,7 +119,7 @@ def _measure(
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
     """Seconds and CPU seconds a step of each repeat, and the losses of the first step."""
     ways = {
-        "qcrd": "qcrd_core.student.train:main",
+        "qcrd": "qcrd_core.training.train:main",
         "trainer": "benchmarks.dss_training:train_plainly",
     }
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -157,7 +157,7 @@ def train_plainly(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     """The rival: a job that trains as the original code does.
 
     Args:
-        payload: As of `qcrd_core.student.train`.
+        payload: As of `qcrd_core.training.train`.
         emit: Receives `{"advance": 1}` after each step.
 
     Returns:

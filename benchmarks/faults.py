@@ -31,8 +31,8 @@ import polars as pl
 import psutil
 
 from qcrd_core.inspect.validate import validate_store
-from qcrd_core.store import Store
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.store.store import Store
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import NUM_TRAIN, qcrd, settings_for
 from tests.support.postgres import postgres
 from tests.support.processes import is_running

@@ -6,7 +6,7 @@ The quickstart's student learns from the shipped samples by `dss` for its four r
 one rationale a training question at temperature 1.5, in batches of 128, at most 64 tokens, as the
 negatives are made. Two ways, in turn, so that a disturbance hits both:
 
-- qcrd: `qcrd_core.student.decode.write`. A text that has ended makes room for the next question.
+- qcrd: `qcrd_core.student.decoding.write`. A text that has ended makes room for the next question.
 - hf: `generate`, batch by batch in the table's order, padded to the longest, until the last text of
   a batch has ended.
 
@@ -30,9 +30,9 @@ import torch
 
 from benchmarks.machine import describe_machine, show_machine
 from benchmarks.word_problems import prepare_run
-from qcrd_core.processes import has_accelerator
+from qcrd_core.runtime.processes import has_accelerator
 from qcrd_core.stages.rounds import train_round
-from qcrd_core.student.decode import DecodeOptions, Written, write
+from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 

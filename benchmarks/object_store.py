@@ -16,9 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-from qcrd_core.config import load_config
-from qcrd_core.context import RunContext
-from qcrd_core.store import Store
+from qcrd_core.config.run import load_config
+from qcrd_core.run.context import RunContext
+from qcrd_core.store.store import Store
 from tests.support.comparison import assert_same_tables
 from tests.support.distillation import qcrd
 from tests.support.s3_server import S3Server, s3_server

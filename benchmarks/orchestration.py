@@ -25,7 +25,7 @@ def main() -> None:
     """Measure once and print a table."""
     with tempfile.TemporaryDirectory(prefix="qcrd-orchestration-") as folder:
         settings = [f"run.store={folder}/store", f"run.scratch={folder}/scratch", *sys.argv[1:]]
-        command = "from flows.cli import main; main()"
+        command = "from flows.commands.cli import main; main()"
         start = time.monotonic()
         subprocess.run(
             [sys.executable, "-c", command, "run", "-c", "configs/quickstart.yaml", *settings],

@@ -33,11 +33,11 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Questions
-from qcrd_core.answers import AnswerSpec
-from qcrd_core.config import RunConfig, validate_config
-from qcrd_core.datasets.spec import DatasetSpec, WordProblemsSource
+from qcrd_core.config.run import RunConfig, validate_config
+from qcrd_core.data.answers import AnswerSpec
+from qcrd_core.data.spec import DatasetSpec, WordProblemsSource
 from qcrd_core.progress import progress
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.job import SamplingJob
@@ -45,7 +45,7 @@ from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.sample import sample_shards
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.servers.managed import teacher_endpoints
 
 SLOW = 4.0
 """How many times slower a slow server is."""

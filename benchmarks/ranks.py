@@ -26,10 +26,10 @@ import psutil
 from benchmarks.machine import describe_machine, show_machine
 from benchmarks.word_problems import labels_with_rationale, prepare_run
 from data_schemas import Metrics
-from qcrd_core.config import RunConfig
-from qcrd_core.config_models import ScratchWeights
-from qcrd_core.context import RunContext
-from qcrd_core.processes import run_job
+from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.run import RunConfig
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import run_job
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
 
@@ -125,7 +125,7 @@ def _train(context: RunContext, case: Case, labels: Path) -> tuple[RunContext, l
 
     payload = run.payload(round=0, labels=str(labels))
     log = run.scratch / "ranks.log"
-    run_job("qcrd_core.student.train:main", payload, log=log, on_event=look)
+    run_job("qcrd_core.training.train:main", payload, log=log, on_event=look)
     return run, ends, max(memory)
 
 

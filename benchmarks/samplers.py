@@ -23,8 +23,8 @@ import polars as pl
 import yaml
 
 from benchmarks.pool import Server, running
-from qcrd_core.config import load_config
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import load_config
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import read_rationales, sample_teacher
 

@@ -28,24 +28,24 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config import RunConfig, load_config, validate_config
-from qcrd_core.config_models import FolderModel, GgufPackageModel
-from qcrd_core.datasets.load import load_questions
-from qcrd_core.datasets.prompts import render_messages
-from qcrd_core.datasets.spec import DatasetSpec, load_spec
+from qcrd_core.config.models import FolderModel, GgufPackageModel
+from qcrd_core.config.run import RunConfig, load_config, validate_config
+from qcrd_core.data.load import load_questions
+from qcrd_core.data.prompts import render_messages
+from qcrd_core.data.spec import DatasetSpec, load_spec
 from qcrd_core.ids import derive_seed
-from qcrd_core.processes import has_accelerator
 from qcrd_core.progress import progress
-from qcrd_core.store import Store
+from qcrd_core.runtime.processes import has_accelerator
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Meter, Tokens
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.job import SamplingJob
-from qcrd_core.teacher.launch import find_vllm_python, server_environment
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
-from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher, prepare_teacher
 from qcrd_core.teacher.sample import sample_shards
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.servers.launch import find_vllm_python, server_environment
+from qcrd_core.teacher.servers.managed import teacher_endpoints
+from qcrd_core.teacher.servers.pool import TeacherPool
 
 TARGETS = {"seeded": 0.95, "unseeded": 0.88}
 

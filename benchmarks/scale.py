@@ -32,17 +32,17 @@ from benchmarks.scale_store import (
     open_scale,
 )
 from data_schemas import Votes
-from qcrd_core.compact import compact
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.view import View, open_view
 from qcrd_core.progress import progress
 from qcrd_core.stages.sampling import read_rationales
-from qcrd_core.store import Store
+from qcrd_core.store.compact import compact
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.generation import generation_folder
 from qcrd_core.teacher.plan import plan_sampling
-from qcrd_core.vote import VOTE_COLUMNS, vote
+from qcrd_core.vote.majority import VOTE_COLUMNS, vote
 
 TARGETS = {
     1_000_000: {"vote": 15.0, "question": 0.3},

@@ -12,11 +12,11 @@ import polars as pl
 import yaml
 
 from data_schemas import Questions, Rationales
-from qcrd_core.config import validate_config
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.spec import load_spec
+from qcrd_core.config.run import validate_config
+from qcrd_core.data.spec import load_spec
 from qcrd_core.ids import fingerprint
-from qcrd_core.store import part_name
+from qcrd_core.run.context import RunContext
+from qcrd_core.store.store import part_name
 from qcrd_core.teacher.generation import FILE, generation_folder
 from qcrd_core.teacher.plan import prompt_hashes
 

@@ -9,7 +9,7 @@ before it was quantized.
 
 from pathlib import Path
 
-from qcrd_core.processes import run_job
+from qcrd_core.runtime.processes import run_job
 from qcrd_core.teacher.prepare import find_gguf
 
 TARGET = Path("data/smollm2")

@@ -36,12 +36,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.machine import describe_machine, show_machine
-from qcrd_core.config import LossSection
-from qcrd_core.config_models import ScratchWeights
-from qcrd_core.student.batches import Example, Rationale, collate
+from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.run import LossSection
 from qcrd_core.student.model import wrap
-from qcrd_core.student.objective import QcrdObjective
 from qcrd_core.student.weights import make_student
+from qcrd_core.training.batches import Example, Rationale, collate
+from qcrd_core.training.objective import QcrdObjective
 
 TOLERANCE = 1e-5
 """Largest difference of losses, relative, and of gradients, relative to the largest gradient."""
@@ -52,7 +52,7 @@ TARGET = 2.0
 # hinge would act, and the negatives' gradient would go unchecked. The margin changes no cost.
 LOSS = LossSection(delta=20.0)
 
-_MAX_BUCKETS = 4  # as qcrd_core.student.train has it
+_MAX_BUCKETS = 4  # as qcrd_core.training.train has it
 _IGNORED = -100
 _PAD, _END, _FIRST_WORD = 0, 1, 4
 

@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Scores
-from qcrd_core.config import load_config
-from qcrd_core.context import RunContext
-from qcrd_core.methods import settings_of
+from qcrd_core.bench.methods import settings_of
+from qcrd_core.config.run import load_config
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.rounds import make_tokenizers, score_rationales
 from qcrd_core.stages.sampling import sample_teacher

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from qcrd_core.datasets.word_problems import NUM_TRAIN, generate, perfect_rationales
+from qcrd_core.data.word_problems import NUM_TRAIN, generate, perfect_rationales
 
 OUT = Path("data/word_problems_large")
 NUM_MORE = 1600

@@ -1,7 +1,7 @@
 """What every table shares: its version in the file, validation at write and at read.
 
 `write_part` and `read_part` turn a typed frame into Parquet bytes and back. Where the bytes live
-(local folder, object store) is `qcrd_core.store`'s matter.
+(local folder, object store) is `qcrd_core.store.store`'s matter.
 
 Version rule: a reader accepts its own version, migrates older ones with `Table.migrate`, and
 refuses newer ones with a sentence.

@@ -36,11 +36,11 @@ from starlette.staticfiles import StaticFiles
 from explorer import pages
 from explorer.data import Explorer
 from qcrd_core import report
-from qcrd_core.curation import write_mark
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import View
 from qcrd_core.report.svg import DRAWING_CSS
 from qcrd_core.report.text import number, percent, plain_name, visible
+from qcrd_core.vote.curation import write_mark
 
 _HERE = Path(__file__).parent
 _HOSTS = ["127.0.0.1", "localhost", "[::1]"]

@@ -12,7 +12,7 @@ from qcrd_core.errors import StoreError
 from qcrd_core.inspect.find import condition, matching_keys
 from qcrd_core.inspect.summary import Summary, summarize
 from qcrd_core.inspect.view import View, open_view
-from qcrd_core.parts import collect
+from qcrd_core.store.parts import collect
 
 _KEPT = 16
 _KEPT_BYTES = 1 << 30

@@ -14,8 +14,8 @@ from qcrd_core.inspect.find import read_rows
 from qcrd_core.inspect.question import QuestionRecord, read_question
 from qcrd_core.inspect.summary import Summary
 from qcrd_core.inspect.view import View
-from qcrd_core.parts import collect
 from qcrd_core.report.text import visible
+from qcrd_core.store.parts import collect
 
 ROWS_PER_PAGE = 25
 FILTERS = {

@@ -5,8 +5,8 @@
 
 from prefect import flow
 
-from flows.logs import show_core_logs
 from tasks.auditing import audit_rationales
+from tasks.logs import show_core_logs
 
 
 @flow(name="audit", flow_run_name="audit {target}")

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from prefect import flow
 
 from flows.distill import distill
-from flows.logs import show_core_logs
 from qcrd_core.bench.cells import CellResult, bench_folder, failed, find, stored
 from qcrd_core.bench.config import BenchConfig, Cell
-from qcrd_core.locks import claimed
+from qcrd_core.run.locks import claimed
 from qcrd_core.stages.plan import plan_run
 from tasks.bench import publish
+from tasks.logs import show_core_logs
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows.logs import show_core_logs
 from flows.runner import Runner, open_runner
-from qcrd_core.config import RunConfig
-from qcrd_core.hosts import check_hosts
-from qcrd_core.locks import run_lock, sampling_lock
+from qcrd_core.config.run import RunConfig
+from qcrd_core.run.locks import run_lock, sampling_lock
+from qcrd_core.runtime.hosts import check_hosts
+from tasks.logs import show_core_logs
 from tasks.rounds import finish, score_rationales, train_round, validate
 from tasks.teacher import check_student, make_tokenizers, prepare_run, vote
 

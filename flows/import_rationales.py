@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.logs import show_core_logs
-from qcrd_core.datasets.formats import Format
-from qcrd_core.datasets.importing import ImportColumns
+from qcrd_core.data.formats import Format
+from qcrd_core.data.importing import ImportColumns
 from tasks.importing import import_file
+from tasks.logs import show_core_logs
 
 
 @flow(name="import-rationales", flow_run_name="import {file} for {dataset}")

@@ -8,9 +8,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.logs import show_core_logs
-from qcrd_core.janitor import Retention
+from qcrd_core.ops.janitor import Retention
 from tasks.janitor import tidy_up
+from tasks.logs import show_core_logs
 
 
 @flow(name="janitor", flow_run_name="janitor of {store}")

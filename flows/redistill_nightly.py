@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.distill import run_stages
-from flows.logs import show_core_logs
-from qcrd_core.config import RunConfig
+from qcrd_core.config.run import RunConfig
+from tasks.logs import show_core_logs
 from tasks.nightly import decide, look_for_news
 from tasks.teacher import prepare_run
 

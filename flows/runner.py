@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.settings import PREFECT_API_URL
 
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import ConfigError, LaunchError, QcrdError
-from qcrd_core.processes import has_accelerator
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import has_accelerator
 from qcrd_core.stages.rounds import rounds_waiting_for
 from tasks import rounds, teacher
 

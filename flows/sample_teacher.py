@@ -9,9 +9,9 @@ shards through the store.
 from prefect import flow
 
 from flows.distill import sample_and_vote
-from flows.logs import show_core_logs
 from flows.runner import open_runner
-from qcrd_core.config import RunConfig
+from qcrd_core.config.run import RunConfig
+from tasks.logs import show_core_logs
 from tasks.teacher import prepare_run
 
 

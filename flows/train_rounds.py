@@ -11,11 +11,11 @@ from typing import Any
 from prefect import flow
 
 from flows.distill import train_and_report
-from flows.logs import show_core_logs
 from flows.runner import open_runner
-from qcrd_core.config import RunConfig
-from qcrd_core.hosts import check_hosts
-from qcrd_core.locks import run_lock
+from qcrd_core.config.run import RunConfig
+from qcrd_core.run.locks import run_lock
+from qcrd_core.runtime.hosts import check_hosts
+from tasks.logs import show_core_logs
 from tasks.teacher import check_votes, prepare_run
 
 

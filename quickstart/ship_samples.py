@@ -26,9 +26,9 @@ def main(source: str) -> None:
     # Ran as a script, so the repository's root is not on the path yet.
     sys.path.insert(0, str(TARGET.parents[1]))
     from data_schemas import Rationales
-    from qcrd_core.config import load_config
+    from qcrd_core.config.run import load_config
     from qcrd_core.stages.plan import plan_run
-    from qcrd_core.store import Store, part_name
+    from qcrd_core.store.store import Store, part_name
     from qcrd_core.teacher.plan import read_samples
 
     overrides = (f"run.store={source}", "teacher.reuse=[]")

@@ -17,11 +17,11 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.importing import ImportSummary
-from qcrd_core.janitor import Waste, megabytes
+from qcrd_core.data.importing import ImportSummary
+from qcrd_core.ops.janitor import Waste, megabytes
 from qcrd_core.progress import listen
 from qcrd_core.report import run_page
+from qcrd_core.run.context import RunContext
 
 logger = logging.getLogger(__name__)
 

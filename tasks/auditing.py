@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from qcrd_core.audit.audit import audit as check
-from qcrd_core.audit.charts import audit_charts
-from qcrd_core.audit.page import audit_text, write_audit
+from qcrd_core.inspect.audit.audit import audit as check
+from qcrd_core.inspect.audit.charts import audit_charts
+from qcrd_core.inspect.audit.page import audit_text, write_audit
 from qcrd_core.inspect.view import open_view
 from qcrd_core.report.svg import in_markdown
 from tasks.artifacts import audit_artifact

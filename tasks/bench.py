@@ -14,7 +14,7 @@ from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.document import write_results
 from qcrd_core.bench.markdown import section
 from qcrd_core.bench.results import BenchResults, analyse, describe, write_bench
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 
 
 def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:

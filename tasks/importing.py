@@ -4,10 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from qcrd_core.datasets import importing
-from qcrd_core.datasets.formats import Format
-from qcrd_core.datasets.spec import load_spec
-from qcrd_core.store import Store
+from qcrd_core.data import importing
+from qcrd_core.data.formats import Format
+from qcrd_core.data.spec import load_spec
+from qcrd_core.store.store import Store
 from tasks.artifacts import import_artifact
 from tasks.stage import stage
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from qcrd_core.janitor import Retention, find_waste, megabytes, remove
-from qcrd_core.store import Store
+from qcrd_core.ops.janitor import Retention, find_waste, megabytes, remove
+from qcrd_core.store.store import Store
 from tasks.artifacts import waste_artifact
 from tasks.stage import stage
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import RunConfig
+from qcrd_core.registry import nightly
 from qcrd_core.report.run_page import run_page
-from qcrd_core.stages import nightly
+from qcrd_core.run.context import RunContext
 from tasks.artifacts import decision_artifact
 from tasks.stage import stage
 

@@ -6,9 +6,9 @@ child when the flow is cancelled.
 
 from typing import Any
 
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import RunConfig
 from qcrd_core.report.run_page import run_page
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages import rounds
 from tasks.artifacts import (
     learning_curve_artifact,

@@ -6,8 +6,8 @@ done already is decided by the store, not by Prefect's cache: every task may be 
 
 from typing import Any
 
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import RunConfig
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages import plan, rounds, sampling, voting
 from tasks.artifacts import progress_artifact, vote_artifacts
 from tasks.stage import stage

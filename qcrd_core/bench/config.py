@@ -14,7 +14,9 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from qcrd_core.config import (
+from qcrd_core.bench.methods import METHODS
+from qcrd_core.config.base import Section
+from qcrd_core.config.run import (
     RunConfig,
     apply_setting,
     explain,
@@ -22,9 +24,7 @@ from qcrd_core.config import (
     read_yaml,
     validate_config,
 )
-from qcrd_core.config_method import Section
 from qcrd_core.errors import ConfigError
-from qcrd_core.methods import METHODS
 
 
 class Variant(Section):
@@ -45,7 +45,7 @@ class BenchConfig(Section):
     """Settings of a run, before the method's. In a file: `run`, the path of a run's file, and
     `settings`, dotted settings on top of it."""
     methods: tuple[str, ...] = Field(min_length=1)
-    """Methods of `qcrd_core.methods` and names of `variants`, in the order of the tables."""
+    """Methods of `qcrd_core.bench.methods` and names of `variants`, in the order of the tables."""
     variants: dict[str, Variant] = Field(default={})
     """Methods of one's own by name."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)

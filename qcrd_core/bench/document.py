@@ -9,7 +9,7 @@ from qcrd_core.bench.charts import plots
 from qcrd_core.bench.markdown import section
 from qcrd_core.bench.results import read_bench
 from qcrd_core.report.svg import standalone
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 
 _HEAD = """# Results
 

@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError
 from data_schemas import BenchAnswers, BenchCells
 from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.statistics import Comparison, Summary, compare, summarize
-from qcrd_core.config import explain
-from qcrd_core.config_method import Section
+from qcrd_core.config.base import Section
+from qcrd_core.config.run import explain
 from qcrd_core.errors import DataError
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 
 ALL_DATA = 1.0
 """The share of the data at which all methods are compared."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-from qcrd_core.config_models import FolderModel, HubModel, ScratchWeights
+from qcrd_core.config.models import FolderModel, HubModel, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 from qcrd_core.student.fused import fuse

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.config_models import DiscriminatorSection
+from qcrd_core.config.models import DiscriminatorSection
 from qcrd_core.discriminator.corrupt import corrupt
 
 Pair = tuple[str, str]

@@ -3,7 +3,7 @@
 import polars as pl
 
 from data_schemas import Scores
-from qcrd_core.context import RunContext
+from qcrd_core.run.context import RunContext
 
 
 def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:

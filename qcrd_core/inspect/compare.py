@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.inspect.view import View
-from qcrd_core.parts import collect
+from qcrd_core.store.parts import collect
 from qcrd_core.teacher.generation import differences
 
 

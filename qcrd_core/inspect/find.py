@@ -6,7 +6,7 @@ import polars as pl
 
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.view import ROW_COLUMNS, RUN_COLUMNS, View
-from qcrd_core.parts import collect
+from qcrd_core.store.parts import collect
 
 ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
 # A question's teacher comes before its students.

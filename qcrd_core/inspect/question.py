@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.datasets.prompts import render_messages, render_text
-from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.data.prompts import render_messages, render_text
+from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.view import View
-from qcrd_core.parts import collect
+from qcrd_core.store.parts import collect
 from qcrd_core.teacher.plan import prompt_hashes
 
 

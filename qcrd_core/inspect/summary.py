@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.inspect.view import View
-from qcrd_core.parts import collect
-from qcrd_core.vote import summarize_votes
+from qcrd_core.store.parts import collect
+from qcrd_core.vote.majority import summarize_votes
 
 _NAMES = ("source", "generation", "round", "status")
 _BINS = 10

@@ -29,8 +29,8 @@ from data_schemas import (
 from qcrd_core.errors import DataError, QcrdError, StoreAwayError
 from qcrd_core.ids import bytes_hash, fingerprint
 from qcrd_core.inspect.view import Generation, View
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import DONE, Store, StoredFile, part_name
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import DONE, Store, StoredFile, part_name
 
 _QUARANTINE = "quarantine"
 _KEYS = ("question_id", "sample_idx", "prompt_hash")

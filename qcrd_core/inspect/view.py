@@ -15,10 +15,10 @@ import yaml
 
 from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
 from qcrd_core.errors import StoreError
-from qcrd_core.filesystem import split_options
-from qcrd_core.parts import Folder, open_folder
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.filesystem import split_options
+from qcrd_core.store.parts import Folder, open_folder
+from qcrd_core.store.store import Store
 
 _KEY = ("generation", "question_id", "sample_idx")
 _QUESTION = ("split", "question", "gold_answer", "template")

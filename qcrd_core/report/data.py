@@ -11,10 +11,10 @@ import polars as pl
 import yaml
 
 from data_schemas import Metrics, Predictions, Questions, Scores, Table, Votes
-from qcrd_core.config import RunConfig, validate_config
+from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import StoreError
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 
 
 @dataclass(frozen=True)

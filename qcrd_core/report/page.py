@@ -17,8 +17,8 @@ from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.svg import DRAWING_CSS
 from qcrd_core.report.text import clip, number, percent, plain_name, seconds, visible
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 
 VOTE_ROWS = (
     ("num_questions", "questions voted on"),

@@ -6,16 +6,16 @@ import polars as pl
 from markupsafe import Markup
 
 from data_schemas import Metrics, Scores, Votes
-from qcrd_core.audit.votes import pseudo_label_precision
-from qcrd_core.context import RunContext
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
 from qcrd_core.report.page import VOTE_ROWS
 from qcrd_core.report.svg import in_markdown
 from qcrd_core.report.text import number, percent, plain_name, seconds
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.context import RunContext
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
+from qcrd_core.vote.majority import pseudo_label_precision
 
 Row = dict[str, str]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.config_models import (
+from qcrd_core.config.models import (
     FolderModel,
     GgufPackageModel,
     HubModel,
@@ -16,7 +16,7 @@ from qcrd_core.errors import DataError
 from qcrd_core.evaluation import Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
 from qcrd_core.report.text import percent
-from qcrd_core.vote import summarize_votes
+from qcrd_core.vote.majority import summarize_votes
 
 USELESS_AUC = 0.6
 """Below this a discriminator's weights say next to nothing about a rationale."""

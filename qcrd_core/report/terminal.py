@@ -6,8 +6,8 @@ from qcrd_core.report import summary
 from qcrd_core.report.data import collect_run
 from qcrd_core.report.summary import RoundNumbers
 from qcrd_core.report.text import seconds, visible
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 
 _WIDTH = 100
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
-from qcrd_core.config_models import LoraSection
+from qcrd_core.config.models import LoraSection
 from qcrd_core.report.summary import teacher_name
 from qcrd_core.report.text import visible
 from qcrd_core.stages.plan import RunPlan
-from qcrd_core.teacher.client import Prompt
 from qcrd_core.teacher.rendering import describe_estimate
+from qcrd_core.teacher.servers.client import Prompt
 
 _NAME_WIDTH, _WIDTH = 16, 98
 

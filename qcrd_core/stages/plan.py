@@ -19,22 +19,22 @@ import polars as pl
 import yaml
 
 from data_schemas import Curation, Questions
-from qcrd_core.config import RunConfig
-from qcrd_core.config_models import ImportedModel
-from qcrd_core.context import RunContext
-from qcrd_core.curation import marks_hash, read_marks
-from qcrd_core.datasets.imported import read_imported
-from qcrd_core.datasets.load import load_questions, questions_hash
-from qcrd_core.datasets.spec import DatasetSpec, load_spec
+from qcrd_core.config.models import ImportedModel
+from qcrd_core.config.run import RunConfig
+from qcrd_core.data.imported import read_imported
+from qcrd_core.data.load import load_questions, questions_hash
+from qcrd_core.data.spec import DatasetSpec, load_spec
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash, fingerprint
-from qcrd_core.store import Store
-from qcrd_core.teacher.client import Prompt
+from qcrd_core.run.context import RunContext
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.generation import generation_identity
-from qcrd_core.teacher.launch import find_vllm_python
 from qcrd_core.teacher.plan import SamplingPlan, plan_sampling
 from qcrd_core.teacher.prepare import describe_teacher
 from qcrd_core.teacher.rendering import render
+from qcrd_core.teacher.servers.client import Prompt
+from qcrd_core.teacher.servers.launch import find_vllm_python
+from qcrd_core.vote.curation import marks_hash, read_marks
 
 logger = logging.getLogger(__name__)
 

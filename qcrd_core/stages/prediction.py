@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 
 from qcrd_core.errors import ConfigError
-from qcrd_core.filesystem import split_options
-from qcrd_core.processes import run_job
 from qcrd_core.progress import Bar
-from qcrd_core.store import Store
+from qcrd_core.runtime.processes import run_job
+from qcrd_core.store.filesystem import split_options
+from qcrd_core.store.store import Store
 
 _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
     ".jsonl": pl.DataFrame.write_ndjson,

@@ -11,14 +11,14 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics
-from qcrd_core.config_models import ScratchWeights
-from qcrd_core.context import RunContext
+from qcrd_core.config.models import ScratchWeights
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
-from qcrd_core.processes import Emit, run_job
 from qcrd_core.progress import Bar, progress
 from qcrd_core.report import write_report
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit, run_job
 from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.stages.timing import timed
 from qcrd_core.stages.voting import candidates, training_labels
@@ -122,7 +122,7 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         "score_rationales",
         num_steps * (config.batch_size // 2 * 2) + rows.height,
         "texts",
-        "qcrd_core.discriminator.judge:main",
+        "qcrd_core.discriminator.score:main",
         round=round_,
         candidates=path,
         tokenizer=_discriminator_tokenizer(context),
@@ -144,7 +144,7 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
         "train",
         context.config.training.steps_in_round(labels.height),
         "steps",
-        "qcrd_core.student.train:main",
+        "qcrd_core.training.train:main",
         round=round_,
         labels=_hand_over(context, "labels", labels),
     )

@@ -8,24 +8,24 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.compact import join_many
-from qcrd_core.config_models import ImportedModel
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.imported import read_imported
-from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.config.models import ImportedModel
+from qcrd_core.data.imported import read_imported
+from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import SamplingError
 from qcrd_core.progress import progress
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages.timing import timed
+from qcrd_core.store.compact import join_many
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_identity, rationales_folder
 from qcrd_core.teacher.job import Sampled, SamplingJob
-from qcrd_core.teacher.launch import num_engines
 from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
 from qcrd_core.teacher.sample import sample_shards
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.servers.launch import num_engines
+from qcrd_core.teacher.servers.managed import teacher_endpoints
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qcrd_core.context import RunContext
+from qcrd_core.run.context import RunContext
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Rationales, Votes
-from qcrd_core.context import RunContext
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.stages.timing import timed
-from qcrd_core.vote import VOTE_COLUMNS, polarity, vote, vote_summary
+from qcrd_core.vote.majority import VOTE_COLUMNS, polarity, vote, vote_summary
 
 
 def vote_rationales(context: RunContext) -> dict[str, float | None]:
@@ -121,7 +121,7 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
         round_: The round.
 
     Returns:
-        The columns of `qcrd_core.discriminator.judge.CANDIDATE_COLUMNS`, and counts: positives and
+        The columns of `qcrd_core.discriminator.score.CANDIDATE_COLUMNS`, and counts: positives and
         negatives by source; right ones of the student and rationales without a text that are left
         out.
     """

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import eager_mask
 
-from qcrd_core.processes import has_accelerator
+from qcrd_core.runtime.processes import has_accelerator
 
 _RMS_NORMS = frozenset(
     {

@@ -17,7 +17,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-from qcrd_core.config_models import LoraSection
+from qcrd_core.config.models import LoraSection
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from qcrd_core.losses import token_mean_nll
 from qcrd_core.student.buckets import by_length
-from qcrd_core.student.decode_state import (
+from qcrd_core.student.decoding_state import (
     DecodeState,
     EncodedPrompts,
     attention_bias,
@@ -309,3 +309,25 @@ def wrap(model: Any) -> Student:
     """Choose the interface by the model's own configuration; its slow modules are replaced."""
     fuse(model)
     return Seq2SeqStudent(model) if model.config.is_encoder_decoder else CausalStudent(model)
+
+
+def token_mean_nll(logits: Tensor, targets: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
+    """Average the cross entropy over the tokens of each sequence.
+
+    Args:
+        logits: Scores of all real tokens, padding left out, [T, V].
+        targets: Token ids, [T].
+        sequence: Which sequence a token belongs to, [T], in [0, num_sequences).
+        num_sequences: S.
+
+    Returns:
+        Mean cross entropy of each sequence, [S], at least float32, nats; 0 for one without tokens.
+
+    Source:
+        CE of equations 6 and 7; token mean instead of sum is this project's reading.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    nll = functional.cross_entropy(logits, targets, reduction="none")
+    total = nll.new_zeros(num_sequences).index_add(0, sequence, nll)
+    count = torch.bincount(sequence, minlength=num_sequences)
+    return total / count.clamp(min=1)

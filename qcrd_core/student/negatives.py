@@ -17,12 +17,12 @@ import polars as pl
 import torch
 
 from data_schemas import Rationales
-from qcrd_core.answers import AnswerSpec, extract
-from qcrd_core.context import RunContext
+from qcrd_core.data.answers import AnswerSpec, extract
 from qcrd_core.ids import derive_seed, fingerprint
-from qcrd_core.processes import Emit
-from qcrd_core.store import part_name
-from qcrd_core.student.decode import DecodeOptions, Written, write
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit
+from qcrd_core.store.store import part_name
+from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 

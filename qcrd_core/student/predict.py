@@ -13,13 +13,13 @@ import polars as pl
 import torch
 
 from data_schemas import Predictions
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.files import read_rows
-from qcrd_core.datasets.questions import to_questions
+from qcrd_core.data.files import read_rows
+from qcrd_core.data.questions import to_questions
 from qcrd_core.evaluation import score_predictions
-from qcrd_core.processes import Emit
-from qcrd_core.student.about import StudentAbout, read_about
-from qcrd_core.student.infer import Answerer
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.inference import Answerer
+from qcrd_core.student.metadata import StudentAbout, read_about
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 

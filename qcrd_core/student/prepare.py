@@ -16,12 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config_models import FolderModel, HubModel, ScratchWeights
-from qcrd_core.context import RunContext
+from qcrd_core.config.models import FolderModel, HubModel, ScratchWeights
 from qcrd_core.errors import DataError
-from qcrd_core.processes import Emit
-from qcrd_core.student.batches import encode_texts
-from qcrd_core.student.tokenizer import load_tokenizer, make_tokenizer
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
 

@@ -1,10 +1,13 @@
 """Tokenizers: the pretrained model's own, or one made from the run's texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qcrd_core.errors import ConfigError
@@ -66,6 +69,40 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
+    """Tokenise without truncation, with one end token if `end`, else with none.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with an end token.
+        texts: What to tokenise; may be empty.
+        end: Whether sequences end with the end token.
+
+    Returns:
+        Token ids of each text.
+    """
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
+    return [[*row, tokenizer.eos_token_id] if end else row for row in rows]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Pad rows on the right.
+
+    Args:
+        rows: Token ids or indices, at least one row.
+        value: What stands where a row has ended.
+
+    Returns:
+        Ids, [S, T] with T >= 1, and 1 on real entries, [S, T].
+    """
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+    ids = np.full(mask.shape, value)
+    ids[mask] = [token for row in rows for token in row]
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 def _no_tokenizer(source: str | Path, reason: str) -> str:

@@ -15,7 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from qcrd_core.config_models import FolderModel, HubModel, LoraSection, ScratchWeights
+from qcrd_core.config.models import FolderModel, HubModel, LoraSection, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.config_operations import BudgetSection
+from qcrd_core.config.operations import BudgetSection
 
 
 @dataclass(frozen=True)

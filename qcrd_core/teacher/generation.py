@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas import Rationales
-from qcrd_core.config import RunConfig
-from qcrd_core.datasets.prompts import prompt_identity
-from qcrd_core.datasets.spec import DatasetSpec
+from qcrd_core.config.run import RunConfig
+from qcrd_core.data.prompts import prompt_identity
+from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import StoreError
 from qcrd_core.ids import fingerprint
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
 

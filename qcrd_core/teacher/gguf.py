@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcrd_core.errors import ConfigError
-from qcrd_core.processes import Emit
+from qcrd_core.runtime.processes import Emit
 
 if TYPE_CHECKING:
     from torch import Tensor

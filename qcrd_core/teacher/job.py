@@ -7,15 +7,15 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config import RunConfig
-from qcrd_core.datasets.spec import DatasetSpec
-from qcrd_core.store import Store
+from qcrd_core.config.run import RunConfig
+from qcrd_core.data.spec import DatasetSpec
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Meter
-from qcrd_core.teacher.client import Prompt
 from qcrd_core.teacher.plan import SamplingPlan
-from qcrd_core.teacher.pool import TeacherPool
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.rendering import render
+from qcrd_core.teacher.servers.client import Prompt
+from qcrd_core.teacher.servers.pool import TeacherPool
 
 
 @dataclass(frozen=True, eq=False)

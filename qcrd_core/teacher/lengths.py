@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping
 
 from qcrd_core.errors import DataError
-from qcrd_core.teacher.client import Prompt, TeacherClient
 from qcrd_core.teacher.job import SamplingJob
 from qcrd_core.teacher.rendering import num_bytes
+from qcrd_core.teacher.servers.client import Prompt, TeacherClient
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcrd_core.config_models import FolderModel, GgufPackageModel, HubModel
+from qcrd_core.config.models import FolderModel, GgufPackageModel, HubModel
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import content_hash, file_hash, fingerprint
-from qcrd_core.processes import run_job
-from qcrd_core.store import Store
+from qcrd_core.runtime.processes import run_job
+from qcrd_core.store.store import Store
 from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 logger = logging.getLogger(__name__)

@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from qcrd_core.config import RunConfig
-from qcrd_core.datasets.prompts import render_messages, render_text
-from qcrd_core.datasets.spec import DatasetSpec
-from qcrd_core.teacher.client import Prompt
+from qcrd_core.config.run import RunConfig
+from qcrd_core.data.prompts import render_messages, render_text
+from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.teacher.plan import SamplingPlan
+from qcrd_core.teacher.servers.client import Prompt
 
 _BYTES_PER_TOKEN = 4
 

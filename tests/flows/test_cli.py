@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.cli import main
-from qcrd_core.store import Store
+from flows.commands.cli import main
+from qcrd_core.store.store import Store
 from tests.support.distillation import settings_for, write_settings
 from tests.support.sampling import Sampling
 from tests.support.stub_engine import stub_engine
@@ -200,9 +200,9 @@ def test_run_on_damaged_part_exits_with_1_and_leaves_it(tmp_path, qcrd, harm, se
 
 def _sample(content):
     """Sample all questions into one part."""
-    from qcrd_core.config import validate_config
-    from qcrd_core.datasets.load import load_questions
-    from qcrd_core.datasets.spec import load_spec
+    from qcrd_core.config.run import validate_config
+    from qcrd_core.data.load import load_questions
+    from qcrd_core.data.spec import load_spec
     from qcrd_core.teacher.prepare import prepare_teacher
 
     content["teacher"]["questions_per_shard"] = 100

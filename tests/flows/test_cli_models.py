@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from flows.cli import main
-from qcrd_core.registry import read_champion
-from qcrd_core.store import Store
+from flows.commands.cli import main
+from qcrd_core.registry.registry import read_champion
+from qcrd_core.store.store import Store
 from tests.support.registered import complete_run
 
 

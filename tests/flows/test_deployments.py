@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from flows.presets import read_bench, read_preset
+from flows.server.presets import read_bench, read_preset
 from qcrd_core.bench.config import BenchConfig, load_bench
-from qcrd_core.config import RunConfig, load_config
+from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ PRESETS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if not p.stem.st
 
 
 def _preset_of(deployment):
-    return deployment["build"][0]["flows.presets.read_preset"]["path"]
+    return deployment["build"][0]["flows.server.presets.read_preset"]["path"]
 
 
 def test_every_recipe_is_a_deployment_of_its_name():

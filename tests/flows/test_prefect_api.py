@@ -1,15 +1,15 @@
 import httpx
 import pytest
 
-from flows import prefect_api
-from flows.prefect_api import PrefectApi
+from flows.server import api
+from flows.server.api import PrefectApi
 from qcrd_core.errors import LaunchError
 
 
 @pytest.fixture
 def busy(monkeypatch):
     """An API whose server is busy for the first so many requests."""
-    monkeypatch.setattr(prefect_api, "_BUSY_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(api, "_BUSY_PAUSE_SECONDS", 0.0)
 
     def make(num_busy):
         asked = []

@@ -11,14 +11,14 @@ from alembic.script import ScriptDirectory
 from prefect.server.database.alembic_commands import alembic_config
 from prefect.server.database.orm_models import AioSqliteORMConfiguration
 
-from flows.prefect_app import place_database
+from flows.server.app import place_database
 
 
 @pytest.fixture(scope="module")
 def new_database(tmp_path_factory):
     """As `make install` makes it, in a shell whose Prefect has a database of its own."""
     folder = tmp_path_factory.mktemp("installed")
-    make = "import sys, pathlib, flows.prefect_app as a; a.make_database(pathlib.Path(sys.argv[1]))"
+    make = "import sys, pathlib, flows.server.app as a; a.make_database(pathlib.Path(sys.argv[1]))"
     named = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/mine.db"}
     command = [sys.executable, "-c", make, str(folder / "new.db")]
     subprocess.run(command, check=True, env={**os.environ, **named})

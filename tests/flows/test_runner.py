@@ -9,7 +9,7 @@ from prefect.states import Completed, Crashed, Failed
 
 from flows import runner
 from flows.runner import RayRunner, open_runner
-from qcrd_core.config import validate_config
+from qcrd_core.config.run import validate_config
 from qcrd_core.errors import ConfigError, SamplingError
 from tests.support.distillation import settings_for
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.temporary_server import TemporaryServer
-from qcrd_core.processes import Server
+from flows.server.temporary import TemporaryServer
+from qcrd_core.runtime.processes import Server
 from tests.support.processes import all_gone
 
 _SCRIPT = """
 import json, sys
-from flows.temporary_server import TemporaryServer
+from flows.server.temporary import TemporaryServer
 server = TemporaryServer.start()
 from prefect import flow, get_client
 @flow
@@ -84,7 +84,7 @@ def _nothing_may_start(*_, **__):
 
 
 _WITH_PROFILE = """
-from flows.temporary_server import TemporaryServer
+from flows.server.temporary import TemporaryServer
 server = TemporaryServer.start()
 from prefect.settings import PREFECT_API_URL
 with server.used():
@@ -107,7 +107,7 @@ def test_a_server_that_a_profile_names_is_taken_and_ours_ends(tmp_path):
 
 _NOT_USED = """
 import time
-from flows.temporary_server import TemporaryServer
+from flows.server.temporary import TemporaryServer
 server = TemporaryServer.start()
 time.sleep(0.3)
 print(server._server.log)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from data_schemas import Rationales
-from qcrd_core.config_method import LossSection
-from qcrd_core.processes import run_job
-from qcrd_core.student.batches import collate
-from qcrd_core.student.decode import DecodeOptions, write
+from qcrd_core.config.method import LossSection
+from qcrd_core.runtime.processes import run_job
+from qcrd_core.student.decoding import DecodeOptions, write
 from qcrd_core.student.model import wrap
-from qcrd_core.student.objective import QcrdObjective
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import load_model
+from qcrd_core.training.batches import collate
+from qcrd_core.training.objective import QcrdObjective
 from tests.support.distillation import open_run, qcrd, settings_for, taught_teacher, write_settings
 from tests.support.slow_objective import make_draws, make_examples
 from tests.support.tiny_models import MAKE

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from data_schemas import BenchAnswers, BenchCells
-from qcrd_core.methods import METHODS
-from qcrd_core.store import Store
+from qcrd_core.bench.methods import METHODS
+from qcrd_core.store.store import Store
 from tests.support.distillation import NUM_TEST, qcrd, settings_for, start_qcrd, taught_teacher
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("prefect_server")]

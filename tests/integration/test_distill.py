@@ -24,9 +24,9 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from data_schemas import Metrics, Rationales, Scores, Votes
 from explorer.app import make_app
 from explorer.data import Explorer
-from qcrd_core.config import validate_config
-from qcrd_core.context import RunContext
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.config.run import validate_config
+from qcrd_core.run.context import RunContext
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import (
     NUM_TRAIN,
     open_run,
@@ -281,7 +281,7 @@ def test_terminated_run_leaves_no_process_and_no_server(tmp_path, monkeypatch):
         run = start_qcrd("run", "--config", path, log=tmp_path / "log")
         _wait(lambda: engine.num_asked > 0, 120)
         children = psutil.Process(run.pid).children(recursive=True)
-        assert any("flows.prefect_app" in " ".join(child.cmdline()) for child in children)
+        assert any("flows.server.app" in " ".join(child.cmdline()) for child in children)
         run.terminate()
         assert run.wait(60) == 143
 

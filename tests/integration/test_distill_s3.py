@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from qcrd_core.config import validate_config
-from qcrd_core.context import RunContext
-from qcrd_core.store import Store
+from qcrd_core.config.run import validate_config
+from qcrd_core.run.context import RunContext
+from qcrd_core.store.store import Store
 from tests.support.comparison import assert_same_tables
 from tests.support.distillation import (
     command,

@@ -1,6 +1,6 @@
 """The doctor against the engines that are really installed."""
 
-from qcrd_core.doctor import examine, format_checks
+from qcrd_core.ops.doctor import examine, format_checks
 
 
 def test_examine_on_this_machine_finds_the_training_engines(tmp_path, monkeypatch):

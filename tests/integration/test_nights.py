@@ -12,10 +12,10 @@ from prefect.testing.utilities import prefect_test_harness
 from safetensors.torch import load_file
 
 from flows.redistill_nightly import redistill_nightly
-from qcrd_core.config import validate_config
-from qcrd_core.datasets.word_problems import generate
-from qcrd_core.registry import find_version, read_champion, register, version_config
-from qcrd_core.store import Store
+from qcrd_core.config.run import validate_config
+from qcrd_core.data.word_problems import generate
+from qcrd_core.registry.registry import find_version, read_champion, register, version_config
+from qcrd_core.store.store import Store
 from tests.support.distillation import settings_for, taught_teacher
 
 pytestmark = pytest.mark.timeout(600)
@@ -126,7 +126,7 @@ def test_night_with_warm_start_is_decided_once(nights):
 
 
 def test_night_that_died_before_its_decision_decides_without_training(nights, monkeypatch):
-    monkeypatch.setattr("qcrd_core.registry.decide", _die)
+    monkeypatch.setattr("qcrd_core.registry.registry.decide", _die)
     with pytest.raises(KeyboardInterrupt):
         nights.run(NUM_TRAIN + NUM_NEW + 1)
     monkeypatch.undo()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import command, settings_for, taught_teacher
 from tests.support.postgres import PASSWORD, postgres
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qcrd_core.config_models import GgufPackageModel
+from qcrd_core.config.models import GgufPackageModel
 from qcrd_core.teacher.prepare import prepare_teacher
 
 _ADAPTER = Path(__file__).parents[2] / "quickstart/teacher"

@@ -13,10 +13,10 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 
 from data_schemas import Rationales
-from qcrd_core.config import validate_config
+from qcrd_core.config.run import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import sample_teacher
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import (
     NUM_TRAIN,
     open_run,

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from qcrd_core.config import validate_config
+from qcrd_core.config.run import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import sample_teacher
 from tests.support.ask_again import AskAgain

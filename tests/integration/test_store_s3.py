@@ -1,4 +1,4 @@
-"""What an S3 server adds to tests/unit/test_store.py: other machines, mirrors, refusals."""
+"""What an S3 server adds to tests/unit/store/test_store.py: other machines, mirrors, refusals."""
 
 import json
 import shutil
@@ -17,20 +17,20 @@ import pytest
 from moto.core.authorization import enable_iam_authentication
 
 from data_schemas import Predictions, Rationales
-from qcrd_core.compact import compact
-from qcrd_core.config_operations import PromotionSection
+from qcrd_core.config.operations import PromotionSection
 from qcrd_core.errors import StoreAwayError, StoreError
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.validate import validate_store
 from qcrd_core.inspect.view import View
-from qcrd_core.janitor import Retention, find_waste, remove
-from qcrd_core.parts import collect, open_folder
+from qcrd_core.ops.janitor import Retention, find_waste, remove
 from qcrd_core.progress import Bar
-from qcrd_core.registry import decide, promote, read_champion, rollback
+from qcrd_core.registry.registry import decide, promote, read_champion, rollback
 from qcrd_core.stages.prediction import fetch_student
-from qcrd_core.store import DONE, Store
+from qcrd_core.store.compact import compact
+from qcrd_core.store.parts import collect, open_folder
+from qcrd_core.store.store import DONE, Store
 from tests.support.registered import registered
 from tests.support.s3_server import FAULTS, s3_server
 from tests.support.synthetic_run import RUN_ID, Shape, write_synthetic_run
@@ -40,7 +40,7 @@ STUDENT = "runs/a/checkpoints/student"
 _PUBLISH = """
 import sys
 from pathlib import Path
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 
 url, scratch, source, rel = sys.argv[1:]
 Store(url, Path(scratch)).publish_folder(Path(source), rel)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qcrd_core.config_models import ScratchWeights
+from qcrd_core.config.models import ScratchWeights
 from qcrd_core.errors import TrainingError
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student

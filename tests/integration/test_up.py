@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.ask_again import AskAgain
 from tests.support.distillation import qcrd, settings_for, taught_teacher
 from tests.support.processes import all_gone

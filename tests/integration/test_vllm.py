@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.teacher.prepare import prepare_teacher
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.servers.managed import teacher_endpoints
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.tiny_llama import make_tiny_llama
 from tests.support.two_engines import two_engines

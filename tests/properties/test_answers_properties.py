@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcrd_core.answers import AnswerSpec, canonical, extract
+from qcrd_core.data.answers import AnswerSpec, canonical, extract
 
 NUMBER = AnswerSpec(kind="number", stop=("Q:",))
 CHOICE = AnswerSpec(kind="choice")

@@ -10,15 +10,15 @@ import pytest
 
 from data_schemas import Rationales
 from data_schemas.table import METADATA_KEY
-from qcrd_core.datasets.importing import ImportColumns, import_file
-from qcrd_core.datasets.spec import load_spec
+from qcrd_core.data.importing import ImportColumns, import_file
+from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import QcrdError
 from qcrd_core.inspect.find import find_rows
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.terminal import found_text, summary_text
 from qcrd_core.inspect.validate import validate_store
 from qcrd_core.inspect.view import View
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import (
     GENERATION,
     HOSTILE,

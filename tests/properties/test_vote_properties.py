@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from qcrd_core.vote import vote
+from qcrd_core.vote.majority import vote
 from tests.support.tables import make_questions, make_rationales
 
 GOLD = {"a": "1", "b": "2", "c": None}

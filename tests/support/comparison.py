@@ -5,8 +5,8 @@ from polars.testing import assert_frame_equal
 
 from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
 from data_schemas.table import Table
-from qcrd_core.context import RunContext
-from qcrd_core.store import Store
+from qcrd_core.run.context import RunContext
+from qcrd_core.store.store import Store
 from tests.support.distillation import rationales
 
 

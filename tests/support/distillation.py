@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 import yaml
 
-from qcrd_core.config import validate_config
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.word_problems import generate
+from qcrd_core.config.run import validate_config
+from qcrd_core.data.word_problems import generate
+from qcrd_core.run.context import RunContext
 from tests.support.stub_engine import StubEngine, stub_engine
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 24, 6, 8
@@ -91,7 +91,7 @@ def write_settings(folder: Path, content: dict[str, Any]) -> Path:
 
 def command(*arguments: str | Path) -> list[str]:
     """`qcrd` with arguments, by this interpreter."""
-    start = "from flows.cli import main; main()"
+    start = "from flows.commands.cli import main; main()"
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 
@@ -111,7 +111,7 @@ def run_flow(name: str, settings: Path) -> subprocess.CompletedProcess[str]:
     """Run a flow of `flows/` that has no command of its own, to its end, as a worker does."""
     start = (
         f"import sys; from pathlib import Path; from flows.{name} import {name}; "
-        f"from qcrd_core.config import load_config; {name}(load_config(Path(sys.argv[1])))"
+        f"from qcrd_core.config.run import load_config; {name}(load_config(Path(sys.argv[1])))"
     )
     return subprocess.run(
         [sys.executable, "-c", start, str(settings)],

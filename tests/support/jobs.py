@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qcrd_core.errors import TrainingError
-from qcrd_core.processes import Emit
+from qcrd_core.runtime.processes import Emit
 
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 

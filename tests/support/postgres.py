@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 
 USER = PASSWORD = DATABASE = "prefect"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from qcrd_core.teacher.launch import free_port
+from qcrd_core.teacher.servers.launch import free_port
 
 _ROOT = Path(__file__).parents[2]
 _START = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]

@@ -6,9 +6,9 @@ import polars as pl
 import yaml
 
 from data_schemas import Predictions, Questions
-from qcrd_core.registry import Version, register
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.registry.registry import Version, register
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
 SHAPE = Shape(num_train=6, num_test=60, num_rounds=1, steps_per_round=1)

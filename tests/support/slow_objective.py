@@ -1,6 +1,7 @@
 """The student's loss as a loop over questions and rationales, written from the equations alone.
 
-It shares no code with `qcrd_core.losses` and knows no batches, masks or choices without gradient.
+It shares no code with `qcrd_core.training.losses` and knows no batches, masks or choices without
+gradient.
 """
 
 import math
@@ -8,7 +9,7 @@ import random
 
 import torch
 
-from qcrd_core.student.batches import Example, Rationale
+from qcrd_core.training.batches import Example, Rationale
 
 COUNTS = [(0, 0), (1, 0), (0, 1), (1, 1), (3, 2), (2, 0), (0, 3), (5, 1)]
 """Positives and negatives of the examples: none, one, many, of each and of both."""

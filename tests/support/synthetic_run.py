@@ -8,13 +8,13 @@ import polars as pl
 import yaml
 
 from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
-from qcrd_core.datasets.spec import load_spec
+from qcrd_core.data.spec import load_spec
 from qcrd_core.ids import fingerprint
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store, part_name
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store, part_name
 from qcrd_core.teacher.generation import FILE, generation_folder
 from qcrd_core.teacher.plan import prompt_hashes
-from qcrd_core.vote import vote, vote_summary
+from qcrd_core.vote.majority import vote, vote_summary
 from tests.support.tables import make_questions, make_rationales
 
 RUN_ID = "synthetic-0123456789ab"

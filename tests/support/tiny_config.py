@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from qcrd_core.config import RunConfig, validate_config
+from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import ConfigError
 
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_schemas import Metrics, Scores
-from qcrd_core.config import RunConfig, load_config
-from qcrd_core.context import RunContext
-from qcrd_core.datasets.spec import load_spec
+from qcrd_core.config.run import RunConfig, load_config
+from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import QcrdError
-from qcrd_core.processes import Emit, run_job
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit, run_job
 from qcrd_core.student.tokenizer import make_tokenizer
 
 TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
@@ -89,7 +89,7 @@ def train(context: RunContext, round_: int, on_event: Emit | None = None) -> dic
     """Train a round, in a job, as the flow does."""
     payload = context.payload(round=round_, labels=str(_labels(context)))
     log = context.config.run.scratch / "train.log"
-    return run_job("qcrd_core.student.train:main", payload, log=log, on_event=on_event)
+    return run_job("qcrd_core.training.train:main", payload, log=log, on_event=on_event)
 
 
 def losses(context: RunContext, round_: int) -> list[float]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from qcrd_core.teacher.server import teacher_endpoints
+from qcrd_core.teacher.servers.managed import teacher_endpoints
 from tests.support.sampling import Sampling
 
 

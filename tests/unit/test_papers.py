@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from qcrd_core.config import RunConfig
+from qcrd_core.config.run import RunConfig
 
 PAPERS = Path(__file__).parents[2] / "docs" / "papers.md"
 _ROW = re.compile(r"^\| `(\w+)\.(\w+)` \| (.+?) \|", re.MULTILINE)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qcrd_core.config import load_config
+from qcrd_core.config.run import load_config
 from qcrd_core.stages.plan import plan_run
 
 ROOT = Path(__file__).parents[2]

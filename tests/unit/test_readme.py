@@ -11,7 +11,7 @@ import polars
 import pytest
 
 from data_schemas import Rationales
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import GENERATION, write_synthetic_run
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

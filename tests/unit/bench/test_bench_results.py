@@ -19,7 +19,7 @@ from qcrd_core.bench.results import (
 )
 from qcrd_core.bench.terminal import terminal_table
 from qcrd_core.errors import DataError
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
 from tests.support.synthetic_bench import synthetic_bench
 from tests.support.tables import make_answers, make_cells
 

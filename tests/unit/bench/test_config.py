@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from qcrd_core.bench.config import load_bench
+from qcrd_core.bench.methods import METHODS
 from qcrd_core.errors import ConfigError
-from qcrd_core.methods import METHODS
 
 RUN = {
     "run": {"name": "tiny", "store": "s"},

@@ -1,6 +1,6 @@
 import torch
 
-from qcrd_core.config_models import ScratchWeights
+from qcrd_core.config.models import ScratchWeights
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.student.tokenizer import make_tokenizer
 

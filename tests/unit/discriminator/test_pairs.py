@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from qcrd_core.config_models import DiscriminatorSection
+from qcrd_core.config.models import DiscriminatorSection
 from qcrd_core.discriminator.pairs import PairSource
 
 ROWS = pl.DataFrame(

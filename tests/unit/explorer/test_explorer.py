@@ -11,8 +11,8 @@ from data_schemas import Curation, Rationales
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
-from qcrd_core.curation import write_mark
-from qcrd_core.store import Store
+from qcrd_core.store.store import Store
+from qcrd_core.vote.curation import write_mark
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
 
 RUN = f"/runs/{RUN_ID}"

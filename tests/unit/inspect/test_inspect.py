@@ -17,9 +17,9 @@ from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import bin_votes, summarize
 from qcrd_core.inspect.terminal import difference_text, found_text, question_text, summary_text
 from qcrd_core.inspect.view import ROW_COLUMNS, View, open_view
-from qcrd_core.parts import open_folder
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.parts import open_folder
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
 
 FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"

@@ -7,8 +7,8 @@ import pytest
 
 from data_schemas import Rationales, Votes
 from qcrd_core.inspect.validate import repair, validate_store
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
 
 FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"

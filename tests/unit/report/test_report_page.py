@@ -10,8 +10,8 @@ import yaml
 from data_schemas import Scores, Votes
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.report import write_report
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
 VOID = {"meta"}

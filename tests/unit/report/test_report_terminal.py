@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from qcrd_core.report import terminal_summary, write_report
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
 

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from qcrd_core.config import validate_config
-from qcrd_core.context import RunContext
+from qcrd_core.config.run import validate_config
 from qcrd_core.report import run_page
-from qcrd_core.runs import RunPaths
-from qcrd_core.store import Store
+from qcrd_core.run.context import RunContext
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
 

@@ -1,10 +1,10 @@
 """What the stage does around the sampling itself; that is in test_sample and in integration."""
 
 from data_schemas import Rationales
-from qcrd_core.compact import MANY
-from qcrd_core.config import validate_config
+from qcrd_core.config.run import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import read_rationales, sample_teacher
+from qcrd_core.store.compact import MANY
 from tests.support.distillation import settings_for
 from tests.support.tables import make_rationales
 

@@ -4,13 +4,13 @@ import polars as pl
 import pytest
 
 from data_schemas import Curation, Metrics, Questions, Rationales, Votes
-from qcrd_core.config import RunConfig
-from qcrd_core.context import RunContext
-from qcrd_core.curation import read_marks, write_mark
-from qcrd_core.datasets.spec import load_spec
+from qcrd_core.config.run import RunConfig
+from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import DataError
+from qcrd_core.run.context import RunContext
 from qcrd_core.stages.voting import candidates, training_labels, vote_rationales
 from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.vote.curation import read_marks, write_mark
 from tests.support.tables import make_questions, make_rationales
 
 SAMPLES = "datasets/word_problems/rationales/generation=abc/part-1.parquet"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from qcrd_core.config_models import FolderModel, LoraSection
+from qcrd_core.config.models import FolderModel, LoraSection
 from qcrd_core.errors import ConfigError
 from qcrd_core.student.lora import add_adapters, merge_adapters
 from qcrd_core.student.weights import load_model, make_student

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
-from qcrd_core.config_models import FolderModel, ScratchWeights
+from qcrd_core.config.models import FolderModel, ScratchWeights
 from qcrd_core.errors import ConfigError
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import load_model, make_student

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qcrd_core.config_models import FolderModel, GgufPackageModel, HubModel
+from qcrd_core.config.models import FolderModel, GgufPackageModel, HubModel
 from qcrd_core.errors import ConfigError
 from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from qcrd_core.teacher.prepare import describe_teacher, find_gguf, prepare_teacher

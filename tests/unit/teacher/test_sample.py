@@ -10,8 +10,8 @@ from polars.testing import assert_frame_equal
 
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
-from qcrd_core.teacher.client import _completions
 from qcrd_core.teacher.plan import open_generation
+from qcrd_core.teacher.servers.client import _completions
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 
@@ -20,7 +20,7 @@ _MADE = ("created_at",)
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch):
-    monkeypatch.setattr("qcrd_core.teacher.dispatch._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("qcrd_core.teacher.servers.dispatch._FIRST_PAUSE_SECONDS", 0.01)
 
 
 def test_sample_shard_writes_every_column(tmp_path):

@@ -1,0 +1,279 @@
+"""The command `qcrd`.
+
+    qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
+    qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
+    qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
+    qcrd join --config FILE [section.key=value ...]
+    qcrd predict STUDENT FILE
+    qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
+    qcrd models, qcrd promote, qcrd rollback, qcrd janitor
+    qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
+    qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
+    qcrd audit STORE_OR_RUN
+    qcrd plan --config FILE --questions N --gpus G [--gpu-hour-price PRICE]
+    qcrd up, qcrd deploy, qcrd status, qcrd down
+    qcrd doctor
+
+Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
+last line of output is the next useful command.
+"""
+
+import atexit
+import gc
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from flows.commands.exchange import export_sft, import_file
+from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
+from flows.commands.models import janitor, models, promote, rollback
+from flows.commands.server import deploy, down, status, up
+from flows.server.temporary import TemporaryServer
+from qcrd_core.config.run import RunConfig, load_config
+from qcrd_core.errors import ConfigError, QcrdError
+from qcrd_core.progress import progress
+
+if TYPE_CHECKING:
+    from qcrd_core.bench.config import BenchConfig
+    from qcrd_core.run.context import RunContext
+
+app = App(
+    name="qcrd",
+    help="Distil a large teacher into a small student, with every rationale kept.",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
+app.command(import_file, name="import")
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(export_sft, inspect, validate, compact, plan, explore, audit),
+    *(models, promote, rollback, janitor),
+    *(up, deploy, status, down),
+)
+for command in _COMMANDS:
+    app.command(command)
+
+
+@app.command
+def run(
+    *overrides: str,
+    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    dry_run: bool = False,
+) -> None:
+    """Distil: sample the teacher, vote, train in rounds, evaluate, report.
+
+    Started again with the same settings, it continues where it was stopped.
+
+    Args:
+        overrides: Settings on top of the file, for example teacher.num_samples=4.
+        config: YAML file of settings; see configs/.
+        dry_run: Show the plan, the first prompt and the estimated tokens; start nothing.
+    """
+    # Imported when needed: `qcrd --help` should not wait for polars.
+    from qcrd_core.stages.describe import describe_plan, describe_prompt
+    from qcrd_core.stages.plan import plan_run
+
+    settings = load_config(config, overrides)
+    # Before the plan: the server needs longer. Where nothing is to run, it ends with this process.
+    server = None if dry_run else TemporaryServer.start()
+    plan = plan_run(settings)
+    command = shlex.join([_program(), "run", "--config", str(config), *overrides])
+    print(describe_plan(plan))
+    if server is None:
+        if plan.first_prompt is not None:
+            print(f"\nThe first prompt:\n\n{describe_prompt(plan.first_prompt)}")
+        print(f"\nNothing was started or written. To run it:\n{command}")
+        return
+    if not plan.is_complete:
+        plan.context.store.check_writable()  # a wrong store is told before Prefect starts
+        print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
+        from flows.distill import distill
+
+        with server.used():
+            distill(settings)
+    _show_result(settings, plan.run_id)
+
+
+@app.command
+def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-c"])]) -> None:
+    """Train as one more host of a run: start it on each host of training.hosts but the first.
+
+    It waits for each round that the first host begins, and ends after the last.
+
+    Args:
+        overrides: As for `qcrd run` on the first host, for example run.scratch=/local.
+        config: The same YAML file of settings.
+    """
+    from qcrd_core.training.join import join_rounds
+
+    settings = load_config(config, overrides)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    join_rounds(settings)
+    print("All rounds are trained. The result is on the first host and in the store.")
+
+
+@app.command
+def bench(
+    *overrides: str,
+    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    publish: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Compare methods over several seeds on the same rationales.
+
+    Started again with the same settings, it continues with the cells that are missing. Started
+    several times at once on one machine, each start takes cells that no other has: on a GPU that
+    one small student does not fill, or with CUDA_VISIBLE_DEVICES on one GPU each.
+
+    Args:
+        overrides: Settings on top of the run's, for example training.num_rounds=2.
+        config: YAML file of a bench; see configs/bench_*.yaml.
+        publish: Folder that receives a copy of the results, for example docs: its results.md is
+            made anew from all benches in its folder results. A new store takes the cells that are
+            there already: a row stands for a run of the same settings, questions and teacher.
+        dry_run: Show the cells; start nothing.
+    """
+    from qcrd_core.bench.cells import bench_folder, find, stored
+    from qcrd_core.bench.config import load_bench
+    from qcrd_core.stages.describe import describe_plan
+    from qcrd_core.stages.plan import plan_run
+    from qcrd_core.store.store import Store
+
+    settings = load_bench(config, overrides)
+    plan = plan_run(settings.run_config(settings.methods[0], settings.seeds[0]))
+    cells = list(settings.cells(plan.split("train").height))
+    known = stored(plan.context.store, bench_folder(settings))
+    if publish is not None:
+        known |= stored(
+            Store(str(publish), plan.context.config.run.scratch), f"results/{settings.name}"
+        )
+    num_done = sum(find(settings, cell, known) is not None for cell in cells)
+    print(f"{describe_plan(plan)}\n")
+    for method in settings.methods:
+        print(f"  {method:20} {settings.description(method)}")
+    print(f"\n  cells           {len(cells)}, of which {num_done} are done")
+    command = shlex.join([_program(), "bench", "--config", str(config), *overrides])
+    if dry_run:
+        print(f"\nNothing was started or written. To run it:\n{command}")
+        return
+    print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
+    if publish is not None:
+        _take_over(settings, plan.context, publish)
+    server = TemporaryServer.start()
+    from flows.bench import benchmark
+
+    with server.used():
+        benchmark(settings)
+    _show_bench(settings, plan.context, publish)
+
+
+def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) -> None:
+    """Bring published cells into a store that has none, so that they are not run again."""
+    from qcrd_core.bench.cells import bench_folder
+    from qcrd_core.bench.results import read_bench, write_bench
+    from qcrd_core.store.store import Store
+
+    published = Store(str(publish), context.config.run.scratch)
+    here, there = bench_folder(settings), f"results/{settings.name}"
+    if published.exists(f"{there}/bench.json") and not context.store.exists(f"{here}/bench.json"):
+        write_bench(context.store, here, read_bench(published, there))
+
+
+def _show_bench(settings: "BenchConfig", context: "RunContext", publish: Path | None) -> None:
+    from qcrd_core.bench.cells import bench_folder
+    from qcrd_core.bench.document import write_results
+    from qcrd_core.bench.results import read_bench, write_bench
+    from qcrd_core.bench.terminal import terminal_table
+    from qcrd_core.store.store import Store
+
+    store, page = context.store, "bench.md"
+    results = read_bench(store, bench_folder(settings))
+    print(f"\n{terminal_table(results)}\n")
+    if publish is not None:
+        store = Store(str(publish), context.config.run.scratch)
+        write_bench(store, f"results/{settings.name}", results)
+        page = write_results(store, "results")
+    print(f"Tables, plots and costs:\n{store}/{page}")
+
+
+def _show_result(settings: RunConfig, run_id: str) -> None:
+    from qcrd_core.report import terminal_summary
+    from qcrd_core.run.context import RunContext
+
+    context = RunContext.open(settings, run_id)
+    print(f"\n{terminal_summary(context.store, run_id)}\n")
+    student = context.store.url(context.paths.best_student)
+    print("Let the student answer questions of your own, one JSON object a line:")
+    print(f"{_program()} predict {shlex.quote(student)} FILE.jsonl")
+
+
+def _program() -> str:
+    """How this program is called here: its name if that is found, else its path as given."""
+    path = sys.argv[0]
+    return "qcrd" if shutil.which("qcrd") in (path, os.path.realpath(path)) else path
+
+
+@app.command
+def predict(student: str, file: Path, *, output: Path | None = None, batch_size: int = 128) -> None:
+    """Let a student answer the questions of a file.
+
+    Args:
+        student: Folder that a run published, `<store>/runs/<run id>/student`, or its URL.
+        file: JSON lines, JSON array, CSV or Parquet with the data set's columns. A column with the
+            right answer is optional; with it the accuracy is printed.
+        output: Where to write: .jsonl, .csv or .parquet. Default: beside the file,
+            `<name>.predictions.jsonl`.
+        batch_size: Questions answered at once.
+    """
+    from qcrd_core.stages.prediction import predict_file
+
+    target = output or file.with_name(f"{file.stem}.predictions.jsonl")
+    with progress("Answer", total=0, unit="questions") as bar:
+        numbers = predict_file(student, file, target, batch_size=batch_size, bar=bar)
+    print(f"  questions       {numbers['num_questions']:,}")
+    print(f"  without answer  {numbers['num_no_answer']:,}")
+    if numbers["accuracy"] is not None:
+        print(f"  accuracy        {numbers['accuracy']:.1%}")
+    print(f"\nhead -3 {shlex.quote(str(target))}")
+
+
+@app.command
+def doctor(*, store: str = ".qcrd/quickstart") -> None:
+    """Say what is installed here and what will therefore work.
+
+    Args:
+        store: Folder or URL of the store, whose disk is looked at.
+    """
+    from qcrd_core.ops.doctor import examine, format_checks
+
+    print(format_checks(examine(store)))
+
+
+def main() -> None:
+    """Run the command line; see the module's docstring for exit codes."""
+    logging.captureWarnings(capture=True)
+    # What was imported needs no look at on the way out, which takes a third of a second.
+    atexit.register(gc.freeze)
+    # An exit, not a sudden end: what this process started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app(sys.argv[1:], exit_on_error=False)
+    except (ConfigError, CycloptsError) as error:
+        if isinstance(error, ConfigError):  # cyclopts has printed its own
+            print(error, file=sys.stderr)
+        sys.exit(2)
+    except QcrdError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        # Threads whose last request is under way end later; they must not write below this line.
+        logging.disable()
+        print("Stopped. What is finished is kept: run the same command again.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""What runs Prefect's server, worker and deployments."""

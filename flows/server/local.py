@@ -1,0 +1,258 @@
+"""A Prefect server, worker and deployments on this machine, for `qcrd up`, `down` and `status`.
+
+Both processes outlive the command; their notes, logs and the SQLite database lie in one folder, the
+home: PREFECT_HOME, else `.qcrd/scratch/prefect` in the clone. Spoken to over REST, so that the
+commands need not import Prefect.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.server.api import Json, PrefectApi
+from qcrd_core.errors import ConfigError, LaunchError
+from qcrd_core.runtime.daemons import Daemon
+
+ROOT = Path(__file__).parents[2]
+"""The clone: prefect.yaml lies here, and runs start here."""
+
+POOL, TRAINING_QUEUE = "qcrd", "training"
+HOST = "127.0.0.1"
+# A first start makes the database: 25 s on two idle cores.
+_START_SECONDS = 180.0
+_DEPLOY_SECONDS = 300.0
+# A training job that is asked to stop writes its checkpoint first.
+_WORKER_GRACE_SECONDS = 90.0
+_SERVER_GRACE_SECONDS = 20.0
+_HEARTBEAT_SECONDS = 30
+# Five heartbeats: a machine whose cores are all busy delays one or two.
+_ZOMBIE_SECONDS = 150
+_PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """The server and worker of one home."""
+
+    home: Path
+
+    @classmethod
+    def find(cls) -> "LocalServer":
+        """Name the home; starts and writes nothing."""
+        named = os.environ.get("PREFECT_HOME")
+        home = Path(named).expanduser() if named else ROOT / ".qcrd/scratch/prefect"
+        return cls(home.absolute())
+
+    @property
+    def server(self) -> Daemon:
+        """The Prefect server."""
+        return Daemon("server", self.home, marker="prefect")
+
+    @property
+    def worker(self) -> Daemon:
+        """The worker, whose children are the flow runs."""
+        return Daemon("worker", self.home, marker="prefect")
+
+    @property
+    def url(self) -> str | None:
+        """Address of the UI, as the last start noted it."""
+        with contextlib.suppress(OSError):
+            return self._url_file.read_text(encoding="utf-8").strip() or None
+        return None
+
+    def api(self) -> PrefectApi:
+        """A client of the running server."""
+        assert self.url is not None  # there is a note wherever a server was started
+        return PrefectApi(f"{self.url}/api")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one `up` or `down` work at a time on this home."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "qcrd.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def start_server(self, port: int) -> bool:
+        """Start the server, unless it runs, and wait until it answers.
+
+        Args:
+            port: Port on the loopback.
+
+        Returns:
+            Whether it had to be started.
+
+        Raises:
+            ConfigError: If the port is in use.
+            LaunchError: If the server dies, or does not answer in time.
+        """
+        if self.server.is_alive():
+            self._wait_for_server()
+            return False
+        _check_port(port)
+        self.server.stop(0)
+        self._url_file.write_text(f"http://{HOST}:{port}\n", encoding="utf-8")
+        command = [*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)]
+        self.server.start(command, env=self._server_environment(), cwd=ROOT)
+        self._wait_for_server()
+        return True
+
+    def start_worker(self) -> bool:
+        """Start the worker, unless it runs; runs of a dead one are marked Crashed.
+
+        Returns:
+            Whether it had to be started.
+        """
+        if self.worker.is_alive():
+            return False
+        self.worker.stop(0)
+        self.crash_unfinished("Its worker was gone. Start it again: it continues.")
+        name = f"qcrd-{socket.gethostname()}"
+        command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"]
+        command += ["--name", name, "--install-policy", "never"]
+        self.worker.start(command, env=self._client_environment(), cwd=ROOT)
+        return True
+
+    def deploy(self) -> None:
+        """Apply prefect.yaml; see `deploy`.
+
+        Raises:
+            LaunchError: If Prefect refuses.
+        """
+        deploy(self.api(), self._client_environment())
+
+    def stop(self) -> bool:
+        """Stop the worker and with it all runs, then the server.
+
+        Returns:
+            Whether any of the two ran.
+        """
+        answers = self.server.is_alive() and self.api().is_healthy()
+        had_worker = self.worker.stop(_WORKER_GRACE_SECONDS)
+        if answers:
+            self.crash_unfinished("Stopped by `qcrd down`. Start it again: it continues.")
+        had_server = self.server.stop(_SERVER_GRACE_SECONDS)
+        return had_worker or had_server
+
+    def crash_unfinished(self, message: str) -> list[Json]:
+        """Mark runs as Crashed that no process works on any more; call it without a worker.
+
+        Prefect itself leaves a run whose worker was stopped in state Running
+        (github.com/PrefectHQ/prefect/issues/16746).
+
+        Args:
+            message: What the UI says.
+
+        Returns:
+            The runs.
+        """
+        api = self.api()
+        runs = api.runs(POOL, ["RUNNING", "PENDING", "CANCELLING"])
+        for run in runs:
+            api.crash(run["id"], message)
+        return runs
+
+    @property
+    def _url_file(self) -> Path:
+        return self.home / "url"
+
+    def _wait_for_server(self) -> None:
+        api, deadline = self.api(), time.monotonic() + _START_SECONDS
+        while not api.is_healthy():
+            if not self.server.is_alive() or time.monotonic() > deadline:
+                msg = (
+                    f"The Prefect server must answer at {self.url}; it does not. The end of "
+                    f"{self.server.log}:\n{self.server.tail()}"
+                )
+                raise LaunchError(msg)
+            time.sleep(0.2)
+
+    def _server_environment(self) -> dict[str, str]:
+        environment = {
+            # Runs that ended 90 days ago leave the database.
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # In files, not in memory: a run whose place in its queue a restarted server no longer
+            # knows is ended when it asks to keep it.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                "prefect.server.concurrency.lease_storage.filesystem"
+            ),
+            **os.environ,
+            **self._quiet(),
+            "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
+            # Links in notifications.
+            "PREFECT_UI_URL": str(self.url),
+        }
+        # In a server it would become the address that the browser asks.
+        environment.pop("PREFECT_API_URL", None)
+        return environment
+
+    def _client_environment(self) -> dict[str, str]:
+        preset = {
+            "PREFECT_LOGGING_EXTRA_LOGGERS": "qcrd_core",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS),
+            # Asking a server on the same machine is cheap; the default is 10 s.
+            "PREFECT_WORKER_QUERY_SECONDS": "3",
+            # Else a `uv` on the PATH would build an environment for each run.
+            "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
+        }
+        forced = {**self._quiet(), "PREFECT_API_URL": f"{self.url}/api"}
+        return {**preset, **os.environ, **forced}
+
+    def _quiet(self) -> dict[str, str]:
+        return {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            # Logs are files: no colours, no line breaks at 80 columns.
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+
+
+def deploy(api: PrefectApi, environment: dict[str, str]) -> None:
+    """Create what deployments and runs rely on, where it is absent, and apply prefect.yaml.
+
+    Args:
+        api: The server.
+        environment: Of the command `prefect deploy`; names the same server.
+
+    Raises:
+        LaunchError: If Prefect refuses.
+    """
+    api.create_pool(POOL, "Runs of qcrd.")
+    # One run at a time: training takes the whole machine, also of another deployment's.
+    api.create_queue(POOL, TRAINING_QUEUE, limit=1)
+    api.create_zombie_automation(_ZOMBIE_SECONDS)
+    command = [*_PREFECT, "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_DEPLOY_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
+        msg = f"prefect.yaml must be one that Prefect takes; it said:\n{said}"
+        raise LaunchError(msg)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            msg = f"--port must be a free port of {HOST}; got {port} ({error}). Name another."
+            raise ConfigError(msg) from error

@@ -1,0 +1,97 @@
+"""The Prefect server of one `qcrd run` or `qcrd bench`.
+
+    server = TemporaryServer.start()      begins at once, in the background
+    with server.used():                   waits until it answers
+        distill(config)
+
+Where PREFECT_API_URL or a profile of Prefect names a server, that one is used. Else one on the
+loopback, which ends with this process, also after kill -9. Prefect would start such a server
+itself, but only when a flow begins, and a killed run would leave it running. It takes three seconds
+to come up, so it begins before this process has imported Prefect and can ask for profiles: where
+one names a server, ours ends by itself.
+"""
+
+import atexit
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.server.api import PrefectApi
+from flows.server.local import HOST
+from qcrd_core.errors import LaunchError
+from qcrd_core.runtime.processes import Server, tail
+from qcrd_core.teacher.servers.launch import free_port
+
+# The first start makes the database, which takes long on a slow disk.
+_START_SECONDS = 180.0
+_POLL_SECONDS = 0.1
+_ROOT = Path(__file__).parents[2]
+_APP = ("--factory", "flows.server.app:create_app", "--app-dir", str(_ROOT))
+# No web page, no scheduler, as in the server that Prefect starts for a script.
+_ENVIRONMENT = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+class TemporaryServer:
+    """A server that may be starting, or none where one is named."""
+
+    def __init__(self, server: Server | None, port: int = 0) -> None:
+        """Name it; see `start`."""
+        self._server, self._url = server, f"http://{HOST}:{port}"
+
+    @classmethod
+    def start(cls) -> "TemporaryServer":
+        """Begin to start a server, unless the environment names one."""
+        # Prefect reads these when it is imported.
+        os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        if os.environ.get("PREFECT_API_URL"):
+            return cls(None)
+        port = free_port()
+        address = ("--host", HOST, "--port", str(port))
+        command = (sys.executable, "-m", "uvicorn", *_APP, *address, "--log-level", "error")
+        # Not in the run's scratch: a command that is refused after this leaves nothing there.
+        file, log = tempfile.mkstemp(prefix="qcrd-prefect-server-", suffix=".log")
+        os.close(file)
+        atexit.register(Path(log).unlink, missing_ok=True)
+        server = Server(command, log=Path(log), env=_ENVIRONMENT)
+        # After Prefect's own last words: it would wait long for a server that is gone.
+        atexit.register(server.stop)
+        return cls(server, port)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Let Prefect speak to the server; it ends with this process.
+
+        Raises:
+            LaunchError: If it dies, or does not answer in time.
+        """
+        from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+        if self._server is None or PREFECT_API_URL.value():
+            yield
+            return
+        self._wait(self._server)
+        # It has no page that Prefect could name.
+        settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
+        with temporary_settings(settings):
+            yield
+
+    def _wait(self, server: Server) -> None:
+        api, deadline = PrefectApi(f"{self._url}/api"), time.monotonic() + _START_SECONDS
+        while not api.is_healthy():
+            if not server.is_alive() or time.monotonic() > deadline:
+                msg = (
+                    f"Prefect's temporary server must answer at {self._url}; it does not. The end "
+                    f"of {server.log}:\n{tail(server.log)}"
+                )
+                raise LaunchError(msg)
+            time.sleep(_POLL_SECONDS)

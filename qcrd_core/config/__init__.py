@@ -1,0 +1,1 @@
+"""Settings: one typed section a file, put together in `run`."""

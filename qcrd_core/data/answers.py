@@ -1,0 +1,292 @@
+"""Answers: found in a completion, made canonical, compared.
+
+    found = extract("6 * 7 = 42. The answer is 42 apples.", spec, None)
+    found.rationale, found.answer               "6 * 7 = 42.", "42"
+    canonical("$1,200.00", spec, None)          "1200"
+    equal(found.answer, question.gold_answer)
+
+Equal meaning gives equal canonical text, so a vote counts texts. Canonical forms:
+
+    number   exact value: `7`, `2.5` where the decimals end, else the reduced fraction `1/3`;
+             units, currency and % are dropped. 0.33 is not 1/3.
+    choice   the text of the choice, exactly as the question lists it
+    label    the label, exactly as the data set lists it
+    text     lower case, single spaces, no quotes or punctuation around it
+
+Nothing here raises on a model's text: what cannot be read is None, "no answer".
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from qcrd_core.data.arithmetic import Expression, find_expressions, format_number, plain
+
+_SENTENCE_END = re.compile(r"[.!?](?:\s++|$)|\n++")
+_CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|consequently)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
+_AROUND = " \t\n\"'`*_.,;:!?“”‘’"  # noqa: RUF001  (quotes as models write them)
+_LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
+_LETTER_FIRST = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[.:)])(?=\s|$)")
+_LETTER_IN_TEXT = re.compile(r"\(([A-Za-z])\)")
+
+
+class AnswerSpec(BaseModel):
+    """What an answer is in one data set, and where a completion names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    kind: Literal["number", "choice", "label", "text"]
+    """number: compared by value. choice: letter or text of one of the question's choices.
+    label: one of `labels`. text: compared without case and punctuation."""
+    labels: tuple[str, ...] = ()
+    """All labels of the data set, for kind label."""
+    marker: str | None = Field(default="The answer is", min_length=1)
+    """Text before the answer in a completion, compared without case. Null: there is none."""
+    stop: tuple[str, ...] = ()
+    """Texts that begin something new, such as an invented next question: sampling stops there,
+    and a completion that ran on is cut there."""
+
+    @property
+    def marked(self) -> str:
+        """The text before an answer that a student learns to write after a rationale."""
+        return self.marker or "The answer is"
+
+    @model_validator(mode="after")
+    def _labels_fit_kind(self) -> Self:
+        if (self.kind == "label") != bool(self.labels):
+            msg = (
+                "answer.labels must be given for answer.kind label, and only then; got kind "
+                f"{self.kind} and {len(self.labels)} labels"
+            )
+            raise ValueError(msg)
+        if len({_fold(label) for label in self.labels}) != len(self.labels):
+            msg = "answer.labels must differ in more than case and spaces; got a duplicate"
+            raise ValueError(msg)
+        if not all(self.stop):
+            msg = "answer.stop must hold non-empty texts; got an empty one"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A completion, taken apart."""
+
+    rationale: str | None
+    """What stands before the marker; the whole text where there is no marker. None if empty."""
+    answer_raw: str | None
+    """The answer as written; None if none could be read."""
+    answer: str | None
+    """The canonical answer; None if none could be read."""
+
+
+def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str | None:
+    """Bring the text of an answer into its canonical form.
+
+    Args:
+        raw: An answer such as `12 apples`, `(b)` or `( 84.0 / 2.0 )`; not a whole completion,
+            though a marker before the answer is understood.
+        spec: The data set's answers.
+        choices: The question's choices, for kind choice.
+
+    Returns:
+        The canonical text, or None if there is no answer.
+    """
+    tails = _tails(raw, spec)
+    return _first_in(tails, spec, choices)[1] if tails else _read(raw, spec, choices)[1]
+
+
+def extract(completion: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Extraction:
+    """Split a completion into its reasoning and its answer.
+
+    The text is cut at the first of `spec.stop`. If the marker occurs, the answer is what its first
+    occurrence that names one in the same sentence names, or else the last answer after it. If it
+    never occurs, the answer is the last one of the text. The last one is: in the last sentence with
+    a number, the value after the last `=`, else the first number of a conclusion ("Therefore ..."),
+    else the last number; the last choice or label named; the last line.
+
+    Args:
+        completion: What a model wrote.
+        spec: The data set's answers.
+        choices: The question's choices, for kind choice.
+
+    Returns:
+        Reasoning and answer. A marker without an answer after it is no answer, even if numbers
+        stand before it.
+    """
+    text = _cut(completion, spec.stop)
+    tails = _tails(text, spec)
+    if not tails:
+        raw, answer = _read_last(text, spec, choices)
+        return Extraction(rationale=text.strip() or None, answer_raw=raw, answer=answer)
+    raw, answer = _first_in(tails, spec, choices)
+    if answer is None:
+        raw, answer = _read_last(" ".join(tails), spec, choices)
+    before = text[: _marker_starts(text, spec)[0]].strip()
+    return Extraction(rationale=before or None, answer_raw=raw, answer=answer)
+
+
+def equal(answer: str | None, gold_answer: str | None) -> bool:
+    """Whether two canonical answers are the same; no answer equals nothing, not even itself."""
+    return answer is not None and answer == gold_answer
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    # A stop at the very beginning ends nothing: the completion has not begun.
+    text = text.lstrip()
+    ends = [position for stop in stops if (position := text.find(stop)) > 0]
+    return text[: min(ends)] if ends else text
+
+
+@functools.lru_cache(maxsize=64)
+def _marker_pattern(marker: str) -> re.Pattern[str]:
+    words = [re.escape(word) for word in marker.split()]
+    return re.compile(r"\s+".join(words), re.IGNORECASE)
+
+
+def _marker_starts(text: str, spec: AnswerSpec) -> list[int]:
+    if spec.marker is None:
+        return []
+    return [match.start() for match in _marker_pattern(spec.marker).finditer(text)]
+
+
+def _tails(text: str, spec: AnswerSpec) -> list[str]:
+    """What follows each marker, up to the next one."""
+    if spec.marker is None:
+        return []
+    return _marker_pattern(spec.marker).split(text)[1:]
+
+
+_Found = tuple[str | None, str | None]
+"""(answer_raw, answer)"""
+
+
+def _first_in(tails: Sequence[str], spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
+    for tail in tails:
+        found = _read(_first_sentence(tail), spec, choices)
+        if found[1] is not None:
+            return found
+    return None, None
+
+
+def _first_sentence(tail: str) -> str:
+    # Choices may end in a full stop ("b. a shop"), so a very short first sentence goes on.
+    tail = tail.lstrip(" \t\n:*")
+    for match in _SENTENCE_END.finditer(tail):
+        if match.start() > 1:
+            return tail[: match.start()]
+    return tail
+
+
+def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
+    """Read the first answer in a text that should be one."""
+    if spec.kind == "number":
+        for sentence in _SENTENCE_END.split(plain(text)):
+            expressions = find_expressions(sentence)
+            if expressions:
+                return _number(_after_equals(expressions) or expressions[0])
+        return None, None
+    if spec.kind == "choice":
+        return _read_choice(text, choices or ())
+    if spec.kind == "label":
+        names = [_canonical_name(name, spec.labels) for name in _mentions(text, spec.labels)]
+        return (names[0], names[0]) if names else (None, None)
+    folded = _fold(text)
+    return (text.strip(), folded) if folded else (None, None)
+
+
+def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
+    """Read the last answer of a text in which no marker points at it."""
+    if spec.kind == "number":
+        return _last_number(plain(text))
+    if spec.kind == "text":
+        lines = [line for line in text.splitlines() if _fold(line)]
+        return _read(lines[-1], spec, choices) if lines else (None, None)
+    names = spec.labels if spec.kind == "label" else tuple(choices or ())
+    if spec.kind == "choice":
+        letters = [_choice_of(letter, names) for letter in _LETTER_IN_TEXT.findall(text)]
+        known = [choice for choice in letters if choice is not None]
+        last_line = text.strip().rpartition("\n")[2]
+        found = (known[-1], known[-1]) if known else _marked_choice(last_line, names)
+        if found[1] is not None:
+            return found
+    mentioned = _mentions(text, names)
+    return (mentioned[-1], _canonical_name(mentioned[-1], names)) if mentioned else (None, None)
+
+
+def _last_number(text: str) -> _Found:
+    for sentence in reversed(_SENTENCE_END.split(text)):
+        expressions = find_expressions(sentence)
+        if not expressions:
+            continue
+        # "She played 3 games because 7 * 3 = 21": the reason is not the answer.
+        aside = _ASIDE.search(sentence)
+        before = [item for item in expressions if aside is None or item.start < aside.start()]
+        expressions = before or expressions
+        # "So he read 102 pages a day to finish in 6 days": a conclusion names its result first.
+        stated = expressions[0] if _CONCLUSION.match(sentence) else expressions[-1]
+        return _number(_after_equals(expressions) or stated)
+    return None, None
+
+
+def _after_equals(expressions: Sequence[Expression]) -> Expression | None:
+    results = [item for item in expressions if item.follows_equals]
+    return results[-1] if results else None
+
+
+def _number(expression: Expression) -> _Found:
+    text = None if expression.value is None else format_number(expression.value)
+    return (None, None) if text is None else (expression.text, text)
+
+
+def _read_choice(text: str, choices: Sequence[str]) -> _Found:
+    """A choice's text, else its letter alone or first, else the first choice named."""
+    found = _marked_choice(text, choices)
+    mentioned = _mentions(text, choices) if found[1] is None else []
+    return (mentioned[0], _canonical_name(mentioned[0], choices)) if mentioned else found
+
+
+def _marked_choice(text: str, choices: Sequence[str]) -> _Found:
+    """A text that is a choice, or is or begins with the letter of one."""
+    shown = text.strip()
+    whole = _canonical_name(shown, choices)
+    if whole is not None:
+        return shown, whole
+    letter = _LETTER_ALONE.fullmatch(shown.strip("*.: ")) or _LETTER_FIRST.match(shown)
+    if letter is not None:
+        choice = _choice_of(next(group for group in letter.groups() if group), choices)
+        if choice is not None:
+            return letter.group(), choice
+    return None, None
+
+
+def _choice_of(letter: str, choices: Sequence[str]) -> str | None:
+    index = ord(letter.lower()) - ord("a")
+    return choices[index] if index < len(choices) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _mention_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    # Longest first, so that "not entailment" is not read as "entailment".
+    patterns = sorted((r"\s+".join(map(re.escape, _fold(name).split())) for name in names), key=len)
+    return re.compile(rf"(?<!\w)(?:{'|'.join(reversed(patterns))})(?!\w)", re.IGNORECASE)
+
+
+def _mentions(text: str, names: Sequence[str]) -> list[str]:
+    """Where any of the names is written as whole words, as written."""
+    usable = tuple(name for name in names if _fold(name))
+    return _mention_pattern(usable).findall(text) if usable else []
+
+
+def _canonical_name(text: str, names: Sequence[str]) -> str | None:
+    folded = _fold(text)
+    return next((name for name in names if _fold(name) == folded), None) if folded else None
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.split()).strip(_AROUND).lower()

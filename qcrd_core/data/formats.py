@@ -1,0 +1,126 @@
+"""How published collections of rationales lay their files out.
+
+    dss         Distilling Step-by-Step: a JSON array of PaLM outputs, `llm/<split>_CoT_<n>.json`,
+                in the order of the data set's own file, which must be given too
+    mcc-kd      MCC-KD: question, label and a list of rationales a row
+    distilabel  instruction with generation, or with a list of generations; model_name
+    plain       columns named one by one
+
+Text that runs on past its answer needs no treatment here: the data set's marker and stop texts end
+it, in `qcrd_core.data.answers`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from qcrd_core.data.files import Row, read_rows
+from qcrd_core.errors import ConfigError, DataError
+
+Format = Literal["plain", "dss", "mcc-kd", "distilabel"]
+
+_OUTPUT = "teacher_output"
+_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "plain": {},
+    "dss": {"rationales": (_OUTPUT,), "question": ("question",)},
+    "mcc-kd": {
+        "rationales": ("rationales", "rationale"),
+        "question": ("question",),
+        "gold_answer": ("label", "answer"),
+    },
+    "distilabel": {
+        "rationales": ("generations", "generation"),
+        "question": ("instruction", "prompt"),
+    },
+}
+
+
+def default_columns(form: Format, rows: Sequence[Row], *, joined: bool = False) -> dict[str, str]:
+    """Names of the columns a format brings, as far as the file has them.
+
+    Args:
+        form: The format.
+        rows: Rows of the file.
+        joined: Whether the questions come from the data set's own file, whose columns the data set
+            knows.
+
+    Returns:
+        Names by field of `ImportColumns`; the first of each field's names that the file has.
+    """
+    present = {name for row in rows for name in row}
+    return {
+        field: name
+        for field, names in _COLUMNS[form].items()
+        for name in [next((name for name in names if name in present), None)]
+        if name is not None and not (joined and field == "question")
+    }
+
+
+def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
+    """Read a file of rationales as rows.
+
+    Args:
+        path: The file.
+        form: Its format.
+        questions: For dss, the data set's own file in the same order; else None.
+
+    Returns:
+        One mapping a row. dss adds the output of each question as column `teacher_output`.
+
+    Raises:
+        ConfigError: If `questions` is given where it is of no use, or missing.
+        DataError: If a file breaks a rule, or the two have not equally many rows.
+    """
+    if form != "dss":
+        if questions is not None:
+            msg = f"--questions must be given for --format dss only; got {questions} with {form}."
+            raise ConfigError(msg)
+        return read_rows(path)
+    rows = None if _is_array_of_texts(path) else read_rows(path)
+    if rows is not None and questions is None:
+        return rows
+    if rows is not None or questions is None:
+        msg = (
+            "--format dss must have --questions for an array of outputs, and none for a file that "
+            f"holds questions itself; got {questions} ({path})."
+        )
+        raise ConfigError(msg)
+    outputs, asked = _texts(path), read_rows(questions)
+    if len(outputs) != len(asked):
+        msg = (
+            f"Outputs are joined to questions by their order, so there must be equally many; got "
+            f"{len(outputs)} outputs ({path}) and {len(asked)} questions ({questions})."
+        )
+        raise DataError(msg)
+    return [{**row, _OUTPUT: text} for row, text in zip(asked, outputs, strict=True)]
+
+
+def model_name(rows: Sequence[Row]) -> str | None:
+    """The one model that distilabel's column `model_name` names; None if there are several."""
+    names = {row.get("model_name") for row in rows}
+    (name, *others) = names
+    return name if isinstance(name, str) and not others else None
+
+
+def _is_array_of_texts(path: Path) -> bool:
+    return path.suffix == ".json" and all(isinstance(item, str | None) for item in _array(path))
+
+
+def _texts(path: Path) -> list[str | None]:
+    return _array(path)
+
+
+def _array(path: Path) -> list[str | None]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
+        raise DataError(msg) from error
+    except (ValueError, RecursionError) as error:
+        msg = f"{path} must be valid JSON; got {error}. Mend the file."
+        raise DataError(msg) from error
+    if not isinstance(content, list) or not content:
+        msg = f"{path} must hold a JSON array with at least one item; got {type(content).__name__}."
+        raise DataError(msg)
+    return content

@@ -1,0 +1,306 @@
+"""Rationales that others sampled, brought into the store as a generation of their own.
+
+    summary = import_file(store, path=Path("train.jsonl"), spec=spec, split="train",
+                          columns=ImportColumns(question="question", gold_answer="label",
+                                                rationales="rationales"))
+
+A run trains from them with `teacher.model: {type: imported, generation: <summary.generation>}`:
+nothing is sampled, `imported.read_imported` takes the teacher's place. A run's questions still come
+from its data set; they and the imported ones are the same when both read the same question text.
+
+Reads: a JSON, JSON-lines, CSV or Parquet file. Writes: tables `questions` and `rationales`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_schemas import Questions, Rationales
+from qcrd_core.config.run import explain
+from qcrd_core.data.answers import extract
+from qcrd_core.data.files import Row
+from qcrd_core.data.formats import Format, default_columns, model_name, read_format
+from qcrd_core.data.imported import import_folder, write_import
+from qcrd_core.data.questions import to_questions
+from qcrd_core.data.spec import Columns, DatasetSpec
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.ids import file_hash, fingerprint
+from qcrd_core.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+_RUN_ID = "import"
+
+
+class ImportColumns(BaseModel):
+    """Names of the columns of a foreign file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    rationales: str | None = None
+    """A list of completions, or one completion; several rows of one question add up. Null: the
+    format's own."""
+    question: str | None = None
+    """The question as models read it (choices are added below it). Null: the format's own; where it
+    has none, questions are read as the data set's own file says, and the other columns here must be
+    null too."""
+    question_id: str | None = None
+    """Ids; null: a hash of question and choices."""
+    gold_answer: str | None = None
+    """The right answer, if the file has one."""
+    gold_target: str | None = None
+    """Text the student learns as the label instead."""
+    choices: str | None = None
+    """A list of choices, for answers of kind choice."""
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import brought in."""
+
+    generation: str
+    """Fingerprint: what `teacher.model.generation` takes."""
+    folder: str
+    """The generation's folder in the store."""
+    num_rows: int
+    """Rows of the file."""
+    num_questions: int
+    """Distinct questions."""
+    num_samples: int
+    """Rationales stored, those without an answer and empty ones included."""
+    num_unparsable: int
+    """Rationales in which no answer could be read."""
+    num_empty: int
+    """Null or blank texts, stored as failed."""
+    min_samples: int
+    """Fewest rationales of a question."""
+    max_samples: int
+    """Most rationales of a question."""
+
+
+def import_file(
+    store: Store,
+    *,
+    path: Path,
+    spec: DatasetSpec,
+    split: Literal["train", "validation", "test"],
+    columns: ImportColumns,
+    model: str | None = None,
+    form: Format = "plain",
+    asked: Path | None = None,
+) -> ImportSummary:
+    """Read a foreign file and write its questions and rationales to the store.
+
+    The same file imported again gives the same generation and replaces it.
+
+    Args:
+        store: Where to write.
+        path: The file.
+        spec: The data set: answer form, stop texts and marker; its name is the folder.
+        split: Split of the file's questions.
+        columns: Names of the file's columns, over those of the format.
+        model: Who wrote the rationales, for the tables. None: what distilabel's column says, or
+            `unknown`.
+        form: Layout of the file, see `qcrd_core.data.formats`.
+        asked: For dss, the data set's own file in the same order.
+
+    Returns:
+        Counts and the generation's fingerprint.
+
+    Raises:
+        ConfigError: If the columns do not fit the data set.
+        DataError: If the file breaks a rule, or holds no rationale at all.
+        StoreError: If the store refuses.
+    """
+    rows = read_format(path, form, asked)
+    brought = default_columns(form, rows, joined=asked is not None)
+    columns, column = _of_format(columns, brought, form, rows, str(path))
+    spec = _with_columns(spec, columns)
+    model = model or (model_name(rows) if form == "distilabel" else None) or "unknown"
+    identity = {
+        "schema_version": Rationales.version,
+        "source": "imported",
+        "file_sha256": file_hash(path),
+        **({} if asked is None else {"questions_sha256": file_hash(asked)}),
+        "model": model,
+        "columns": columns.model_dump(mode="json"),
+        "read_as": spec.columns.model_dump(mode="json"),
+        "question_template": spec.question_template,
+        "answer": spec.answer.model_dump(mode="json"),
+    }
+    questions, rationales = import_rationales(
+        rows,
+        spec,
+        split=split,
+        column=column,
+        where=str(path),
+        model=model,
+        generation=fingerprint(identity),
+    )
+    summary = _summary(rows, questions, rationales, folder=import_folder(spec.name, identity))
+    write_import(store, spec.name, identity, questions=questions, rationales=rationales)
+    logger.info(
+        "Imported %d rationales of %d questions | %d unparsable | %d empty | %s",
+        summary.num_samples,
+        summary.num_questions,
+        summary.num_unparsable,
+        summary.num_empty,
+        summary.folder,
+    )
+    return summary
+
+
+def import_rationales(
+    rows: Sequence[Row],
+    spec: DatasetSpec,
+    *,
+    split: str,
+    column: str,
+    where: str,
+    model: str,
+    generation: str,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Make tables of foreign rows; writes nothing.
+
+    Args:
+        rows: Rows of the file, at least one.
+        spec: The data set, with the file's columns.
+        split: Split of the questions.
+        column: Column of the rationales.
+        where: How errors name the file.
+        model: Who wrote them.
+        generation: Fingerprint of the import.
+
+    Returns:
+        Tables `questions` (each once) and `rationales`; sample_idx counts a question's rationales
+        in the order of the file.
+
+    Raises:
+        DataError: If a row breaks a rule, two rows of one question disagree on its gold answer, or
+            there is no rationale at all.
+    """
+    frame = to_questions(rows, spec, split, where=where)
+    _check_gold_agrees(frame, where)
+    if not any(column in row for row in rows):
+        present = ", ".join(sorted({name for row in rows for name in row}))
+        msg = f"{where} must have the column {column}; it has {present}. Name it as rationales."
+        raise DataError(msg)
+    created_at = datetime.now(UTC)
+    counts: dict[str, int] = {}
+    made = []
+    keys = frame.select("question_id", "choices").iter_rows()
+    for row, (question_id, choices) in zip(rows, keys, strict=True):
+        for text in _texts(row.get(column)):
+            index = counts.get(question_id, 0)
+            counts[question_id] = index + 1
+            key = {"question_id": question_id, "sample_idx": index, "created_at": created_at}
+            made.append({**key, **_sample(text, spec, choices)})
+    if not made:
+        msg = f"{where} must hold at least one rationale; column {column} is empty in every row."
+        raise DataError(msg)
+    constant = {"source": "imported", "model": model, "generation": generation, "run_id": _RUN_ID}
+    schema = Rationales.create_empty().schema
+    rationales = pl.DataFrame([{**constant, **row} for row in made], schema=schema)
+    questions = frame.unique("question_id", keep="first", maintain_order=True)
+    return Questions.validate(questions, cast=True), Rationales.validate(rationales, cast=True)
+
+
+def _of_format(
+    columns: ImportColumns,
+    brought: Mapping[str, str],
+    form: Format,
+    rows: Sequence[Row],
+    where: str,
+) -> tuple[ImportColumns, str]:
+    """The columns with those a format brings, and the one of the rationales."""
+    named = columns.model_dump(exclude_none=True)
+    found = ImportColumns(**{**brought, **named})
+    if found.rationales is None:
+        present = ", ".join(sorted({name for row in rows for name in row}))
+        msg = (
+            f"columns.rationales must name the column of the rationales; {where} has {present} "
+            f"(format {form}). Name one with --rationales, or another --format."
+        )
+        raise ConfigError(msg)
+    return found, found.rationales
+
+
+def _with_columns(spec: DatasetSpec, columns: ImportColumns) -> DatasetSpec:
+    own = columns.model_dump(exclude={"rationales"}, exclude_none=True)
+    if not own:
+        return spec
+    if columns.question is None:
+        msg = (
+            f"columns.question must be named when other columns of the file are; got only "
+            f"{', '.join(own)}. Name it, or none but rationales."
+        )
+        raise ConfigError(msg)
+    changed = {"columns": Columns(**own), "question_template": None}
+    try:
+        return DatasetSpec.model_validate({**spec.model_dump(), **changed})
+    except ValidationError as error:
+        raise ConfigError(explain(error, f"import into {spec.name}")) from error
+
+
+def _texts(value: Any) -> list[str | None]:
+    """The completions in one cell: a list, a JSON list as text (CSV), or one text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        value = parsed if isinstance(parsed, list) else value
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [None if item is None or not str(item).strip() else str(item) for item in values]
+
+
+def _sample(text: str | None, spec: DatasetSpec, choices: list[str] | None) -> dict[str, Any]:
+    if text is None:
+        return {"status": "failed", "error": "The file holds no text here."}
+    found = extract(text, spec.answer, choices)
+    return {
+        "text": text,
+        "rationale": found.rationale,
+        "answer_raw": found.answer_raw,
+        "answer": found.answer,
+        "status": "no_answer" if found.answer is None else "ok",
+    }
+
+
+def _check_gold_agrees(frame: pl.DataFrame, where: str) -> None:
+    counts = frame.group_by("question_id", maintain_order=True).agg(
+        pl.col("gold_answer").n_unique()
+    )
+    differing = counts.filter(pl.col("gold_answer") > 1)["question_id"]
+    if len(differing):
+        msg = (
+            f"Rows of one question must agree on its gold answer; {len(differing)} questions do "
+            f"not (first: {differing[0]}, {where}). Mend the rows."
+        )
+        raise DataError(msg)
+
+
+def _summary(
+    rows: Sequence[Row], questions: pl.DataFrame, rationales: pl.DataFrame, *, folder: str
+) -> ImportSummary:
+    per_question = rationales.group_by("question_id").len()
+    counts = questions.select("question_id").join(per_question, on="question_id", how="left")
+    samples = counts["len"].fill_null(0).to_list()
+    return ImportSummary(
+        generation=folder.rpartition("=")[2],
+        folder=folder,
+        num_rows=len(rows),
+        num_questions=questions.height,
+        num_samples=rationales.height,
+        num_unparsable=rationales.filter(pl.col("status") == "no_answer").height,
+        num_empty=rationales.filter(pl.col("status") == "failed").height,
+        min_samples=min(samples),
+        max_samples=max(samples),
+    )

@@ -1,0 +1,227 @@
+"""Questions of a data set, all splits, ready to be written as table `questions`.
+
+questions = load_questions(load_spec("svamp"), config.data)
+run_id = config.run_id(questions_hash(questions))
+"""
+
+import json
+import logging
+from functools import cache
+
+import polars as pl
+
+from data_schemas import Questions
+from qcrd_core.config.run import DataSection
+from qcrd_core.data.answers import canonical, equal
+from qcrd_core.data.files import read_rows
+from qcrd_core.data.hub import hub_rows
+from qcrd_core.data.questions import distinct, to_questions
+from qcrd_core.data.spec import DatasetSpec, FilesSource, HubSource, WordProblemsSource
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.ids import content_hash
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = ("train", "validation", "test")
+_HASH_DIGITS = 16
+
+
+def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+    """Read, split, check and limit a data set's questions.
+
+    Args:
+        spec: The data set.
+        data: Local copy and limits; `label` says whether training questions need a gold answer.
+
+    Returns:
+        Table `questions`: train, validation, test, each in the source's order.
+
+    Raises:
+        ConfigError: If `data.path` is set for a data set that is not on the hub, or word_problems
+            is asked for more questions than there are.
+        DataError: If a file, column, question, choice, id or gold answer breaks a rule, the hub
+            cannot be reached, or a split is empty.
+    """
+    if data.path is not None and not isinstance(spec.source, HubSource):
+        msg = (
+            f"data.path must be used with a hub data set only; {spec.name} has source type "
+            f"{spec.source.type}. Take data.path out."
+        )
+        raise ConfigError(msg)
+    frame = _read(spec, data)
+    preferred = pl.concat([_split(frame, name) for name in reversed(_SPLITS)])
+    kept, num_left_out = distinct(preferred, spec, spec.name)
+    if num_left_out:
+        _warn_once(f"{spec.name}: {num_left_out} repeated questions left out")
+    limits = {"train": data.max_train, "validation": data.max_validation, "test": data.max_test}
+    frame = pl.concat([_split(kept, name).head(limits[name] or kept.height) for name in _SPLITS])
+    _check_splits(frame, spec)
+    _check_labels(frame, spec, data)
+    _warn_of_targets(frame, spec)
+    logger.info(
+        "%s: %s questions",
+        spec.name,
+        " | ".join(f"{_split(frame, name).height} {name}" for name in _SPLITS),
+    )
+    return Questions.validate(frame, cast=True)
+
+
+def questions_hash(frame: pl.DataFrame) -> str:
+    """Hash a questions table, whatever its row order.
+
+    Args:
+        frame: Table `questions`.
+
+    Returns:
+        16 hex digits.
+    """
+    names = sorted(frame.columns)
+    rows = frame.select(names).sort("question_id").iter_rows()
+    return content_hash(*(json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def _read(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+    source = spec.source
+    if isinstance(source, WordProblemsSource):
+        from qcrd_core.data.word_problems import generate
+
+        return generate(
+            source.seed,
+            num_train=source.num_train,
+            num_validation=source.num_validation,
+            num_test=source.num_test,
+        )
+    if isinstance(source, FilesSource):
+        return _read_files(source, spec)
+    return _read_hub(source, spec, data)
+
+
+def _read_files(source: FilesSource, spec: DatasetSpec) -> pl.DataFrame:
+    paths = {"train": source.train, "validation": source.validation, "test": source.test}
+    frames = {
+        split: to_questions(read_rows(path), spec, split, where=str(path))
+        for split, path in paths.items()
+        if path is not None
+    }
+    fractions = {
+        split: fraction
+        for split, fraction in (
+            ("test", source.test_fraction),
+            ("validation", source.validation_fraction),
+        )
+        if split not in frames
+    }
+    frames["train"] = _take_fractions(frames["train"], fractions)
+    return pl.concat(frames.values())
+
+
+def _read_hub(source: HubSource, spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+    rows = hub_rows(source, data.path)
+    where = source.repo if data.path is None else str(data.path)
+    frames = {
+        split: pl.concat(
+            [to_questions(rows[name], spec, split, where=f"{where}, {name}") for name in names]
+        )
+        for split in _SPLITS
+        if (names := getattr(source, split))
+    }
+    sizes = {"test": source.test_size, "validation": source.validation_size}
+    wanted = {split: size for split, size in sizes.items() if size is not None}
+    frames["train"] = _take_sizes(frames["train"], wanted, where)
+    return pl.concat(frames.values())
+
+
+def _take_fractions(frame: pl.DataFrame, fractions: dict[str, float]) -> pl.DataFrame:
+    """Give each row its split by a threshold on its hash, so that rows added later move none.
+
+    A split that would stay empty (few rows) gets the next row in the order of hashes.
+    """
+    hashes = _split_hashes(frame)
+    scale = 16**_HASH_DIGITS
+    splits = dict.fromkeys(hashes, "train")
+    ordered = sorted(hashes, key=lambda question_id: hashes[question_id])
+    low, taken = 0.0, 0
+    for split, fraction in fractions.items():
+        high = low + fraction
+        below = sum(value < high * scale for value in hashes.values())
+        end = min(max(below, taken + 1), len(ordered))
+        for question_id in ordered[taken:end]:
+            splits[question_id] = split
+        low, taken = high, max(end, taken)
+    return _with_splits(frame, splits)
+
+
+def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.DataFrame:
+    """Give exactly so many rows to each split, those with the smallest hashes first."""
+    hashes = _split_hashes(frame)
+    total = sum(sizes.values())
+    if total >= len(hashes):
+        msg = (
+            f"source must leave training questions beside {total} of validation and test; got "
+            f"{len(hashes)} questions in all ({where}). Lower validation_size or test_size."
+        )
+        raise DataError(msg)
+    ordered = iter(sorted(hashes, key=lambda question_id: hashes[question_id]))
+    splits = dict.fromkeys(hashes, "train")
+    for split, size in sizes.items():
+        for _ in range(size):
+            splits[next(ordered)] = split
+    return _with_splits(frame, splits)
+
+
+def _split_hashes(frame: pl.DataFrame) -> dict[str, int]:
+    ids = frame["question_id"].unique(maintain_order=True)
+    return {name: int(content_hash("split", name, length=_HASH_DIGITS), 16) for name in ids}
+
+
+def _with_splits(frame: pl.DataFrame, splits: dict[str, str]) -> pl.DataFrame:
+    names = [splits[question_id] for question_id in frame["question_id"]]
+    return frame.with_columns(pl.Series("split", names, dtype=frame.schema["split"]))
+
+
+def _split(frame: pl.DataFrame, split: str) -> pl.DataFrame:
+    return frame.filter(pl.col("split") == split)
+
+
+def _check_splits(frame: pl.DataFrame, spec: DatasetSpec) -> None:
+    for split in _SPLITS:
+        if _split(frame, split).is_empty():
+            msg = (
+                f"{spec.name} must have at least one {split} question; got none. Give more "
+                f"questions, or a file for {split}."
+            )
+            raise DataError(msg)
+
+
+def _check_labels(frame: pl.DataFrame, spec: DatasetSpec, data: DataSection) -> None:
+    if data.label != "gold":
+        return
+    unlabelled = _split(frame, "train").filter(pl.col("gold_answer").is_null())
+    if unlabelled.height:
+        msg = (
+            "Every training question must have a gold answer when data.label is gold; got "
+            f"{unlabelled.height} without (first: {unlabelled['question_id'][0]}, {spec.name}). "
+            "Name columns.gold_answer, or set data.label=majority."
+        )
+        raise DataError(msg)
+
+
+def _warn_of_targets(frame: pl.DataFrame, spec: DatasetSpec) -> None:
+    """Say how many learned labels would be judged wrong if the student wrote them exactly."""
+    rows = frame.drop_nulls(["gold_target", "gold_answer"])
+    columns = rows.select("gold_target", "choices", "gold_answer").iter_rows()
+    num_wrong = sum(
+        not equal(canonical(target, spec.answer, choices), gold)
+        for target, choices, gold in columns
+    )
+    if num_wrong:
+        _warn_once(
+            f"{spec.name}: {num_wrong} of {rows.height} learned labels do not have the value of "
+            "their gold answer"
+        )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Say it once a process: a bench loads the questions again for each of its cells."""
+    logger.warning(text)

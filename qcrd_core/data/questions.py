@@ -1,0 +1,194 @@
+"""Source rows become rows of table `questions`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from data_schemas import Questions
+from qcrd_core.data.answers import canonical
+from qcrd_core.data.files import Row
+from qcrd_core.data.spec import DatasetSpec
+from qcrd_core.data.templates import CHOICES, fill_template, template_fields
+from qcrd_core.errors import DataError
+from qcrd_core.ids import content_hash
+
+_MAX_CHOICES = 26
+_MAX_SHOWN = 3
+
+
+def to_questions(rows: Sequence[Row], spec: DatasetSpec, split: str, *, where: str) -> pl.DataFrame:
+    """Map source rows by the spec's columns.
+
+    Args:
+        rows: Rows of one split, at least one.
+        spec: Columns, question template and answer form.
+        split: train, validation or test.
+        where: How errors name the source.
+
+    Returns:
+        Columns of table `questions`, one row a source row, in the same order. Ids may repeat.
+
+    Raises:
+        DataError: If a column is absent, a question is empty, choices are no list of choices, or a
+            gold answer cannot be read.
+    """
+    _check_columns(rows, spec, where)
+    made = [
+        {"split": split, **_question(row, spec, f"{where}, row {number}")}
+        for number, row in enumerate(rows, start=1)
+    ]
+    schema = Questions.create_empty().schema
+    return pl.DataFrame(made, schema=schema)
+
+
+def distinct(frame: pl.DataFrame, spec: DatasetSpec, where: str) -> tuple[pl.DataFrame, int]:
+    """Hold question ids to being distinct, by `spec.duplicates`.
+
+    Args:
+        frame: Columns of table `questions`, in the order of preference.
+        spec: Says what to do with repeated ids.
+        where: How an error names the source.
+
+    Returns:
+        Rows with distinct ids, and how many rows were left out.
+
+    Raises:
+        DataError: If ids repeat and the spec refuses that; names up to three.
+    """
+    kept = frame.unique("question_id", keep="first", maintain_order=True)
+    num_left_out = frame.height - kept.height
+    if num_left_out and spec.duplicates == "refuse":
+        repeated = frame.filter(pl.col("question_id").is_duplicated())["question_id"]
+        names = repeated.unique(maintain_order=True).to_list()
+        more = ", ..." if len(names) > _MAX_SHOWN else ""
+        remedy = "Name another column" if spec.columns.question_id else "Remove repeated questions"
+        msg = (
+            f"Question ids must be distinct over all splits; got {len(names)} more than once: "
+            f"{', '.join(names[:_MAX_SHOWN])}{more} ({where}). {remedy}, or set duplicates: first "
+            "to keep the first of each."
+        )
+        raise DataError(msg)
+    return kept, num_left_out
+
+
+def _check_columns(rows: Sequence[Row], spec: DatasetSpec, where: str) -> None:
+    # A key that some rows lack is a null there; one that all lack is a wrong name.
+    present = {name for row in rows for name in row}
+    missing = [name for name in _columns_used(spec) if name not in present]
+    if missing:
+        msg = (
+            f"{where} must have the column {missing[0]}; it has {', '.join(sorted(present))}. Name "
+            "its columns under `columns` or `question_template` in the data set's file."
+        )
+        raise DataError(msg)
+
+
+def _columns_used(spec: DatasetSpec) -> list[str]:
+    columns = spec.columns
+    choices = columns.choices or ()
+    choice_names = (choices,) if isinstance(choices, str) else choices
+    if spec.question_template is None:
+        names: list[str | None] = [columns.question]
+    else:
+        fields = template_fields(spec.question_template)
+        names = [name for name in fields if name != CHOICES or not choices]
+    names += [columns.question_id, columns.gold_answer, columns.gold_target, columns.template]
+    return [name for name in (*names, *choice_names) if name is not None]
+
+
+def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
+    columns = spec.columns
+    choices = _choices(row, spec, where)
+    question = _question_text(row, spec, choices)
+    if not question.strip():
+        msg = f"A question must not be empty; got an empty one ({where}). Fill or remove the row."
+        raise DataError(msg)
+    question_id = _text(row, columns.question_id)
+    if columns.question_id is None:
+        question_id = content_hash(question, *(choices or ()))
+    elif not question_id:
+        msg = f"A question id must not be empty; got an empty one ({where}, {columns.question_id})."
+        raise DataError(msg)
+    gold_raw = _gold_raw(row, spec, where)
+    gold_answer = None
+    if gold_raw:
+        gold_answer = canonical(gold_raw, spec.answer, choices)
+        if gold_answer is None:
+            msg = (
+                f"A gold answer must be a {spec.answer.kind} as `answer` says; got one that cannot "
+                f"be read ({where}, question {question_id}). Mend it, or change answer.kind."
+            )
+            raise DataError(msg)
+    target = _text(row, columns.gold_target)
+    if not target and spec.answer.kind == "text":
+        target = gold_raw
+    return {
+        "question_id": question_id,
+        "question": question,
+        "choices": choices,
+        "gold_answer": gold_answer,
+        "gold_target": target if target and target != gold_answer else None,
+        "template": _text(row, columns.template) or None,
+    }
+
+
+def _question_text(row: Row, spec: DatasetSpec, choices: list[str] | None) -> str:
+    shown = "\n".join(f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(choices or ()))
+    if spec.question_template is None:
+        question = _text(row, spec.columns.question)
+        return f"{question}\nAnswer Choices:\n{shown}" if question and shown else question
+    values = {name: _text(row, name) for name in template_fields(spec.question_template)}
+    if not any(value for name, value in values.items() if name != CHOICES):
+        return ""
+    if choices:
+        values[CHOICES] = shown
+    return fill_template(spec.question_template, values)
+
+
+def _choices(row: Row, spec: DatasetSpec, where: str) -> list[str] | None:
+    columns = spec.columns.choices
+    if columns is None:
+        return None
+    if isinstance(columns, str):
+        values = row.get(columns)
+        if isinstance(values, str):
+            try:
+                values = json.loads(values)
+            except ValueError:
+                values = None
+    else:
+        values = [row.get(name) for name in columns]
+    texts = [str(value).strip() for value in values] if isinstance(values, list) else []
+    if not 2 <= len(texts) <= _MAX_CHOICES or not all(texts) or None in (values or []):
+        msg = (
+            f"Choices must be a list of 2 to {_MAX_CHOICES} texts; got something else ({where}). "
+            'In CSV write a JSON list such as ["cat", "dog"], or name a column for each choice.'
+        )
+        raise DataError(msg)
+    return texts
+
+
+def _gold_raw(row: Row, spec: DatasetSpec, where: str) -> str:
+    columns = spec.columns
+    raw = _text(row, columns.gold_answer)
+    if not raw:
+        return ""
+    if columns.gold_after is not None:
+        _, found, raw = raw.rpartition(columns.gold_after)
+        if not found:
+            msg = (
+                f"A gold answer must stand after {columns.gold_after!r}; got none ({where}). Mend "
+                "the row, or take columns.gold_after out."
+            )
+            raise DataError(msg)
+    if columns.gold_names and raw.removesuffix(".0").isdecimal():
+        index = int(raw.removesuffix(".0"))
+        return columns.gold_names[index] if index < len(columns.gold_names) else raw
+    return raw.strip()
+
+
+def _text(row: Row, name: str | None) -> str:
+    value = None if name is None else row.get(name)
+    return "" if value is None else str(value).strip()

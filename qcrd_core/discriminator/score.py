@@ -1,0 +1,225 @@
+"""The discriminator's job of a round: learn, be measured on held-out questions, score everything.
+
+Reads: candidate rationales (a Parquet file of the columns in `CANDIDATE_COLUMNS`), the newest
+discriminator of an earlier round.
+Writes: the round's discriminator folder, table `metrics`, and last table `scores`, whose presence
+says that the round is scored.
+
+Source: arXiv 2405.13014, section on the quality judge: at most 500 steps before round 0 on teacher
+rationales and corrupted positives, then updates on fresh student samples. Deviation: by default
+binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`).
+"""
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from qcrd_core.config.run import RunConfig
+from qcrd_core.discriminator.model import Discriminator, make_discriminator
+from qcrd_core.discriminator.pairs import Pairs, PairSource
+from qcrd_core.discriminator.scores import write_scores
+from qcrd_core.evaluation import auc, expected_calibration_error
+from qcrd_core.ids import derive_seed
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, pad_rows
+from qcrd_core.training.losses import quality_bce, quality_infonce, quality_ratio
+
+CANDIDATE_COLUMNS = (
+    "question_id",
+    "question",
+    "source",
+    "sample_idx",
+    "polarity",
+    "is_correct",
+    "rationale",
+)
+HELD_OUT_SHARE = 0.1
+"""Questions whose rationales the discriminator never learns from, so that it can be measured."""
+
+_SCORE_BATCH = 128
+
+
+def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Learn and score for one round.
+
+    Args:
+        payload: `RunContext.payload(round=..., candidates=path, tokenizer=...)`.
+        emit: Receives `{"advance": n}` for n texts learnt from or scored.
+
+    Returns:
+        `{"num_scored": int, "auc_polarity": float | None, "num_cut": int}`; `num_cut` counts texts
+        cut to `discriminator.max_tokens`.
+
+    Raises:
+        ConfigError: If the encoder or tokenizer cannot be loaded.
+    """
+    context, round_ = RunContext.from_payload(payload), int(payload["round"])
+    candidates = pl.read_parquet(payload["candidates"])
+    texts = _Texts(load_tokenizer(payload["tokenizer"]), context.config)
+    judge, learned = _current(context, round_, texts.tokenizer)
+    judge.to(texts.device)
+    rate, num_steps = _schedule(context, round_, is_new=learned is None)
+    held_out = pl.col("question_id").map_elements(
+        lambda question_id: is_held_out(question_id, context.config.run.seed),
+        return_dtype=pl.Boolean,
+    )
+    loss = None
+    if num_steps:
+        seed = derive_seed(context.config.run.seed, "discriminator", round_)
+        loss = _learn(judge, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit)
+        _publish(context, round_, judge)
+    scores, num_cut = _score(judge, texts, candidates, emit)
+    scored = candidates.with_columns(pl.Series("quality_score", scores, pl.Float64))
+    numbers = {"loss": loss, "learning_rate": rate, **measure(scored.filter(held_out))}
+    _write_metrics(context, round_, numbers, num_cut)
+    write_scores(context, round_, scored)
+    return {
+        "num_scored": len(scores),
+        "auc_polarity": numbers["auc_polarity"],
+        "num_cut": num_cut,
+    }
+
+
+def is_held_out(question_id: str, seed: int) -> bool:
+    """Whether the discriminator is measured, not trained, on a question."""
+    return derive_seed(seed, "held out", question_id) % 1000 < 1000 * HELD_OUT_SHARE
+
+
+def measure(scored: pl.DataFrame) -> dict[str, float | None]:
+    """How well scores tell positives from negatives, and right from wrong.
+
+    Args:
+        scored: quality_score, polarity, is_correct (nullable) of held-out questions.
+
+    Returns:
+        auc_polarity, auc_correct and ece (of is_correct); None where one class is absent.
+    """
+    known = scored.drop_nulls("is_correct")
+    scores, correct = known["quality_score"].to_list(), known["is_correct"].to_list()
+    positive = (scored["polarity"] == "positive").to_list()
+    return {
+        "auc_polarity": auc(scored["quality_score"].to_list(), positive),
+        "auc_correct": auc(scores, correct),
+        "ece": expected_calibration_error(scores, correct) if scores else None,
+    }
+
+
+class _Texts:
+    """Tokenises `question, rationale`, counts what it cuts, and has it judged."""
+
+    def __init__(self, tokenizer: Any, config: RunConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config.discriminator
+        self.is_bfloat16 = config.training.precision == "bfloat16"
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.num_cut = 0
+
+    def judge(self, judge: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
+        """Logits of `(question, rationale)` pairs, [S], float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
+            logits: Tensor = judge(*self._batch(pairs))
+        return logits.float()
+
+    def _batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        rows = encode_texts(self.tokenizer, [f"{q}, {r}" for q, r in pairs], end=True)
+        self.num_cut += sum(len(row) > self.config.max_tokens for row in rows)
+        rows = [row[: self.config.max_tokens] for row in rows]
+        ids, mask = pad_rows(rows, self.tokenizer.pad_token_id)
+        return ids.to(self.device), mask.to(self.device)
+
+
+def _current(context: RunContext, round_: int, tokenizer: Any) -> tuple[Discriminator, int | None]:
+    for earlier in range(round_ - 1, -1, -1):
+        rel = context.paths.discriminator(earlier)
+        if context.store.is_published(rel):
+            return Discriminator.load(context.store.fetch_folder(rel)), earlier
+    config = context.config
+    return make_discriminator(config.discriminator.model, tokenizer, config.run.seed), None
+
+
+def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float, int]:
+    config = context.config.discriminator
+    rate = config.learning_rate * context.config.loss.alpha_discriminator_decay**round_
+    if is_new:
+        return rate, config.pretrain_steps
+    return rate, config.update_steps if round_ % config.update_every == 0 else 0
+
+
+def _learn(
+    judge: Discriminator,
+    texts: _Texts,
+    rows: pl.DataFrame,
+    schedule: tuple[int, float, int],
+    emit: Emit,
+) -> float | None:
+    num_steps, rate, seed = schedule
+    tokenizer = texts.tokenizer
+    mask = tokenizer.mask_token or tokenizer.unk_token or "_"
+    source = PairSource(rows, texts.config, mask, seed)
+    if source.is_empty:
+        return None
+    torch.manual_seed(seed)
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
+    judge.train()
+    total, num_texts = 0.0, texts.config.batch_size // 2 * 2
+    for _ in range(num_steps):
+        pairs = source.draw()
+        logits = texts.judge(judge, [*pairs.positives, *pairs.negatives])
+        loss = _loss(texts.config.loss, logits, pairs)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+        optimiser.step()
+        total += loss.item()
+        emit({"advance": num_texts, "note": f"loss {loss.item():.3f}"})
+    return total / num_steps
+
+
+def _loss(name: str, logits: Tensor, pairs: Pairs) -> Tensor:
+    is_positive = torch.arange(len(logits), device=logits.device) < len(pairs.positives)
+    if name == "bce":
+        return quality_bce(logits, is_positive)
+    texts = [question for question, _ in (*pairs.positives, *pairs.negatives)]
+    numbers = {text: number for number, text in enumerate(texts)}
+    question = torch.tensor([numbers[text] for text in texts], device=logits.device)
+    compute = quality_ratio if name == "ratio" else quality_infonce
+    return compute(logits, is_positive, question)
+
+
+@torch.no_grad()
+def _score(
+    judge: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
+) -> tuple[list[float], int]:
+    judge.eval()
+    texts.num_cut = 0
+    pairs = candidates.select("question", "rationale").rows()
+    order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+    scores = [0.0] * len(pairs)
+    for first in range(0, len(order), _SCORE_BATCH):
+        rows = order[first : first + _SCORE_BATCH]
+        values = torch.sigmoid(texts.judge(judge, [pairs[row] for row in rows]).double())
+        for row, value in zip(rows, values.tolist(), strict=True):
+            scores[row] = value
+        emit({"advance": len(rows)})
+    return scores, texts.num_cut
+
+
+def _publish(context: RunContext, round_: int, judge: Discriminator) -> None:
+    rel = context.paths.discriminator(round_)
+    target = context.store.local(rel)
+    temporary = target.with_name(f"_tmp-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    judge.save(temporary)
+    context.store.publish_folder(temporary, rel)
+
+
+def _write_metrics(
+    context: RunContext, round_: int, numbers: dict[str, float | None], num_cut: int
+) -> None:
+    context.write_metrics("data", round_, {"num_judged_texts_cut": num_cut}, part="judged")
+    context.write_metrics("discriminator", round_, numbers)

@@ -1,1 +1,0 @@
-"""What other trainers read, made from a run."""

@@ -1,0 +1,178 @@
+"""A run's rationales as fine-tuning data: for TRL, and for LLaMA-Factory.
+
+    sft          one row a positive rationale: the question, then reasoning and answer
+    preference   one row a pair of a question: a positive as chosen, a negative as rejected
+
+TRL's rows are conversations (`prompt`, and `completion` or `chosen` and `rejected`, as messages).
+LLaMA-Factory's are its alpaca format, with the entry for its dataset_info.json beside them.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from qcrd_core.data.spec import DatasetSpec
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.inspect.view import View
+from qcrd_core.store.parts import collect
+
+Trainer = Literal["trl", "llama-factory"]
+Kind = Literal["sft", "preference"]
+
+_COLUMNS = (
+    "question_id", "sample_idx", "source", "rationale", "answer_raw", "status", "question",
+    "in_majority", "polarity", "quality_score",
+)  # fmt: skip
+_INFO: dict[str, dict[str, Any]] = {
+    "sft": {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
+    "preference": {
+        "ranking": True,
+        "columns": {
+            "prompt": "instruction",
+            "query": "input",
+            "chosen": "chosen",
+            "rejected": "rejected",
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    num_rows: int
+    num_questions: int
+    num_without_pair: int
+    """Questions with rationales of one side only, which give no preference pair."""
+
+
+def export_sft(
+    view: View, target: Path, *, trainer: Trainer, kind: Kind, instruction: str | None = None
+) -> Exported:
+    """Write a run's rationales as fine-tuning data.
+
+    Polarity is that of the run's last scores; before a first round, that of the vote. Pairs match
+    the best positive with the worst negative of a question by quality score, the second best with
+    the second worst, and so on.
+
+    Args:
+        view: A run.
+        target: New .jsonl file; LLaMA-Factory's dataset_info.json is written beside it.
+        trainer: Who reads it.
+        kind: Single texts or pairs.
+        instruction: Put before every question.
+
+    Returns:
+        Counts.
+
+    Raises:
+        ConfigError: If the target exists or does not end in .jsonl.
+        DataError: If there is nothing to write, or a part is damaged.
+    """
+    if target.suffix != ".jsonl" or target.exists():
+        msg = f"The target must be a new .jsonl file; got {target}. Name another."
+        raise ConfigError(msg)
+    spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
+    rows = _sides(view)
+    if kind == "sft":
+        found = rows.filter("is_positive").rename(
+            {"rationale": "chosen", "answer_raw": "of_chosen"}
+        )
+        found = found.with_columns(
+            rejected=pl.lit(None, pl.String), of_rejected=pl.lit(None, pl.String)
+        )
+    else:
+        found = _pairs(rows)
+    if found.is_empty():
+        raise DataError(_nothing(view.name, kind, rows["is_positive"]))
+    lines = (_line(row, spec, trainer, instruction) for row in found.iter_rows(named=True))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"_tmp-{target.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    temporary.replace(target)
+    if trainer == "llama-factory":
+        _register(target, kind)
+    num_questions = found["question_id"].n_unique()
+    num_without = 0 if kind == "sft" else rows["question_id"].n_unique() - num_questions
+    return Exported(found.height, num_questions, num_without)
+
+
+def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
+    positives = int(sides.sum())
+    counts = f"{positives} positive and {sides.len() - positives} negative ones"
+    if kind == "sft":
+        return f"Exporting as sft needs positive rationales; {run} has {counts}."
+    return (
+        f"Exporting as preference needs a question with a positive and a negative rationale; {run} "
+        f"has none among {counts}. Export with `--kind sft`."
+    )
+
+
+def _sides(view: View) -> pl.DataFrame:
+    """Rationales with a text and a side, best first."""
+    lazy = view.rows(_COLUMNS)
+    by_vote = pl.when(pl.col("status") != "failed").then("in_majority")
+    side = pl.coalesce(pl.col("polarity") == "positive", by_vote)
+    has_text = pl.col("rationale").str.strip_chars().str.len_chars() > 0
+    rows = collect(lazy.with_columns(is_positive=side).filter(has_text), view.name)
+    has_scores = rows["polarity"].count() > 0
+    if has_scores:
+        rows = rows.filter(pl.col("polarity").is_not_null())
+    order = ["question_id", "quality_score", "source", "sample_idx"]
+    rows = rows.filter(pl.col("is_positive").is_not_null())
+    return rows.sort(order, descending=[False, True, False, False], nulls_last=True)
+
+
+def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
+    number = pl.int_range(pl.len()).over("question_id").alias("number")
+    chosen = rows.filter("is_positive").with_columns(number)
+    rejected = rows.filter(~pl.col("is_positive")).reverse().with_columns(number)
+    chosen = chosen.select(
+        "question_id", "question", "number", chosen="rationale", of_chosen="answer_raw"
+    )
+    rejected = rejected.select(
+        "question_id", "number", rejected="rationale", of_rejected="answer_raw"
+    )
+    return chosen.join(rejected, on=["question_id", "number"], how="inner").sort(
+        "question_id", "number"
+    )
+
+
+def _line(
+    row: dict[str, Any], spec: DatasetSpec, trainer: Trainer, instruction: str | None
+) -> dict[str, Any]:
+    texts = {
+        name: _completion(row[name], row[f"of_{name}"], spec)
+        for name in ("chosen", "rejected")
+        if row[name] is not None
+    }
+    if trainer == "llama-factory":
+        asked = {"instruction": instruction or row["question"]}
+        asked["input"] = row["question"] if instruction else ""
+        return {**asked, **(texts if "rejected" in texts else {"output": texts["chosen"]})}
+    content = f"{instruction}\n\n{row['question']}" if instruction else row["question"]
+    answers = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
+    if "rejected" not in answers:
+        answers = {"completion": answers["chosen"]}
+    return {"prompt": [{"role": "user", "content": content}], **answers}
+
+
+def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:
+    """Reasoning, then the answer behind the data set's marker, where there is one."""
+    if answer is None or spec.answer.marker is None:
+        return rationale
+    return f"{rationale} {spec.answer.marker} {answer}."
+
+
+def _register(target: Path, kind: Kind) -> None:
+    path = target.with_name("dataset_info.json")
+    known: dict[str, Any] = {}
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+    known[target.stem] = {"file_name": target.name, **_INFO[kind]}
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,262 @@
+"""What of a store and of the scratch folder nobody will miss, and how to be rid of it.
+
+    waste = find_waste(store, scratch, Retention())      reads only
+    print(waste_table(waste))
+    remove(store, waste)
+
+Old runs, students that were never champion, generations of samples that no run uses any more, what
+killed writers left, logs and copies of old runs. Never touched: a version that is or was champion
+and its run, `champion.json`, imported rationales, questions, prepared teachers, whatever a process
+works on, and whatever changed lately.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from qcrd_core.config.base import Section
+from qcrd_core.registry import registry
+from qcrd_core.run.locks import is_worked_on
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store, StoredFile
+from qcrd_core.teacher.generation import FILE as GENERATION_FILE
+from qcrd_core.teacher.generation import rationales_folder
+
+_TEMPORARY_AGE = timedelta(days=1)
+_LOCK = "_tmp-lock-"
+
+
+class Retention(Section):
+    """What is kept in any case."""
+
+    days: int = Field(default=30, ge=1)
+    """Whatever was written within so many days stays."""
+    keep_runs: int = Field(default=3, ge=0)
+    """Newest runs and newest versions of each name that stay, however old."""
+
+
+@dataclass(frozen=True)
+class Waste:
+    """One folder or file to be removed."""
+
+    kind: str
+    """run, version, generation, temporary or scratch."""
+    path: str
+    """Relative to the store's root; for scratch a local path."""
+    why: str
+    num_bytes: int
+    modified: datetime
+    """Newest file in it, UTC."""
+
+
+def find_waste(
+    store: Store, scratch: Path, retention: Retention, now: datetime | None = None
+) -> list[Waste]:
+    """Find what can go. Reads only.
+
+    Args:
+        store: The store.
+        scratch: Setting `run.scratch` of the runs on this machine.
+        retention: What stays in any case.
+        now: The time; for tests.
+
+    Returns:
+        Waste, sorted by kind and path. No part of it lies in another.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    now = now or datetime.now(UTC)
+    old = now - timedelta(days=retention.days)
+    runs = list(_runs(store, scratch, retention, old))
+    found = [
+        *runs,
+        *_versions(store, retention, old),
+        *_generations(store, {waste.path for waste in runs}, old),
+        *_scratch(store, scratch, old),
+    ]
+    folders = tuple(f"{waste.path}/" for waste in found if waste.kind != "scratch")
+    found += [
+        waste
+        for waste in _temporaries(store, now - _TEMPORARY_AGE)
+        if not waste.path.startswith(folders)
+    ]
+    return sorted(found, key=lambda waste: (waste.kind, waste.path))
+
+
+def remove(store: Store, waste: Iterable[Waste]) -> int:
+    """Remove what `find_waste` found.
+
+    Args:
+        store: The store.
+        waste: From `find_waste`.
+
+    Returns:
+        Bytes freed. A version that became champion in between is left alone.
+
+    Raises:
+        StoreError: If the store refuses.
+    """
+    num_bytes = 0
+    for item in waste:
+        if item.kind == "scratch":
+            shutil.rmtree(item.path)
+        elif item.kind == "version" and _is_of_history(store, item.path):
+            continue
+        else:
+            store.delete(item.path)
+        num_bytes += item.num_bytes
+    return num_bytes
+
+
+def waste_table(waste: list[Waste]) -> str:
+    """Show waste as a table, with the sum of its bytes."""
+    lines = [
+        f"  {item.kind:<11} {megabytes(item.num_bytes):>11}  {item.modified:%Y-%m-%d}  "
+        f"{item.path}\n  {'':<37}{item.why}"
+        for item in waste
+    ]
+    total = sum(item.num_bytes for item in waste)
+    return "\n".join([*lines, f"  {'in all':<11} {megabytes(total):>11}"])
+
+
+def megabytes(num_bytes: int) -> str:
+    """A size as text."""
+    return f"{num_bytes / 1e6:,.1f} MB"
+
+
+def _runs(store: Store, scratch: Path, retention: Retention, old: datetime) -> Iterator[Waste]:
+    kept = _runs_of_champions(store)
+    by_name: dict[str, list[Waste]] = {}
+    for run_id in store.list("runs"):
+        waste = _sum_up("run", f"runs/{run_id}", store.files(f"runs/{run_id}"))
+        if waste is not None:
+            by_name.setdefault(run_id.rpartition("-")[0], []).append(waste)
+    for runs in by_name.values():
+        newest_first = sorted(runs, key=lambda waste: waste.modified, reverse=True)
+        for number, waste in enumerate(newest_first):
+            run_id = waste.path.removeprefix("runs/")
+            if number < retention.keep_runs or waste.modified >= old or run_id in kept:
+                continue
+            if is_worked_on(scratch, run_id):
+                continue
+            is_complete = store.exists(RunPaths(run_id).result)
+            state = "complete" if is_complete else "unfinished"
+            yield _because(waste, f"{state}, {number} newer runs of its name, never champion")
+
+
+def _runs_of_champions(store: Store) -> set[str]:
+    return {
+        version.run_id
+        for model in registry.model_names(store)
+        for version in registry.versions(store, model)
+        if version.name in registry.champions(registry.read_champion(store, model))
+    }
+
+
+def _versions(store: Store, retention: Retention, old: datetime) -> Iterator[Waste]:
+    for model in registry.model_names(store):
+        kept = registry.champions(registry.read_champion(store, model))
+        newest_first = registry.versions(store, model)[::-1]
+        for number, version in enumerate(newest_first):
+            waste = _sum_up("version", version.folder, store.files(version.folder))
+            if waste is None or number < retention.keep_runs or version.name in kept:
+                continue
+            if waste.modified < old:
+                yield _because(waste, f"{number} newer versions, never champion")
+
+
+def _is_of_history(store: Store, folder: str) -> bool:
+    _, model, name = folder.split("/")
+    return name in registry.champions(registry.read_champion(store, model))
+
+
+def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterator[Waste]:
+    used = {
+        store.read_json(environment).get("generation")
+        for run_id in store.list("runs")
+        if f"runs/{run_id}" not in removed_runs
+        and store.exists(environment := RunPaths(run_id).environment)
+    }
+    for dataset in store.list("datasets"):
+        found = []
+        for name in store.list(rationales_folder(dataset)):
+            folder = f"{rationales_folder(dataset)}/{name}"
+            waste = _sum_up("generation", folder, store.files(folder))
+            is_sampled = store.exists(f"{folder}/{GENERATION_FILE}") and (
+                store.read_json(f"{folder}/{GENERATION_FILE}").get("source") != "imported"
+            )
+            if waste is not None and is_sampled:
+                found.append((name.partition("=")[2], waste))
+        newest = max((waste.modified for _, waste in found), default=old)
+        for fingerprint, waste in found:
+            if fingerprint not in used and waste.modified < min(old, newest):
+                why = f"no run that stays uses it, {dataset} has a newer one"
+                yield _because(waste, why)
+
+
+def _temporaries(store: Store, before: datetime) -> Iterator[Waste]:
+    """What writers left: temporary names, and version folders that never became whole."""
+    groups: dict[str, list[StoredFile]] = {}
+    for file in store.files(""):
+        parts = file.path.split("/")
+        for depth, part in enumerate(parts):
+            if part.startswith("_tmp") and not part.startswith(_LOCK):
+                groups.setdefault("/".join(parts[: depth + 1]), []).append(file)
+                break
+    for folder, files in groups.items():
+        waste = _sum_up("temporary", folder, files)
+        if waste is not None and waste.modified < before:
+            yield _because(waste, "a writer was killed before it gave this its name")
+    for model in registry.model_names(store):
+        kept = registry.champions(registry.read_champion(store, model))
+        for name in store.list(f"models/{model}"):
+            rel = f"models/{model}/{name}"
+            if name == registry.CHAMPION or name in kept or store.is_published(rel):
+                continue
+            waste = _sum_up("temporary", rel, store.files(rel))
+            if waste is not None and waste.modified < before:
+                yield _because(waste, "a version that was never published whole")
+
+
+def _scratch(store: Store, scratch: Path, old: datetime) -> Iterator[Waste]:
+    """Logs of runs that ended or are gone, and copies of an object store's folders."""
+    folders = [
+        (folder, "logs of a run that is complete or gone")
+        for folder in sorted(scratch.glob("runs/*"))
+        if not is_worked_on(scratch, folder.name)
+        and (
+            store.exists(RunPaths(folder.name).result)
+            or not store.exists(RunPaths(folder.name).root)
+        )
+    ]
+    if not store.is_local:
+        why = "a copy; what is still needed is fetched again"
+        folders += [(folder, why) for folder in sorted(store.local("").glob("runs/*"))]
+        folders += [(folder, why) for folder in sorted(store.local("").glob("models/*/*"))]
+    for folder, why in folders:
+        waste = _sum_up("scratch", str(folder), list(_local_files(folder)))
+        if waste is not None and waste.modified < old:
+            yield _because(waste, why)
+
+
+def _local_files(folder: Path) -> Iterator[StoredFile]:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            stat = path.stat()
+            yield StoredFile(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def _sum_up(kind: str, path: str, files: Sequence[StoredFile]) -> Waste | None:
+    if not files:
+        return None
+    modified = max(file.modified for file in files)
+    return Waste(kind, path, "", sum(file.num_bytes for file in files), modified)
+
+
+def _because(waste: Waste, why: str) -> Waste:
+    return Waste(waste.kind, waste.path, why, waste.num_bytes, waste.modified)

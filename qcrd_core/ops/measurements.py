@@ -1,0 +1,160 @@
+"""What a run measured of itself, for `qcrd plan`: tokens, speed, seconds and bytes.
+
+Each job of a round notes its pace from its first report to its last: so its start, which stays, is
+told from its work, which grows with the questions.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+import polars as pl
+
+from data_schemas import Metrics, Questions, Rationales, Scores
+from qcrd_core.config.run import RunConfig
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.parts import open_folder
+from qcrd_core.store.store import Store
+from qcrd_core.teacher.budget import Tokens
+from qcrd_core.teacher.generation import rationales_folder
+
+_PER_ROUND = ("scores/", "negatives/")
+_GROWING = ("questions.parquet", "votes.parquet")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A quantity of which a part stays and a part grows with the training questions."""
+
+    fixed: float = 0.0
+    per_question: float = 0.0
+
+    def at(self, num_questions: int) -> float:
+        """What it is with that many questions."""
+        return self.fixed + self.per_question * num_questions
+
+    def __add__(self, other: "Growth") -> "Growth":
+        """Both together."""
+        return Growth(self.fixed + other.fixed, self.per_question + other.per_question)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the rounds of a run took."""
+
+    seconds_per_step: float
+    """An optimiser step."""
+    round_seconds: Growth
+    """The rest of a round: starts of processes, negatives, scores, validation, export."""
+    once_seconds: Growth
+    """Around the rounds: vote, tokenizers, test."""
+    round_bytes: Growth
+    """What a round leaves in the store: negatives and scores."""
+    once_bytes: Growth
+    """Questions, votes, the student, the report."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run measured."""
+
+    run_id: str
+    num_samples: int
+    tokens: Tokens
+    """Of all its samples."""
+    tokens_per_second: float
+    """Sampled tokens a second and GPU."""
+    start_seconds: float
+    """Until the teacher answered; for a local server its start."""
+    bytes_per_sample: float
+    """A rationale's share of the Parquet parts."""
+    trained: Trained | None
+    """None where the run is not complete."""
+
+
+def read_measured(store: Store, paths: RunPaths, config: RunConfig) -> Measured | None:
+    """Read what a run measured.
+
+    Args:
+        store: Its store.
+        paths: The run, which has sampled.
+        config: Its configuration.
+
+    Returns:
+        Its figures; None if its server counts no tokens.
+    """
+    metrics = store.read_table(paths.metrics, Metrics)
+    numbers = _values(metrics, "sampling", -1)
+    if not numbers["num_tokens"]:
+        return None
+    environment = store.read_json(paths.environment)
+    folder = f"{rationales_folder(environment['dataset'])}/generation={environment['generation']}"
+    size = sum(file.num_bytes for file in store.part_files(folder))
+    took = _values(metrics, "timing", -1).get("sample_teacher_seconds", numbers["seconds"])
+    return Measured(
+        run_id=paths.run_id,
+        num_samples=int(numbers["num_samples"]),
+        tokens=Tokens(int(numbers["num_prompt_tokens"]), int(numbers["num_tokens"])),
+        tokens_per_second=numbers["num_tokens"] / numbers["seconds"] / numbers["num_gpus"],
+        start_seconds=took - numbers["seconds"],
+        bytes_per_sample=size / open_folder(store, folder, Rationales).num_rows,
+        trained=_trained(store, paths, config, metrics),
+    )
+
+
+def _trained(
+    store: Store, paths: RunPaths, config: RunConfig, metrics: pl.DataFrame
+) -> Trained | None:
+    if not store.exists(paths.result):
+        return None
+    questions = store.read_table(paths.questions, Questions)
+    num_questions = questions.filter(split="train").height
+    rounds = range(config.training.num_rounds)
+    paces = metrics.filter(stage="train", name="questions_per_second")["value"].drop_nulls()
+    seconds_per_step = config.training.global_batch_size / statistics.median(paces.to_list())
+    steps = config.training.steps_in_round(num_questions) * seconds_per_step
+    each = Growth()
+    for round_ in rounds:
+        timing = _values(metrics, "timing", round_)
+        num_scored = open_folder(store, paths.scores(round_), Scores).num_rows
+        fixed = timing["train_seconds"] - steps + timing.get("answer_validation_seconds", 0.0)
+        each += Growth(fixed)
+        each += _job(timing, "sample_negatives", num_questions, num_questions)
+        each += _job(timing, "score_rationales", num_scored, num_questions)
+    timing = _values(metrics, "timing", -1)
+    growing = timing["vote_seconds"] + timing.get("make_tokenizers_seconds", 0.0)
+    tests = metrics.filter(stage="timing", name="answer_test_seconds")["value"].to_list()
+    round_bytes, once_bytes = _bytes(store, paths, num_questions)
+    num_rounds = len(rounds)
+    return Trained(
+        seconds_per_step=seconds_per_step,
+        round_seconds=Growth(each.fixed / num_rounds, each.per_question / num_rounds),
+        once_seconds=Growth(
+            timing.get("check_student_seconds", 0.0) + sum(tests), growing / num_questions
+        ),
+        round_bytes=Growth(per_question=round_bytes / num_rounds / num_questions),
+        once_bytes=once_bytes,
+    )
+
+
+def _job(timing: dict[str, float], stage: str, num_units: int, num_questions: int) -> Growth:
+    """Seconds of one job: its work on `num_units`, at the pace it noted, grows."""
+    seconds = timing.get(f"{stage}_seconds", 0.0)
+    pace = timing.get(f"{stage}_per_second")
+    # Without a pace (one batch, or an older run) all of it counts as work.
+    work = seconds if pace is None else min(seconds, num_units / pace)
+    return Growth(seconds - work, work / num_questions)
+
+
+def _bytes(store: Store, paths: RunPaths, num_questions: int) -> tuple[float, Growth]:
+    sizes = {
+        file.path.removeprefix(f"{paths.root}/"): file.num_bytes for file in store.files(paths.root)
+    }
+    rounds = sum(size for name, size in sizes.items() if name.startswith(_PER_ROUND))
+    growing = sum(size for name, size in sizes.items() if name in _GROWING)
+    fixed = sum(sizes.values()) - rounds - growing
+    return rounds, Growth(fixed, growing / num_questions)
+
+
+def _values(metrics: pl.DataFrame, stage: str, round_: int) -> dict[str, float]:
+    rows = metrics.filter(stage=stage, round=round_).select("name", "value").drop_nulls()
+    return dict(rows.iter_rows())

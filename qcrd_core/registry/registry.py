@@ -1,0 +1,389 @@
+"""Students under a model's name: versions, the champion, and what was decided when.
+
+    models/<name>/<version>/        a run's student, its model card, and what it answered on test
+    models/<name>/champion.json     the champion and the whole history, newest entry last
+
+    version = register(store, run_id)
+    entry = decide(store, version.model, version.name, config.promotion)
+    entry = rollback(store, "quickstart", "worse on invoices")
+
+`champion.json` is written in one put, so pointer and history change together or not at all, on any
+store. A version is a copy of its run's student and does not need the run any more.
+
+Limits: writers on one machine wait for each other; of two machines at the same moment the later
+one's entry counts. Let one machine decide (a deployment with a limit of one run does).
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import yaml
+
+from data_schemas import Predictions, Questions, write_part
+from qcrd_core.config.operations import PromotionSection
+from qcrd_core.config.run import RunConfig, validate_config
+from qcrd_core.errors import ConfigError, StoreError
+from qcrd_core.registry.card import model_card
+from qcrd_core.registry.promotion import Decision, compare, frozen_answers
+from qcrd_core.report.data import RunData, collect_run
+from qcrd_core.report.summary import student_accuracy
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.filesystem import alone
+from qcrd_core.store.store import DONE, Store
+
+logger = logging.getLogger(__name__)
+
+PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled back"
+CARD, CHAMPION = "README.md", "champion.json"
+
+_ROOT = "models"
+_ABOUT = "version.json"
+_QUESTIONS, _PREDICTIONS = "test/questions.parquet", "test/predictions.parquet"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One student under a model's name."""
+
+    model: str
+    name: str
+    run_id: str
+    """Run that made it."""
+    created_at: str
+    """When it was registered, UTC, ISO 8601."""
+    accuracy: float | None
+    """On its run's test split; None without gold answers."""
+    num_test: int
+    """Test questions with a gold answer."""
+    warm_start: str | None = None
+    """Version whose weights it began with; None: those of its settings."""
+
+    @property
+    def folder(self) -> str:
+        """Its published folder, relative to the store's root."""
+        return f"{_ROOT}/{self.model}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One decision."""
+
+    at: str
+    """UTC, ISO 8601."""
+    action: str
+    """promoted, kept (the champion stays) or rolled back."""
+    version: str
+    """The version decided upon: the new champion, the one that was not taken, the restored one."""
+    previous: str | None
+    """The champion before."""
+    reasons: tuple[str, ...]
+    """Sentences."""
+    comparison: dict[str, Any] | None = None
+    """Numbers behind the decision; see `qcrd_core.registry.promotion.Comparison`."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """Content of `champion.json`."""
+
+    version: str | None
+    """None before the first promotion."""
+    history: tuple[Entry, ...]
+    """Every decision, oldest first."""
+
+    def latest(self, version: str) -> Entry | None:
+        """The newest entry that decided upon a version."""
+        return next((entry for entry in self.history[::-1] if entry.version == version), None)
+
+
+def model_names(store: Store) -> list[str]:
+    """Names that have versions, sorted."""
+    return store.list(_ROOT)
+
+
+def versions(store: Store, model: str) -> list[Version]:
+    """Finished versions of a model, oldest first.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    names = store.list(f"{_ROOT}/{model}")
+    found = [_read_version(store, model, name) for name in names if _is_there(store, model, name)]
+    return sorted(found, key=lambda version: (version.created_at, version.name))
+
+
+def find_version(store: Store, model: str, name: str) -> Version:
+    """Read one version.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if not _is_there(store, model, name):
+        known = ", ".join(version.name for version in versions(store, model)) or "none"
+        msg = f"A version must be in {store}; got {model}/{name}. Versions of {model}: {known}."
+        raise ConfigError(msg)
+    return _read_version(store, model, name)
+
+
+def has_version(store: Store, model: str, name: str) -> bool:
+    """Whether a finished version is there."""
+    return _is_there(store, model, name)
+
+
+def version_name(run_id: str) -> str:
+    """Name of the version that a run makes: the hash in the run's name."""
+    return run_id.rpartition("-")[2]
+
+
+def version_config(store: Store, version: Version) -> RunConfig:
+    """Settings of the run that made a version.
+
+    Raises:
+        StoreError: If the version's files are damaged.
+    """
+    rel = f"{version.folder}/run/config.yaml"
+    return validate_config(yaml.safe_load(store.read_bytes(rel)), rel)
+
+
+def register(
+    store: Store, run_id: str, *, name: str | None = None, warm_start: str | None = None
+) -> Version:
+    """Make a version of a complete run's student; the same again changes nothing.
+
+    Args:
+        store: Where the run is.
+        run_id: The run; the model has the run's name.
+        name: Name of the version; by default from the run's.
+        warm_start: Version whose weights the run began with.
+
+    Returns:
+        The version.
+
+    Raises:
+        StoreError: If the run is absent or not complete, or the store refuses.
+        DataError: If a table of the run is damaged.
+    """
+    data, paths = collect_run(store, run_id), RunPaths(run_id)
+    if not store.exists(paths.result):
+        msg = f"A version must come from a complete run; {run_id} has no result. Run it to its end."
+        raise StoreError(msg)
+    model, name = data.config.run.name, name or version_name(run_id)
+    if _is_there(store, model, name):
+        return _read_version(store, model, name)
+    test = student_accuracy(data)
+    version = Version(
+        model=model,
+        name=name,
+        run_id=run_id,
+        created_at=_now(),
+        accuracy=None if test is None else test.share,
+        num_test=0 if test is None else test.num_questions,
+        warm_start=warm_start,
+    )
+    target = store.local(version.folder)
+    copy = target.with_name(f"_tmp-{target.name}")
+    shutil.rmtree(copy, ignore_errors=True)
+    student = store.fetch_folder(paths.best_student)
+    shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
+    _describe(store, data, version, copy)
+    store.publish_folder(copy, version.folder)
+    logger.info("Registered %s/%s | run %s", model, name, run_id)
+    return version
+
+
+def read_champion(store: Store, model: str) -> Champion:
+    """Read a model's champion and history; both are empty before the first decision.
+
+    Raises:
+        StoreError: If the file is damaged, or the store does not answer.
+    """
+    rel = _champion_file(model)
+    if not store.exists(rel):
+        return Champion(None, ())
+    content = store.read_json(rel)
+    history = (Entry(**{**item, "reasons": tuple(item["reasons"])}) for item in content["history"])
+    return Champion(content["champion"], tuple(history))
+
+
+def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry:
+    """Compare a version with the champion; promote it if the rule says so.
+
+    Args:
+        store: The store.
+        model: The model's name.
+        name: The challenger.
+        rule: Section `promotion`.
+
+    Returns:
+        The entry that was added. For the champion itself its own newest entry; nothing is added.
+
+    Raises:
+        ConfigError: If there is no such version.
+        StoreError: If the champion's folder is gone.
+        DataError: If a table is damaged.
+    """
+    challenger = find_version(store, model, name)
+
+    def make(champion: Champion) -> Entry:
+        old = None if champion.version is None else _answers(store, model, champion.version)
+        decision = compare(old, _answers(store, model, challenger.name), rule)
+        action = PROMOTED if decision.promote else KEPT
+        return _entry(action, name, champion.version, decision)
+
+    return _update(store, model, name, make)
+
+
+def promote(store: Store, model: str, name: str, reason: str) -> Entry:
+    """Make a version the champion because a person says so.
+
+    Args:
+        store: The store.
+        model: The model's name.
+        name: The version.
+        reason: Why, a sentence for the history.
+
+    Returns:
+        The entry; as with `decide` none is added for the champion itself.
+
+    Raises:
+        ConfigError: If there is no such version.
+    """
+    find_version(store, model, name)
+    decision = Decision(promote=True, reasons=(f"By hand: {reason}",), comparison=None)
+    return _update(
+        store,
+        model,
+        name,
+        lambda champion: _entry(PROMOTED, name, champion.version, decision),
+    )
+
+
+def rollback(store: Store, model: str, reason: str) -> Entry:
+    """Give the place back to the champion that the present one took it from.
+
+    Args:
+        store: The store.
+        model: The model's name.
+        reason: Why, a sentence for the history.
+
+    Returns:
+        The entry that was added.
+
+    Raises:
+        ConfigError: If there is no such model, or no champion before the present one.
+    """
+    if model not in model_names(store):
+        known = ", ".join(model_names(store)) or "none"
+        msg = f"A model must be in {store}; got {model!r}. Models that are there: {known}."
+        raise ConfigError(msg)
+    with alone(store.local(_champion_file(model))):
+        champion = read_champion(store, model)
+        name = _before(champion)
+        if name is None:
+            msg = (
+                f"A rollback must have a champion to go back to; {model} has had none before "
+                f"{champion.version or 'the first one'} ({store}). See `qcrd models`."
+            )
+            raise ConfigError(msg)
+        find_version(store, model, name)
+        decision = Decision(promote=True, reasons=(f"By hand: {reason}",), comparison=None)
+        entry = _entry(ROLLED_BACK, name, champion.version, decision)
+        _write(store, model, Champion(name, (*champion.history, entry)))
+    return entry
+
+
+def champions(champion: Champion) -> set[str]:
+    """Versions that are or were champion: what a rollback can lead to."""
+    names = {entry.version for entry in champion.history if entry.action != KEPT}
+    return names | ({champion.version} if champion.version else set())
+
+
+def _update(store: Store, model: str, name: str, make: Callable[[Champion], Entry]) -> Entry:
+    with alone(store.local(_champion_file(model))):
+        champion = read_champion(store, model)
+        latest = champion.latest(name)
+        if champion.version == name and latest is not None:
+            return latest
+        entry = make(champion)
+        current = champion.version if entry.action == KEPT else name
+        _write(store, model, Champion(current, (*champion.history, entry)))
+    logger.info("%s/%s %s: %s", model, name, entry.action, " ".join(entry.reasons))
+    return entry
+
+
+def _write(store: Store, model: str, champion: Champion) -> None:
+    content = {
+        "champion": champion.version,
+        "history": [asdict(entry) for entry in champion.history],
+    }
+    store.write_json(_champion_file(model), content)
+
+
+def _entry(action: str, name: str, previous: str | None, decision: Decision) -> Entry:
+    found = decision.comparison
+    numbers = None if found is None else found.to_json()
+    return Entry(_now(), action, name, previous, decision.reasons, numbers)
+
+
+def _before(champion: Champion) -> str | None:
+    """The champion before, by the newest promotion of the present one."""
+    for entry in champion.history[::-1]:
+        if entry.action == PROMOTED and entry.version == champion.version:
+            return entry.previous
+    return None
+
+
+def _describe(store: Store, data: RunData, version: Version, folder: Path) -> None:
+    """Put beside the weights what a version must be able to say without its run."""
+    paths = RunPaths(data.run_id)
+    about = json.dumps(asdict(version), indent=2)
+    (folder / _ABOUT).write_text(about + "\n", encoding="utf-8")
+    (folder / CARD).write_text(model_card(data, version.name, version.warm_start), encoding="utf-8")
+    for name in (paths.config, paths.environment):
+        target = folder / "run" / Path(name).name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(store.read_bytes(name))
+    (folder / "test").mkdir(exist_ok=True)
+    questions = data.questions.filter(pl.col("split") == "test")
+    for frame, table, rel in (
+        (questions, Questions, _QUESTIONS),
+        (data.test, Predictions, _PREDICTIONS),
+    ):
+        with pa.OSFile(str(folder / rel), "wb") as sink:
+            write_part(frame, table, sink)
+
+
+def _answers(store: Store, model: str, name: str) -> pl.DataFrame:
+    folder = f"{_ROOT}/{model}/{name}"
+    if not store.is_published(folder):
+        msg = (
+            f"The champion {model}/{name} must be in {store}; its folder is gone. Restore it, or "
+            "let a person choose another: `qcrd promote --anyway`."
+        )
+        raise StoreError(msg)
+    questions = store.read_table(f"{folder}/{_QUESTIONS}", Questions)
+    return frozen_answers(questions, store.read_table(f"{folder}/{_PREDICTIONS}", Predictions))
+
+
+def _is_there(store: Store, model: str, name: str) -> bool:
+    return store.is_published(f"{_ROOT}/{model}/{name}")
+
+
+def _read_version(store: Store, model: str, name: str) -> Version:
+    return Version(**store.read_json(f"{_ROOT}/{model}/{name}/{_ABOUT}"))
+
+
+def _champion_file(model: str) -> str:
+    return f"{_ROOT}/{model}/{CHAMPION}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,264 @@
+"""Parts of a folder as one lazy table, and which of them may hold a question.
+
+A million rationales are some thousand parts; to open each for one question would take seconds. So
+the range of question ids of every part is kept in the scratch folder, and brought up to date from
+the footers of parts that are new or changed. Parts are sorted by question and hold neighbouring
+ones, so a question is in few of them.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from data_schemas import SchemaMismatchError, Table
+from data_schemas.table import stored_metadata
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.ids import content_hash
+from qcrd_core.store.filesystem import access_error, is_access_error
+from qcrd_core.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
+_KEY = "question_id"
+_THREADS = 8
+_COLUMNS = {
+    "path": pl.String,
+    "size": pl.Int64,
+    "mtime_ns": pl.Int64,
+    "version": pl.Int32,
+    "num_rows": pl.Int64,
+    "low": pl.String,
+    "high": pl.String,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """One folder of parts of one table."""
+
+    store: Store
+    rel: str
+    table: type[Table]
+    index: pl.DataFrame
+    """A row a part: path, version, num_rows, and the lowest and highest question_id."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all parts."""
+        return int(self.index["num_rows"].sum())
+
+    def scan(self, question_ids: Sequence[str] | None = None) -> pl.LazyFrame:
+        """All rows, or those of a few questions, as the table's present version.
+
+        Args:
+            question_ids: Only these questions.
+
+        Returns:
+            A lazy frame with the table's columns; a damaged part raises when it is collected.
+
+        Raises:
+            DataError: If a part of an older version cannot be migrated.
+        """
+        chosen = self.index
+        if question_ids is not None:
+            hits = [
+                (pl.col("low") <= question_id) & (pl.col("high") >= question_id)
+                for question_id in question_ids
+            ]
+            chosen = chosen.filter(pl.any_horizontal(hits) if hits else pl.lit(value=False))
+        old = chosen.filter(pl.col("version") < self.table.version)["path"].to_list()
+        new = chosen.filter(pl.col("version") == self.table.version)["path"].to_list()
+        frames = [self.store.read_table(path, self.table).lazy() for path in old]
+        if new:
+            frames.append(scan_parts(self.store, new, self.table))
+        lazy = pl.concat(frames) if frames else self.table.create_empty().lazy()
+        if question_ids is not None:
+            lazy = lazy.filter(pl.col(_KEY).is_in(list(question_ids)))
+        return lazy
+
+
+def open_folder(store: Store, rel: str, table: type[Table]) -> Folder:
+    """Index a folder of parts, or bring its index up to date.
+
+    Args:
+        store: The store.
+        rel: A folder, or one part.
+        table: What its parts are.
+
+    Returns:
+        The folder; an absent one has no parts.
+
+    Raises:
+        DataError: If a part is damaged, foreign or newer than this qcrd.
+        StoreError: If the store does not answer.
+    """
+    found = store.part_files(rel)
+    place = store.scratch / "index" / f"{content_hash(store.url(), rel)}.parquet"
+    known = _known(place)
+    listed = pl.DataFrame(
+        [(file.path, file.num_bytes, file.mtime_ns) for file in found],
+        schema=dict(list(_COLUMNS.items())[:3]),
+        orient="row",
+    )
+    kept = known.join(listed, on=["path", "size", "mtime_ns"], how="semi")
+    fresh = listed.join(kept, on="path", how="anti")
+    if fresh.is_empty() and kept.height == known.height:
+        return Folder(store, rel, table, known)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        rows = list(pool.map(lambda row: _footer(store, row, table), fresh.rows()))
+    index = pl.concat([kept, pl.DataFrame(rows, schema=_COLUMNS, orient="row")]).sort("path")
+    _remember(place, index)
+    return Folder(store, rel, table, index)
+
+
+def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.LazyFrame:
+    """Parts of the table's present version as one lazy frame.
+
+    Raises:
+        StoreError: If the store does not answer.
+    """
+    schema = table.create_empty().schema
+    if store.is_local:
+        return pl.scan_parquet([store.local(path) for path in paths], schema=schema, glob=False)
+    names = [store.path(path) for path in paths]
+    try:
+        dataset = ds.dataset(names, filesystem=store.file_system, format="parquet")
+    except OSError as error:  # it looks into the first; all were seen to be whole
+        raise access_error(error, str(store), "readable") from error
+    return pl.scan_pyarrow_dataset(dataset).cast(schema)
+
+
+def read_again(store: Store, folder: str, read: Callable[[], _Read]) -> _Read:
+    """Read parts of a folder, and again where another process joined some of them meanwhile.
+
+    Also where that went unnoticed: a listing under way may miss a part that has just come and those
+    that have just gone for it.
+
+    Args:
+        store: The store.
+        folder: The folder.
+        read: Lists the folder and reads it; may be called several times.
+
+    Returns:
+        What `read` returns.
+
+    Raises:
+        DataError: If `read` raises it and the folder has not changed.
+        StoreError: Likewise.
+    """
+    while True:
+        before = _names(store, folder)
+        try:
+            found = read()
+        except (DataError, StoreError):
+            if _names(store, folder) == before:
+                raise
+        else:
+            if before <= _names(store, folder):
+                return found
+        logger.info("Parts were joined while they were read; reading again | %s", folder)
+
+
+def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
+    """Collect a lazy frame over parts.
+
+    Args:
+        lazy: The query.
+        where: How an error names what is read.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        DataError: If a part is damaged, or gone since it was listed.
+        StoreError: If the store does not answer.
+    """
+    try:
+        return lazy.collect(engine="streaming")
+    except FileNotFoundError as error:
+        msg = f"{where} changed while it was read: another process joined its parts. Look again."
+        raise DataError(msg) from error
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        if is_access_error(error):
+            raise access_error(error, where, "readable") from error
+        detail = str(error).splitlines()[0]
+        msg = (
+            f"{where} must be whole; got {detail}. `qcrd validate` names the parts that are not, "
+            "and `--repair` moves them away."
+        )
+        raise DataError(msg) from error
+
+
+def _names(store: Store, folder: str) -> set[str]:
+    return {file.path for file in store.part_files(folder)}
+
+
+def _footer(store: Store, row: tuple[str, int, int], table: type[Table]) -> tuple[object, ...]:
+    path = row[0]
+    where = f"{store}/{path}"
+    try:
+        with store.file_system.open_input_file(store.path(path)) as source:
+            metadata = pq.ParquetFile(source).metadata
+            stored = stored_metadata(metadata.schema.to_arrow_schema(), where)
+    except SchemaMismatchError as error:
+        raise DataError(str(error)) from error
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        if is_access_error(error):
+            raise access_error(error, where, "readable") from error
+        msg = (
+            f"{where} must be a whole Parquet file; got {str(error).splitlines()[0]}. "
+            "`qcrd validate --repair` moves it away, and the next run makes its rows again."
+        )
+        raise DataError(msg) from error
+    if stored["table"] != table.table_name or stored["version"] > table.version:
+        msg = (
+            f"{where} must be a qcrd {table.table_name} table of version {table.version} or older; "
+            f"got {stored['table']} version {stored['version']}. Move it out of the store, or "
+            "upgrade this installation."
+        )
+        raise DataError(msg)
+    low, high = _range(metadata)
+    return (*row, stored["version"], metadata.num_rows, low, high)
+
+
+def _range(metadata: pq.FileMetaData) -> tuple[str, str]:
+    """Lowest and highest question_id; where a file does not say, everything."""
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    if _KEY not in names:
+        return "", "\U0010ffff"
+    column = names.index(_KEY)
+    lows, highs = [], []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            return "", "\U0010ffff"
+        lows.append(statistics.min)
+        highs.append(statistics.max)
+    return min(lows, default=""), max(highs, default="")
+
+
+def _known(place: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(place, schema=_COLUMNS)
+    except (OSError, pl.exceptions.PolarsError):
+        return pl.DataFrame(schema=_COLUMNS)
+
+
+def _remember(place: Path, index: pl.DataFrame) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f"_tmp-{uuid.uuid4().hex}-{place.name}")
+        index.write_parquet(temporary)
+        temporary.replace(place)
+    except OSError as error:
+        logger.warning("The index of parts cannot be kept, the next look is as slow: %s", error)

@@ -1,0 +1,503 @@
+"""The store: a local folder or an object-store URL, through one code path (pyarrow file systems).
+
+Layout below the root:
+
+    datasets/<name>/questions/part-*.parquet     questions that came with an import
+    datasets/<name>/rationales/generation=<fingerprint>/part-*.parquet + generation.json
+    runs/<run_id>/...            one run: config, questions, votes, scores, metrics, student, report
+    models/<name>/<version>/     promoted students
+
+Rules that make it crash-safe without a database:
+
+1. A file is whole or absent: written under a temporary name, fsynced, renamed. An object store's
+   put has that property by itself, so its content is made before the put begins.
+2. Parts are immutable and named after the keys they hold, so a repeated shard overwrites itself.
+3. Readers never see a temporary (names that start with `_tmp`).
+4. A folder (a checkpoint) is whole when its `DONE` file is there: written last, with the hash of
+   every file, and deleted first.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import fs
+
+from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part, write_part
+from qcrd_core.errors import DataError, StoreError
+from qcrd_core.ids import content_hash, file_hash
+from qcrd_core.store.filesystem import (
+    access_error,
+    alone,
+    download,
+    fsync_path,
+    fsync_tree,
+    open_file_system,
+    read_whole,
+    split_options,
+    upload,
+)
+
+logger = logging.getLogger(__name__)
+
+DONE = "DONE"
+_TEMPORARY = "_tmp"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a store."""
+
+    path: str
+    """Relative to the store's root."""
+    num_bytes: int
+    mtime_ns: int
+    """When it was last written, ns since 1970; 0 where the store does not say."""
+
+    @property
+    def modified(self) -> datetime:
+        """When it was last written, UTC."""
+        return datetime.fromtimestamp(self.mtime_ns / 1e9, UTC)
+
+
+class Store:
+    """Files and typed tables below one root.
+
+    All paths given to its methods are relative to the root, with `/` between their parts.
+    """
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        """Open a store; nothing is created until something is written.
+
+        Args:
+            url: Local path, `file://` URL or object-store URL such as `s3://bucket/prefix`, with
+                pyarrow's options behind a `?`.
+            scratch: Local folder that mirrors checkpoints of an object store.
+
+        Raises:
+            StoreError: If the URL names no known kind of store, or holds credentials.
+        """
+        self.file_system, self._root = open_file_system(url)
+        self.is_local = isinstance(self.file_system, fs.LocalFileSystem)
+        place, self._options = split_options(url)
+        self._url = place.rstrip("/")
+        self.scratch = scratch.absolute()
+        self._mirror = self.scratch / "mirror" / content_hash(url)
+        self._has_root = False
+
+    def __str__(self) -> str:
+        """The URL without its options."""
+        return self._url
+
+    def url(self, rel: str = "") -> str:
+        """Name a path as a command takes it: the URL with its options, which hold no secret."""
+        return f"{self._url}/{rel}".rstrip("/") + self._options
+
+    def shown(self, rel: str) -> str:
+        """Name a path to a person: an absolute local path, or the URL without its options."""
+        return str(self.local(rel)) if self.is_local else self._shown(rel)
+
+    def local(self, rel: str) -> Path:
+        """Name the local place of a path: the place itself, or an object store's mirror."""
+        return Path(self._root, rel) if self.is_local else self._mirror / rel
+
+    def check_writable(self) -> None:
+        """Write and delete a probe.
+
+        Raises:
+            StoreError: If either fails.
+        """
+        # Asking comes first: a store that does not answer is given up sooner than a write to it.
+        # It is a listing, since S3 gives a reason to that and none to a question for one object.
+        self.list("")
+        probe = f"{_TEMPORARY}-probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"qcrd")
+        self.delete(probe)
+
+    def exists(self, rel: str) -> bool:
+        """Whether a file or folder is there.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        with self._explained(rel, "readable"):
+            return bool(self.file_system.get_file_info(self.path(rel)).type != fs.FileType.NotFound)
+
+    def list(self, rel: str, suffix: str = "") -> list[str]:
+        """Names directly below a folder, temporaries left out, sorted.
+
+        Args:
+            rel: Folder; an absent one has no names.
+            suffix: Keep only names that end so.
+
+        Returns:
+            Names without the folder.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        selector = fs.FileSelector(self.path(rel), allow_not_found=True)
+        with self._explained(rel, "readable"):
+            names = [info.base_name for info in self.file_system.get_file_info(selector)]
+        return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
+
+    def files(self, rel: str) -> tuple[StoredFile, ...]:
+        """All files below a folder, temporaries and what killed writers left included.
+
+        Args:
+            rel: Folder; an absent one has no files.
+
+        Returns:
+            Files, sorted by path.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        selector = fs.FileSelector(self.path(rel), allow_not_found=True, recursive=True)
+        with self._explained(rel, "readable"):
+            found = [info for info in self.file_system.get_file_info(selector) if info.is_file]
+        return tuple(self._stored(info) for info in sorted(found, key=lambda info: str(info.path)))
+
+    def delete(self, rel: str) -> None:
+        """Delete a file or a folder with all it holds; absent ones are no error.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        with self._explained(rel, "deletable"):
+            info = self.file_system.get_file_info(self.path(rel))
+            if info.type == fs.FileType.Directory:
+                # First, so that a deletion cut short leaves no folder that looks whole.
+                if self.is_published(rel):
+                    self.file_system.delete_file(f"{info.path}/{DONE}")
+                self.file_system.delete_dir(info.path)
+            elif info.type == fs.FileType.File:
+                self.file_system.delete_file(info.path)
+        if not self.is_local:
+            shutil.rmtree(self.local(rel), ignore_errors=True)
+
+    def write_bytes(self, rel: str, content: bytes) -> None:
+        """Write a small file whole or not at all.
+
+        Args:
+            rel: Path of the file.
+            content: What it holds afterwards.
+
+        Raises:
+            StoreError: If the store refuses, for example a full disk.
+        """
+        self._write(rel, content)
+
+    def read_bytes(self, rel: str) -> bytes:
+        """Read a whole file.
+
+        Raises:
+            StoreError: If it is absent or unreadable.
+        """
+        with self._explained(rel, "readable"):
+            return read_whole(self.file_system, self.path(rel))
+
+    def write_json(self, rel: str, content: Any) -> None:
+        """Write JSON, indented, keys as given.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        self.write_bytes(rel, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def read_json(self, rel: str) -> Any:
+        """Read JSON.
+
+        Raises:
+            StoreError: If the file is absent or no JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(rel))
+        except ValueError as error:
+            msg = f"{self._shown(rel)} must be valid JSON; got {error}. Restore or delete it."
+            raise StoreError(msg) from error
+
+    def write_table(self, rel: str, frame: pl.DataFrame, table: type[Table]) -> None:
+        """Write one immutable, validated Parquet part.
+
+        Args:
+            rel: Path that ends in `.parquet`.
+            frame: The rows.
+            table: Their schema.
+
+        Raises:
+            DataError: If the rows break the schema. Nothing is written.
+            StoreError: If the store refuses.
+        """
+        sink = pa.BufferOutputStream()
+        try:
+            write_part(frame, table, sink)
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+        self._write(rel, sink.getvalue())
+
+    def read_table(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        """Read a part, or all parts of a folder, as one frame.
+
+        Args:
+            rel: A `.parquet` file or a folder of them; an absent folder is an empty table.
+            table: The expected schema.
+
+        Returns:
+            Rows sorted by the primary key, each key once: a key that two parts hold was sampled
+            twice with one seed, and the first part's row is taken.
+
+        Raises:
+            DataError: If a part is damaged, foreign, or newer than this qcrd.
+            StoreError: If the store does not answer.
+        """
+        parts = [rel]
+        if not rel.endswith(".parquet"):
+            parts = [file.path for file in self.part_files(rel)]
+        frames = [self._read_part(part, table) for part in parts]
+        if not frames:
+            return table.create_empty()
+        frame = pl.concat(frames)
+        keys = table.primary_key()
+        if keys and len(frames) > 1:
+            unique = frame.unique(keys, keep="first", maintain_order=True).sort(keys)
+            if unique.height < frame.height:
+                logger.warning(
+                    "%s holds %d rows whose key another part has too; the first part's row is read",
+                    self._shown(rel),
+                    frame.height - unique.height,
+                )
+            frame = unique
+        return frame
+
+    def load_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        """Read one part without looking at its rows; `check_rows` is still to see them.
+
+        Args:
+            rel: The part.
+            table: The expected schema.
+
+        Returns:
+            Its rows, as the table's present version.
+
+        Raises:
+            DataError: If the part is damaged, foreign, or newer than this qcrd.
+            StoreError: If the store does not answer.
+        """
+        # All of it first: a network that fails must not read as a damaged part.
+        content = self.read_bytes(rel)
+        try:
+            return load_part(pa.BufferReader(content), table, self._shown(rel))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+
+    def check_rows(self, frame: pl.DataFrame, table: type[Table], rel: str) -> pl.DataFrame:
+        """Hold rows of this store to a table.
+
+        Args:
+            frame: The rows.
+            table: Their schema.
+            rel: Part or folder they come from, for an error.
+
+        Returns:
+            The rows in the table's columns and types.
+
+        Raises:
+            DataError: If a rule is broken.
+        """
+        try:
+            return check_rows(frame, table, self._shown(rel))
+        except SchemaMismatchError as error:
+            raise DataError(str(error)) from error
+
+    def part_files(self, rel: str) -> tuple[StoredFile, ...]:
+        """List the parts below a folder, sorted by path.
+
+        Args:
+            rel: A folder, an absent one has none; or one part.
+
+        Returns:
+            The parts.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        path = self.path(rel)
+        asked = (
+            [path]
+            if rel.endswith(".parquet")
+            else fs.FileSelector(path, allow_not_found=True, recursive=True)
+        )
+        with self._explained(rel, "readable"):
+            found = self.file_system.get_file_info(asked)
+        return tuple(
+            self._stored(info)
+            for info in sorted(found, key=lambda item: str(item.path))
+            if info.is_file
+            and info.base_name.endswith(".parquet")
+            and not info.base_name.startswith(_TEMPORARY)
+        )
+
+    def _stored(self, info: fs.FileInfo) -> StoredFile:
+        return StoredFile(
+            path=info.path[len(self._root) :].lstrip("/"),
+            num_bytes=info.size,
+            mtime_ns=info.mtime_ns or 0,
+        )
+
+    def publish_folder(self, source: Path, rel: str) -> None:
+        """Make a finished local folder visible, whole, under `rel`.
+
+        Args:
+            source: Local folder beside `local(rel)`; it is gone afterwards.
+            rel: Where it appears. A folder that is there already is replaced.
+
+        Raises:
+            StoreError: If the store refuses.
+        """
+        target = self.local(rel)
+        with self._explained(rel, "writable"):
+            hashes = {
+                path.relative_to(source).as_posix(): file_hash(path)
+                for path in sorted(source.rglob("*"))
+                if path.is_file() and path.name != DONE
+            }
+            _write_done(source, hashes)
+            fsync_tree(source)
+            self.delete(rel)
+            if not self.is_local:
+                self._make_folder(self.path(rel))
+                for name in hashes:
+                    upload(source / name, self.file_system, self.path(f"{rel}/{name}"))
+                self.write_bytes(f"{rel}/{DONE}", (source / DONE).read_bytes())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            fsync_path(target.parent)
+
+    def is_published(self, rel: str) -> bool:
+        """Whether `publish_folder` finished for this folder.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        return self.exists(f"{rel}/{DONE}")
+
+    def fetch_folder(self, rel: str) -> Path:
+        """Bring a published folder to this machine.
+
+        Args:
+            rel: The folder.
+
+        Returns:
+            A local path: the folder itself, or its mirror.
+
+        Raises:
+            StoreError: If it was never published, a download fails, or a file is not what was
+                published.
+        """
+        if not self.is_published(rel):
+            msg = f"{self._shown(rel)} must be a finished folder; its {DONE} file is absent."
+            raise StoreError(msg)
+        target = self.local(rel)
+        if self.is_local:
+            return target
+        hashes = self.read_json(f"{rel}/{DONE}")
+        # All ranks of a training job fetch the same folder.
+        with self._explained(rel, f"copied to {target}"), alone(target):
+            if not _has_done(target, hashes):
+                self._fill(target, rel, hashes)
+        return target
+
+    def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
+        return self.check_rows(self.load_part(rel, table), table, rel)
+
+    def _write(self, rel: str, content: bytes | pa.Buffer) -> None:
+        path = self.path(rel)
+        folder, _, name = path.rpartition("/")
+        target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
+        try:
+            with self._explained(rel, "writable"):
+                self._make_folder(folder)
+                with self.file_system.open_output_stream(target) as sink:
+                    sink.write(content)
+                if self.is_local:
+                    fsync_path(Path(target))
+                    Path(target).replace(path)
+                    fsync_path(Path(folder))
+        finally:
+            # After a rename the temporary is gone; after any failure it must go too.
+            if self.is_local:
+                with contextlib.suppress(OSError):
+                    Path(target).unlink()
+
+    def _make_folder(self, folder: str) -> None:
+        """Make a local folder; of an object store the bucket at most, once.
+
+        Objects need no folders, and pyarrow would put an empty object for each one, every time.
+        """
+        if self.is_local:
+            self.file_system.create_dir(folder, recursive=True)
+        elif not self._has_root:
+            self.file_system.create_dir(self._root, recursive=True)
+            self._has_root = True
+
+    def _fill(self, target: Path, rel: str, hashes: dict[str, str]) -> None:
+        temporary = target.with_name(f"{_TEMPORARY}-fetch-{target.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, digest in hashes.items():
+            download(self.file_system, self.path(f"{rel}/{name}"), temporary / name)
+            if file_hash(temporary / name) != digest:
+                msg = (
+                    f"{self._shown(rel)}/{name} must hold what its {DONE} file names; got other "
+                    "bytes. Delete the folder and run again."
+                )
+                raise StoreError(msg)
+        _write_done(temporary, hashes)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+
+    @contextlib.contextmanager
+    def _explained(self, rel: str, rule: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise access_error(error, self._shown(rel), rule) from error
+
+    def path(self, rel: str) -> str:
+        """Name a path as the store's file system does."""
+        return f"{self._root}/{rel}" if rel else self._root
+
+    def _shown(self, rel: str) -> str:
+        return f"{self._url}/{rel}"
+
+
+def part_name(keys: pl.DataFrame) -> str:
+    """Name a part after the keys it holds, so that a repeated shard overwrites itself.
+
+    Args:
+        keys: The part's key columns, in any row order.
+
+    Returns:
+        File name.
+    """
+    rows = keys.sort(keys.columns).rows()
+    return f"part-{content_hash(*(str(value) for row in rows for value in row))}.parquet"
+
+
+def _write_done(folder: Path, hashes: dict[str, str]) -> None:
+    (folder / DONE).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
+
+
+def _has_done(folder: Path, hashes: dict[str, str]) -> bool:
+    done = folder / DONE
+    return done.exists() and json.loads(done.read_text(encoding="utf-8")) == hashes

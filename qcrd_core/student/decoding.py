@@ -1,0 +1,187 @@
+"""Writing with a student: greedy answers and sampled rationales.
+
+Texts are of very different lengths. So that no step is spent on one that has ended, it makes room
+for the next prompt as soon as there are enough of them to be worth it.
+
+Each prompt has random numbers of its own, one a token, by its place in the list: what is sampled
+for it depends on the seed and on nothing that is written beside it, but for rounding.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qcrd_core.ids import derive_seed
+from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.decoding_state import DecodeState
+from qcrd_core.student.model import wrap
+from qcrd_core.student.tokenizer import encode_texts, pad_rows
+
+_ENDED_SHARE = 0.15
+"""Share of ended rows at which they are replaced. Reading the new prompts is a pass of its own."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a student wrote for one prompt."""
+
+    text: str
+    num_tokens: int
+    """Tokens before the end token."""
+    is_finished: bool
+    """Whether the end token came before the length limit."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How a student writes."""
+
+    max_new_tokens: int
+    batch_size: int
+    """Texts written at once."""
+    sampling_temperature: float | None = None
+    """None is greedy; otherwise tokens are drawn from softmax(logits / temperature), untruncated.
+    """
+    seed: int = 0
+
+
+@torch.no_grad()
+def write(
+    model: Any, tokenizer: Any, prompts: Sequence[str], options: DecodeOptions, emit: Emit
+) -> list[Written]:
+    """Let a student write once for each prompt.
+
+    Args:
+        model: T5-type or causal Hugging Face model.
+        tokenizer: Its tokenizer.
+        prompts: Prompts with their prefix.
+        options: Length, batch, temperature, seed.
+        emit: Receives `{"advance": n}` when n more texts are written.
+
+    Returns:
+        One text a prompt, in the prompts' order.
+    """
+    model.eval()
+    if model.device.type == "cpu":
+        # For one query a row: 1.4 x as fast as torch's fused kernel.
+        model.get_decoder().set_attn_implementation("eager")
+    ids = encode_texts(tokenizer, prompts, end=model.config.is_encoder_decoder)
+    # Long prompts first: what is made for them then has room for all that follow.
+    queue = deque(sorted(range(len(ids)), key=lambda text: (-len(ids[text]), text)))
+    texts = _Texts(model, tokenizer, ids, options)
+    if queue:
+        texts.start(_take(queue, options.batch_size))
+    while len(texts.rows):
+        ended = texts.ended_rows()
+        if len(ended) and len(ended) >= _ENDED_SHARE * len(texts.rows):
+            emit({"advance": len(ended)})
+            new = _take(queue, len(ended))
+            if new:
+                texts.replace(ended[: len(new)], new)
+            texts.drop(ended[len(new) :])
+        else:
+            texts.step()
+    return [
+        _read(tokens[:length].tolist(), tokenizer)
+        for tokens, length in zip(texts.tokens, texts.lengths, strict=True)
+    ]
+
+
+def _take(queue: deque[int], count: int) -> list[int]:
+    return [queue.popleft() for _ in range(min(count, len(queue)))]
+
+
+class _Texts:
+    """The texts and those among them that are being written, a row each."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, ids: list[list[int]], options: DecodeOptions
+    ) -> None:
+        self.student, self.device = wrap(model), model.device
+        self.pad_id, self.end_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        self.ids, self.options = ids, options
+        shape = (len(ids), options.max_new_tokens)
+        self.tokens = np.zeros(shape, dtype=np.int64)
+        self.lengths = np.zeros(len(ids), dtype=np.int64)
+        self.is_ended = np.zeros(len(ids), dtype=bool)
+        self.rows = np.empty(0, dtype=np.int64)
+        self.state: DecodeState
+        self.newest: Tensor
+        source = np.random.default_rng(derive_seed(options.seed, "decode"))
+        # In (0, 1]: `_sample` then never ends on a token of probability 0.
+        self.draws = 1 - source.random(shape, dtype=np.float32)
+
+    def start(self, texts: list[int]) -> None:
+        """Begin with the first ones, and write their first tokens."""
+        logits, self.state = self._read(texts)
+        self.rows = np.array(texts)
+        self.newest = self._append(logits, self.rows)
+
+    def replace(self, rows: np.ndarray, texts: list[int]) -> None:
+        """Begin texts in the place of others, and write their first tokens."""
+        logits, state = self._read(texts)
+        index = torch.from_numpy(rows).to(self.device)
+        self.state.replace(index, state)
+        self.rows[rows] = texts
+        self.newest[index] = self._append(logits, self.rows[rows])
+
+    def step(self) -> None:
+        """Write one token more of each; a text that has ended stays as it is."""
+        self.newest = self._append(self.student.step(self.state, self.newest), self.rows)
+
+    def ended_rows(self) -> np.ndarray:
+        """Numbers of the rows whose text has ended."""
+        return self.is_ended[self.rows].nonzero()[0]
+
+    def drop(self, rows: np.ndarray) -> None:
+        """Write on without some."""
+        if not len(rows):
+            return
+        kept = np.delete(np.arange(len(self.rows)), rows)
+        self.rows = self.rows[kept]
+        if len(kept):
+            index = torch.from_numpy(kept).to(self.device)
+            self.newest = self.newest[index]
+            self.state.keep(index)
+
+    def _read(self, texts: list[int]) -> tuple[Tensor, DecodeState]:
+        prompts = pad_rows([self.ids[text] for text in texts], self.pad_id)
+        return self.student.start(*(tensor.to(self.device) for tensor in prompts))
+
+    def _append(self, logits: Tensor, texts: np.ndarray) -> Tensor:
+        """Choose the next token of each text, [B] from [B, V], and note those that are wanted."""
+        chosen = self._choose(logits, texts)
+        unended = ~self.is_ended[texts]
+        texts, tokens = texts[unended], chosen.cpu().numpy()[unended]
+        self.tokens[texts, self.lengths[texts]] = tokens
+        self.lengths[texts] += 1
+        is_long = self.lengths[texts] == self.options.max_new_tokens
+        self.is_ended[texts] = is_long | (tokens == self.end_id)
+        return chosen
+
+    def _choose(self, logits: Tensor, texts: np.ndarray) -> Tensor:
+        temperature = self.options.sampling_temperature
+        if temperature is None:
+            return logits.argmax(dim=-1)
+        place = self.lengths[texts].clip(max=self.options.max_new_tokens - 1)
+        draws = torch.from_numpy(self.draws[texts, place])
+        return _sample(logits / temperature, draws.to(self.device))
+
+
+def _sample(logits: Tensor, draws: Tensor) -> Tensor:
+    """Tokens at which the cumulative probability reaches the draws, [B], from [B, V] and [B]."""
+    cumulative = logits.float().softmax(dim=-1).cumsum(dim=-1)
+    return torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:])[:, 0]
+
+
+def _read(tokens: list[int], tokenizer: Any) -> Written:
+    is_finished = tokens[-1] == tokenizer.eos_token_id
+    if is_finished:
+        tokens = tokens[:-1]
+    text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    return Written(text, len(tokens), is_finished)

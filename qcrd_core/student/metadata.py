@@ -1,0 +1,128 @@
+"""What a student folder says of itself: `qcrd.json`, beside the weights.
+
+It holds what is needed to ask the student a question and to read its answer, so that the folder can
+be copied anywhere and used without the run, the store or the data set's file.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qcrd_core.config.run import explain
+from qcrd_core.data.answers import AnswerSpec
+from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
+from qcrd_core.errors import ConfigError
+from qcrd_core.run.context import RunContext
+
+FILE = "qcrd.json"
+
+
+class StudentAbout(BaseModel):
+    """Content of `qcrd.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run_id: str
+    """Run that trained the student."""
+    round: int = Field(ge=0)
+    """Round after which it was saved."""
+    dataset: str
+    """Name of the data set."""
+    predict_prefix: str
+    """Before the question when the label is asked for."""
+    explain_prefix: str
+    """Before the question when the rationale is asked for."""
+    max_input_tokens: int
+    """Longest question with its prefix that it was trained for."""
+    max_new_tokens: int
+    """Longest answer it was evaluated with."""
+    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    """How it came to its answers; see `qcrd_core.student.inference`."""
+    num_votes: int = 1
+    """Rationales a question, with vote_k."""
+    sampling_temperature: float | None = None
+    """Of those rationales; null is greedy."""
+    max_rationale_tokens: int = 256
+    """Longest rationale that it learnt."""
+    seed: int = 0
+    """Seed of the run, from which its rationales are sampled."""
+    columns: Columns
+    """What the columns of a file of questions mean."""
+    question_template: str | None
+    """The question as models read it, made of the columns."""
+    answer: AnswerSpec
+    """What an answer is."""
+
+    @classmethod
+    def of(cls, context: RunContext, round_: int) -> "StudentAbout":
+        """Describe a run's student after a round."""
+        spec, student = context.read_spec(), context.config.student
+        evaluation = context.config.evaluation
+        is_vote = evaluation.infer == "vote_k"
+        answer, longest = spec.answer, evaluation.max_new_tokens
+        if student.target == "rationale_and_label":
+            answer = answer.model_copy(update={"marker": answer.marked})
+            longest = student.max_target_tokens
+        return cls(
+            run_id=context.paths.run_id,
+            round=round_,
+            dataset=spec.name,
+            predict_prefix=student.predict_prefix,
+            explain_prefix=student.explain_prefix,
+            max_input_tokens=student.max_input_tokens,
+            max_new_tokens=longest,
+            infer=evaluation.infer,
+            num_votes=evaluation.texts_per_question,
+            sampling_temperature=evaluation.sampling_temperature if is_vote else None,
+            max_rationale_tokens=student.max_target_tokens,
+            seed=context.config.run.seed,
+            columns=spec.columns,
+            question_template=spec.question_template,
+            answer=answer,
+        )
+
+    def spec_for(self, path: Path, present: set[str]) -> DatasetSpec:
+        """The data set's specification for another file of its questions.
+
+        Args:
+            path: The file.
+            present: Its columns. Labels, ids and slices are read where it has them.
+
+        Returns:
+            A specification whose source is the file.
+        """
+        optional = ("question_id", "gold_answer", "gold_target", "template")
+        absent = {name: None for name in optional if getattr(self.columns, name) not in present}
+        return DatasetSpec(
+            name=self.dataset,
+            source=FilesSource(train=path),
+            columns=self.columns.model_copy(update=absent),
+            question_template=self.question_template,
+            answer=self.answer,
+        )
+
+
+def read_about(folder: Path) -> StudentAbout:
+    """Read a student folder's `qcrd.json`.
+
+    Args:
+        folder: The student.
+
+    Returns:
+        Its description.
+
+    Raises:
+        ConfigError: If there is none, or it breaks a rule.
+    """
+    path = folder / FILE
+    try:
+        return StudentAbout.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = (
+            f"A student must be a folder that a run made, with {FILE} in it; got {folder} "
+            f"({error.strerror}). A run's best one is `<store>/runs/<run id>/student`."
+        )
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path))) from error

@@ -1,0 +1,1 @@
+"""Who answers for the teacher: running or managed servers, and which request goes to which."""

@@ -1,0 +1,151 @@
+"""How the managed vLLM server is started: interpreter, command line, environment.
+
+vLLM lives in an environment of its own (its pins and ours do not meet) and is reached over HTTP
+only, so it is never imported here. `python -m` is used because the `vllm` command of the CPU wheel
+does not start.
+"""
+
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+
+from qcrd_core.config.models import HubModel, TeacherSection, VllmServer
+from qcrd_core.errors import LaunchError
+from qcrd_core.runtime.processes import has_accelerator, num_gpus
+
+MODULE = "vllm.entrypoints.openai.api_server"
+
+_CPU_BATCHED_TOKENS = 4096
+
+
+def find_vllm_python() -> Path:
+    """Find the Python interpreter that has vLLM.
+
+    QCRD_VLLM_PYTHON names it; else it is `.venv-vllm/bin/python` beside this environment's folder;
+    else this interpreter, if vLLM is installed here.
+
+    Returns:
+        The interpreter.
+
+    Raises:
+        LaunchError: If none of the three is there.
+    """
+    named = os.environ.get("QCRD_VLLM_PYTHON")
+    if named:
+        if Path(named).is_file():
+            return Path(named)
+        msg = (
+            f"QCRD_VLLM_PYTHON must name a Python interpreter; got {named!r}. Correct or unset it."
+        )
+        raise LaunchError(msg)
+    beside = Path(sys.prefix).parent / ".venv-vllm" / "bin" / "python"
+    if beside.is_file():
+        return beside
+    if importlib.util.find_spec("vllm") is not None:
+        return Path(sys.executable)
+    msg = (
+        f"vLLM must be installed to sample a local teacher; got no {beside} and no vllm in "
+        f"{sys.executable}. Run `make install`, or set teacher.endpoints to running servers."
+    )
+    raise LaunchError(msg)
+
+
+def server_command(teacher: TeacherSection, name: str, *, served_name: str, port: int) -> list[str]:
+    """Build the server's command line, without its interpreter.
+
+    Args:
+        teacher: Section of the configuration.
+        name: Model folder, or hub name.
+        served_name: Name that requests must ask for.
+        port: Port on 127.0.0.1.
+
+    Returns:
+        Arguments from `-m` on.
+    """
+    server = teacher.server
+    arguments = ["-m", MODULE, "--model", name, "--served-model-name", served_name]
+    arguments += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+    # A model's own generation_config.json would change the sampling behind the fingerprint's back.
+    arguments += ["--generation-config", "vllm", "--logprobs-mode", "raw_logprobs"]
+    arguments += ["--enable-prefix-caching"]
+    if isinstance(teacher.model, HubModel) and teacher.model.revision:
+        arguments += ["--revision", teacher.model.revision]
+    if server.max_model_len is not None:
+        arguments += ["--max-model-len", str(server.max_model_len)]
+    if server.max_num_seqs is not None:
+        arguments += ["--max-num-seqs", str(server.max_num_seqs)]
+    if server.enforce_eager:
+        arguments += ["--enforce-eager"]
+    if server.tensor_parallel_size > 1:
+        arguments += ["--tensor-parallel-size", str(server.tensor_parallel_size)]
+    if num_engines(server) > 1:
+        arguments += ["--data-parallel-size", str(num_engines(server))]
+    arguments += _device_arguments(teacher)
+    return [*arguments, *server.extra_args]
+
+
+def num_engines(server: VllmServer) -> int:
+    """How many model copies the server runs: as told, or as many as its GPUs hold, at least one."""
+    return server.data_parallel_size or max(1, num_gpus() // server.tensor_parallel_size)
+
+
+def server_environment(teacher: TeacherSection, name: str, api_key: str) -> dict[str, str]:
+    """Build the variables set on top of this process's environment.
+
+    Args:
+        teacher: Section of the configuration.
+        name: Model folder, or hub name.
+        api_key: Key that requests must carry; it never stands on a command line, where every user
+            of the machine could read it.
+
+    Returns:
+        Names and values. A CPU setting that the user has made already is left as it is.
+    """
+    environment = {
+        "VLLM_API_KEY": api_key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Shorter than our pool's own idle time, a connection would be closed under a request.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
+    }
+    if Path(name).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    if not has_accelerator():
+        for variable, value in _cpu_environment(teacher).items():
+            environment[variable] = os.environ.get(variable, value)
+    return environment
+
+
+def free_port() -> int:
+    """Ask the kernel for a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    # vLLM's own binding keeps one core a rank for its scheduler, half of a two-core machine.
+    if teacher.server.tensor_parallel_size * num_engines(teacher.server) == 1:
+        cpus = sorted(os.sched_getaffinity(0))
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
+        environment["OMP_NUM_THREADS"] = str(len(cpus))
+    return environment
+
+
+def _device_arguments(teacher: TeacherSection) -> list[str]:
+    server = teacher.server
+    if has_accelerator():
+        utilization = str(server.gpu_memory_utilization)
+        return ["--dtype", server.dtype, "--gpu-memory-utilization", utilization]
+    dtype = "float32" if server.dtype == "auto" else server.dtype
+    arguments = ["--dtype", dtype, "--no-enable-chunked-prefill"]
+    # A seeded request whose prompt is prefilled in two pieces kills the CPU engine, so every
+    # prompt must fit into one step. Without max_model_len vLLM itself takes the model's length.
+    if server.max_model_len is not None:
+        budget = max(server.max_model_len, _CPU_BATCHED_TOKENS)
+        arguments += ["--max-num-batched-tokens", str(budget)]
+    return arguments

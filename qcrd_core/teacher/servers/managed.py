@@ -1,0 +1,225 @@
+"""Where the teacher answers: a managed local vLLM server, or servers that run already.
+
+    with teacher_endpoints(config.teacher, prepared, scratch, log) as pool:
+        ...  # a `TeacherClient` of the pool
+
+Both speak the OpenAI protocol. The local server is a child process on 127.0.0.1 with a random API
+key; it ends with the block. Servers that run already are `qcrd_core.teacher.servers.pool`.
+"""
+
+import logging
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from qcrd_core.config.endpoints import Endpoint
+from qcrd_core.config.models import TeacherSection
+from qcrd_core.errors import LaunchError, SamplingError
+from qcrd_core.runtime import orphans
+from qcrd_core.runtime.processes import Server, tail
+from qcrd_core.teacher.prepare import PreparedTeacher
+from qcrd_core.teacher.servers.launch import (
+    find_vllm_python,
+    free_port,
+    num_engines,
+    server_command,
+    server_environment,
+)
+from qcrd_core.teacher.servers.pool import TeacherPool, root_of
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_DYING_SECONDS = 30.0
+
+
+class ManagedPool(TeacherPool):
+    """One local vLLM server that is started again when it dies, a bounded number of times."""
+
+    use_proxies = False
+
+    def __init__(
+        self, teacher: TeacherSection, prepared: PreparedTeacher, *, scratch: Path, log: Path
+    ) -> None:
+        """Start the server and wait until it serves the model.
+
+        Args:
+            teacher: Section of the configuration.
+            prepared: The model to serve.
+            scratch: Folder of the pid file.
+            log: File that receives the server's output.
+
+        Raises:
+            LaunchError: If vLLM is absent, or the server dies or is not ready in time.
+        """
+        super().__init__(prepared.served_name)
+        self._api_key = secrets.token_urlsafe(32)
+        self._lock = threading.Lock()
+        self._python = find_vllm_python()
+        self._teacher, self._prepared = teacher, prepared
+        self._scratch, self._log = scratch, log
+        self._num_restarts = 0
+        orphans.kill_leftovers(scratch)
+        # vLLM leaves its sockets behind, by default in /tmp. Their paths have 103 bytes at most.
+        self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-")
+        self._server, endpoint = self._start()
+        try:
+            self._wait_until_ready(endpoint)
+        except BaseException:  # an interrupt too: no server may outlive its pool
+            self.close()
+            raise
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long sampling waits for the server: its starts have their own limit."""
+        return float("inf")
+
+    def is_dead(self) -> bool:
+        """Whether the server process has ended."""
+        return not self._server.is_alive()
+
+    def headers(self, endpoint: Endpoint) -> dict[str, str]:  # noqa: ARG002  (one for all)
+        """HTTP headers with the random key."""
+        return {"Authorization": f"Bearer {self._api_key}"}
+
+    def close(self) -> None:
+        """Stop the server and everything it started."""
+        super().close()
+        self._stop()
+        self._sockets.cleanup()
+
+    def bring_back(self, endpoint: Endpoint) -> Endpoint:
+        """Wait until the server answers again, or start it anew.
+
+        Args:
+            endpoint: Where the request that failed was sent. If somebody has started the server
+                again since, nothing is done.
+
+        Returns:
+            Where it answers now.
+
+        Raises:
+            SamplingError: If it died too often, or the pool is closed.
+            LaunchError: If it does not start.
+        """
+        with self._lock:
+            if self._is_closed:
+                msg = "Sampling cannot go on; the teacher has been stopped. Run again to continue."
+                raise SamplingError(msg)
+            if self.endpoints == (endpoint,):
+                self._recover(endpoint)
+            return self.endpoints[0]
+
+    def _stop(self) -> None:
+        self._server.stop()
+        orphans.forget(self._scratch, self._server.pid)
+
+    def _start(self) -> tuple[Server, Endpoint]:
+        port = free_port()
+        arguments = server_command(
+            self._teacher, self._prepared.name, served_name=self.served_name, port=port
+        )
+        environment = server_environment(self._teacher, self._prepared.name, self._api_key)
+        environment["VLLM_RPC_BASE_PATH"] = self._sockets.name
+        logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
+        server = Server([str(self._python), *arguments], log=self._log, env=environment)
+        orphans.remember(self._scratch, server.pid)
+        most = self._teacher.concurrency * num_engines(self._teacher.server)
+        return server, Endpoint(url=f"http://127.0.0.1:{port}/v1", max_concurrency=most)
+
+    def _wait_until_ready(self, endpoint: Endpoint) -> None:
+        # Requests of other threads learn the address only once the server is ready: until then
+        # they would find it half started, and a crash there would not count as a death.
+        start, limit = time.monotonic(), self._teacher.server.start_timeout_seconds
+        while not self._answers(endpoint):
+            waited = time.monotonic() - start
+            if self._server.is_alive() and waited < limit:
+                time.sleep(_POLL_SECONDS)
+                continue
+            what = f"was not ready within {limit:g} s" if self._server.is_alive() else "ended"
+            msg = (
+                f"The vLLM server must become ready; it {what}. "
+                f"The end of {self._log}:\n{tail(self._log)}"
+            )
+            raise LaunchError(msg)
+        self.use((endpoint,))
+        logger.info(
+            "vLLM is ready | %.1f s | context %s tokens",
+            time.monotonic() - start,
+            self.max_model_len,
+        )
+
+    def _answers(self, endpoint: Endpoint) -> bool:
+        try:
+            return self._get(f"{root_of(endpoint.url)}/health", endpoint).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _recover(self, endpoint: Endpoint) -> None:
+        # A server whose engine died says so by its health check and ends by itself; give it time,
+        # and leave one that is merely slow alone.
+        deadline = time.monotonic() + _DYING_SECONDS
+        while self._server.is_alive() and time.monotonic() < deadline:
+            if self._answers(endpoint):
+                return
+            time.sleep(_POLL_SECONDS)
+        if self._num_restarts >= self._teacher.server.max_restarts:
+            msg = (
+                f"The vLLM server must stay alive; it died {self._num_restarts + 1} times "
+                f"(teacher.server.max_restarts is {self._teacher.server.max_restarts}). Finished "
+                f"shards are kept. The end of {self._log}:\n{tail(self._log)}"
+            )
+            raise SamplingError(msg)
+        self._num_restarts += 1
+        logger.warning(
+            "vLLM died; start it again (%d of %d) | log %s",
+            self._num_restarts,
+            self._teacher.server.max_restarts,
+            self._log,
+        )
+        self._stop()
+        self._server, endpoint = self._start()
+        if self._is_closed:  # meanwhile: nobody else would stop this one
+            self._stop()
+        self._wait_until_ready(endpoint)
+
+
+@contextmanager
+def teacher_endpoints(
+    config: TeacherSection, prepared: PreparedTeacher, scratch: Path, log: Path
+) -> Iterator[TeacherPool]:
+    """Make the teacher answer for as long as the block runs.
+
+    Args:
+        config: Section of the configuration.
+        prepared: The model: what to serve, or what the endpoints must serve.
+        scratch: Local folder of the managed server's pid file.
+        log: File that receives the managed server's output.
+
+    Yields:
+        The servers.
+
+    Raises:
+        SamplingError: If an endpoint serves another model, or none answers.
+        ConfigError: If the discovery file is no list of servers, or a key is absent.
+        LaunchError: If the managed server does not start.
+    """
+    if config.endpoints is not None:
+        pool = TeacherPool(prepared.served_name)
+        pool.use(config.endpoints)
+        try:
+            yield pool
+        finally:
+            pool.close()
+        return
+    managed = ManagedPool(config, prepared, scratch=scratch, log=log)
+    try:
+        yield managed
+    finally:
+        managed.close()

@@ -1,0 +1,1 @@
+"""Training the student: the losses, batches, DeepSpeed ranks, checkpoints."""

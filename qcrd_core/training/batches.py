@@ -1,0 +1,235 @@
+"""From the scores table to micro-batches of token ids.
+
+The order of the data is a pure function of (seed, epoch), and a step's questions a pure function
+of its number: a resumed run sees exactly the batches that the uninterrupted one would have seen.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from qcrd_core.config.models import StudentSection
+from qcrd_core.ids import derive_seed
+from qcrd_core.student.tokenizer import encode_texts, pad_rows
+from qcrd_core.training.losses import first_divergence
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """One tokenised rationale."""
+
+    ids: list[int]
+    is_positive: bool
+    quality_score: float
+    first: int = 0
+    """First token that counts in its cross entropy."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training question, tokenised."""
+
+    question_id: str
+    predict_ids: list[int]
+    explain_ids: list[int]
+    label_ids: list[int]
+    rationales: tuple[Rationale, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch. R rationales in all, B questions."""
+
+    question_ids: list[str]
+    prompt_ids: Tensor
+    """Predict prompts, then explain prompts, [2B, T]."""
+    prompt_mask: Tensor
+    label_ids: Tensor
+    """[B, T]."""
+    label_mask: Tensor
+    rationale_ids: Tensor
+    """[R, T]; questions without rationales add one of the end token that no term reads."""
+    rationale_mask: Tensor
+    question: Tensor
+    """Question of each rationale, [R], in [0, B)."""
+    positive: Tensor
+    """Rationale index of each positive, [B, P]; -1 where there is none."""
+    negative: Tensor
+    """Likewise, [B, N]."""
+    first: Tensor
+    """First token of each rationale that counts, [R]."""
+    score: Tensor
+    """Quality score of each rationale, [R]."""
+    draw: Tensor
+    """Random numbers in [0, 1) for sampling a positive and a negative, [B, 2]."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy the tensors to a device."""
+        moved: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in self.__dict__.items()
+        }
+        return Batch(**moved)
+
+
+def make_examples(
+    labels: pl.DataFrame,
+    scores: pl.DataFrame,
+    tokenizer: Any,
+    student: StudentSection,
+    *,
+    end: bool,
+) -> tuple[list[Example], int]:
+    """Tokenise the questions and rationales of a round.
+
+    Args:
+        labels: question_id, question, label: one row a training question.
+        scores: Table `scores` of the round.
+        tokenizer: The student's.
+        student: Prefixes and length limits.
+        end: Whether prompts end with the end token, as encoder inputs do.
+
+    Returns:
+        Examples in the order of question_id, and the number of rationales left out because they
+        exceed `max_target_tokens`.
+    """
+    labels = labels.sort("question_id")
+    questions = labels["question"].to_list()
+    predict = encode_texts(tokenizer, [student.predict_prefix + q for q in questions], end=end)
+    explain = encode_texts(tokenizer, [student.explain_prefix + q for q in questions], end=end)
+    label_ids = encode_texts(tokenizer, labels["label"].to_list(), end=True)
+    by_question: dict[str, list[Rationale]] = defaultdict(list)
+    too_long = 0
+    ids = encode_texts(tokenizer, scores["rationale"].to_list(), end=True)
+    rows = scores.select("question_id", "polarity", "quality_score").rows()
+    for row, (question_id, polarity, quality_score) in zip(ids, rows, strict=True):
+        if len(row) > student.max_target_tokens:
+            too_long += 1
+            continue
+        is_positive = polarity == "positive"
+        # Without a discriminator equations 6 and 7 have weight 1: s = 1 and 1 - s = 1.
+        score = float(is_positive) if quality_score is None else quality_score
+        by_question[question_id].append(Rationale(row, is_positive, score))
+    examples = [
+        Example(question_id, p, e, y, tuple(by_question[question_id]))
+        for question_id, p, e, y in zip(
+            labels["question_id"].to_list(), predict, explain, label_ids, strict=True
+        )
+    ]
+    return examples, too_long
+
+
+def skip_shared_tokens(examples: Sequence[Example]) -> tuple[list[Example], int]:
+    """Let each negative count from its first divergence from the positives of its question.
+
+    Args:
+        examples: Tokenised questions.
+
+    Returns:
+        The same with `first` set, and the number of negatives left out because they repeat a
+        positive to the end.
+    """
+    kept, num_copies = [], 0
+    for example in examples:
+        positives = [r.ids for r in example.rationales if r.is_positive]
+        rationales = [
+            r if r.is_positive else replace(r, first=first_divergence(r.ids, positives))
+            for r in example.rationales
+        ]
+        distinct = tuple(r for r in rationales if r.first < len(r.ids))
+        num_copies += len(rationales) - len(distinct)
+        kept.append(replace(example, rationales=distinct))
+    return kept, num_copies
+
+
+def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """Which examples an optimiser step reads: a window of an endless row of permutations.
+
+    Args:
+        num_examples: Size of the training set.
+        batch_size: Questions a step, over all devices.
+        step: Global step, from 0.
+        seed: Run seed.
+
+    Returns:
+        `batch_size` example indices.
+    """
+    rows: list[int] = []
+    position = step * batch_size
+    while len(rows) < batch_size:
+        epoch, offset = divmod(position, num_examples)
+        order = np.random.default_rng(derive_seed(seed, "data order", epoch)).permutation(
+            num_examples
+        )
+        taken = order[offset : offset + batch_size - len(rows)].tolist()
+        rows += taken
+        position += len(taken)
+    return rows
+
+
+def batch_draws(batch_size: int, step: int, seed: int) -> list[list[float]]:
+    """Random numbers that choose among the rationales of an optimiser step's questions.
+
+    Args:
+        batch_size: Questions a step, over all devices.
+        step: Global step, from 0.
+        seed: Run seed.
+
+    Returns:
+        Numbers in [0, 1), [batch_size, 2], in the order of `batch_rows`.
+    """
+    source = np.random.default_rng(derive_seed(seed, "selection", step))
+    draws: list[list[float]] = source.random((batch_size, 2)).tolist()
+    return draws
+
+
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    end_id: int,
+    draws: Sequence[Sequence[float]] | None = None,
+) -> Batch:
+    """Pad examples into one micro-batch.
+
+    Args:
+        examples: B examples.
+        pad_id: Padding token.
+        end_id: End token.
+        draws: From `batch_draws`, [B, 2]; None, where nothing is sampled, is zeros.
+
+    Returns:
+        The batch, on the CPU.
+    """
+    prompts = [e.predict_ids for e in examples] + [e.explain_ids for e in examples]
+    rationales = [(i, r) for i, e in enumerate(examples) for r in e.rationales]
+    slots: dict[bool, list[list[int]]] = {
+        True: [[] for _ in examples],
+        False: [[] for _ in examples],
+    }
+    for index, (question, rationale) in enumerate(rationales):
+        slots[rationale.is_positive][question].append(index)
+    ids = [r.ids for _, r in rationales] or [[end_id]]
+    prompt_ids, prompt_mask = pad_rows(prompts, pad_id)
+    label_ids, label_mask = pad_rows([e.label_ids for e in examples], pad_id)
+    rationale_ids, rationale_mask = pad_rows(ids, pad_id)
+    return Batch(
+        question_ids=[e.question_id for e in examples],
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        label_ids=label_ids,
+        label_mask=label_mask,
+        rationale_ids=rationale_ids,
+        rationale_mask=rationale_mask,
+        question=torch.tensor([i for i, _ in rationales] or [0]),
+        positive=pad_rows(slots[True], -1)[0],
+        negative=pad_rows(slots[False], -1)[0],
+        first=torch.tensor([r.first for _, r in rationales] or [0]),
+        score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
+        draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),
+    )

@@ -1,0 +1,259 @@
+"""One round of student training: a job that launches DeepSpeed ranks through torchrun's agent.
+
+Reads: questions with their labels, table `scores` of the round, the engine state of the round
+before.
+Writes: engine states within the round, the student folder, table `metrics`, in this order; the
+metrics part is the proof that the round is complete.
+
+SIGTERM ends it after the step at hand with a checkpoint; the same round, started again, goes on
+from there and ends with the very weights of an uninterrupted one (same device kind, same ranks).
+With other ranks it goes on too, and weights differ by rounding, and by the draws of dropout.
+"""
+
+import signal
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import torch
+from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from data_schemas import Scores
+from qcrd_core import errors
+from qcrd_core.config.method import TrainingSection
+from qcrd_core.config.run import RunConfig
+from qcrd_core.errors import QcrdError, TrainingError
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.hosts import choose_interface
+from qcrd_core.runtime.processes import (
+    Emit,
+    can_fork,
+    die_with_parent,
+    explain_exhausted_gpu,
+    has_accelerator,
+)
+from qcrd_core.student.model import wrap
+from qcrd_core.student.tokenizer import load_tokenizer
+from qcrd_core.student.weights import make_student
+from qcrd_core.training.batches import Example, make_examples, skip_shared_tokens
+from qcrd_core.training.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from qcrd_core.training.engine import export_student, start_distributed, start_engine
+from qcrd_core.training.loop import RoundLoop, write_metrics
+from qcrd_core.training.objective import QcrdObjective
+
+
+def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Train one round, as the first of `training.hosts` or alone.
+
+    Args:
+        payload: `RunContext.payload(round=..., labels=path)`; the labels are a Parquet file of
+            question_id, question, label: one row a training question.
+        emit: Receives `{"advance": 1, "note": ...}` after each step.
+
+    Returns:
+        `{"interrupted": bool, "global_step": int, "loss": float | None, "is_last_round": bool}`.
+
+    Raises:
+        TrainingError: If the loss is no finite number, a host did not come or was lost.
+    """
+    return _launch(payload, emit, place=0)
+
+
+def join(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """Train the round that the first host begins, as another host.
+
+    Args:
+        payload: `config`, and `place`: this host's among `training.hosts`.
+        emit: Not called.
+
+    Returns:
+        As `main`.
+
+    Raises:
+        TrainingError: As `main`.
+    """
+    return _launch(payload, emit, place=payload["place"])
+
+
+def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any]:
+    training = RunConfig.model_validate(payload["config"]).training
+    hosts, backend, endpoint = training.hosts, "c10d", "localhost:0"
+    if len(hosts) > 1:
+        choose_interface(hosts[0] if place else hosts[1])
+        # Static: ranks go by the place among the hosts, so that rank 0 is where the flow runs.
+        backend, endpoint = "static", f"{hosts[0]}:{training.rendezvous_port}"
+    with TemporaryDirectory() as folder:
+        launch = LaunchConfig(
+            min_nodes=max(1, len(hosts)),
+            max_nodes=max(1, len(hosts)),
+            nproc_per_node=training.num_processes,
+            logs_specs=DefaultLogsSpecs(folder),  # where ranks leave their errors
+            rdzv_backend=backend,
+            rdzv_endpoint=endpoint,
+            rdzv_configs={"rank": place, "timeout": int(training.host_timeout_seconds)},
+            run_id="qcrd",
+            start_method="fork" if can_fork() else "spawn",
+            max_restarts=0,
+        )
+        try:
+            results: dict[int, dict[str, Any]] = elastic_launch(launch, train_rank)(payload, emit)
+        except ChildFailedError as error:
+            raise _explained(error, training) from error
+        except distributed.DistError as error:
+            if len(hosts) < 2:
+                raise
+            reason = str(error).splitlines()[0].rstrip(".")
+            msg = (
+                f"Training on {', '.join(hosts)} must begin within "
+                f"{training.host_timeout_seconds:g} s at {endpoint}; {reason}. Run `qcrd join` on "
+                "the other hosts with the same settings, or set training.hosts=[]."
+            )
+            raise TrainingError(msg) from error
+    result = next(iter(results.values()))
+    if "error" in result:
+        raise TrainingError(result["error"])
+    return result
+
+
+def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
+    """What the first rank that failed here said: an error of ours as it is."""
+    _, failure = error.get_first_failure()
+    said = failure.message if isinstance(failure.message, str) else failure.message["message"]
+    name, _, text = said.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, QcrdError):
+        return kind(text)
+    sentence = explain_exhausted_gpu("A training step", said)
+    if sentence:
+        return TrainingError(sentence)
+    if len(training.hosts) < 2:
+        return error
+    reason = said.splitlines()[0] if said else f"exit code {failure.exitcode}"
+    return TrainingError(
+        f"Training on {', '.join(training.hosts)} must hear from each within "
+        f"{training.host_timeout_seconds:g} s; a rank here ended: {reason}. The last checkpoint is "
+        "kept: run the same commands again, or go on here alone with training.hosts=[]."
+    )
+
+
+@record
+def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Train one round as one rank; torchrun's agent has set RANK and WORLD_SIZE.
+
+    Args:
+        payload: As in `main` or `join`.
+        emit: As in `main`; rank 0 calls it.
+
+    Returns:
+        As `main`, or `{"error": text}` where all ranks agree on it: an exception of one would leave
+        the others waiting in a collective.
+    """
+    die_with_parent()
+    here = RunConfig.model_validate(payload["config"])
+    if not has_accelerator():
+        # What torch takes by itself follows OMP_NUM_THREADS and the cores it is bound to.
+        torch.set_num_threads(max(1, torch.get_num_threads() // here.training.num_processes))
+    start_distributed(here.training)
+    stop = _stop_on_sigterm()
+    payload, labels = _from_first_rank(payload, here)
+    context = RunContext.from_payload(payload)
+    config, training = context.config, context.config.training
+    tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
+    about = config.student
+    student = wrap(make_student(about.model, tokenizer, config.run.seed, about.lora))
+    round_ = int(payload["round"])
+    examples, counts = _examples(context, round_, labels, tokenizer, student.model)
+    if training.gradient_checkpointing:
+        student.model.gradient_checkpointing_enable()
+    buckets = 1 if training.zero_stage == 3 else 4
+    objective = QcrdObjective(student, config.loss, max_buckets=buckets)
+    steps = training.steps_in_round(len(examples))
+    checkpoint = _last_checkpoint(context, round_, steps)
+    if checkpoint is not None:
+        checkpoint.load_weights(objective)
+    engine = start_engine(objective, training)
+    engine.train()  # a loaded model comes in evaluation mode, without its dropout
+    state: dict[str, Any] = {"global_step": round_ * steps, "rows": []}
+    if checkpoint is not None:
+        checkpoint.load_optimizer(engine)
+        if checkpoint.state["global_step"] > round_ * steps:
+            state = checkpoint.state
+    if distributed.get_rank() == 0 and state["global_step"] > round_ * steps:
+        emit({"advance": state["global_step"] - round_ * steps, "note": "resumed"})
+    loop = RoundLoop(context, engine, examples, tokenizer, state, steps * training.num_rounds)
+    outcome = loop.run((round_ + 1) * steps, round_, emit, stop)
+    if outcome is not None:
+        return outcome
+    save_checkpoint(engine, context.store, context.paths.engine(round_), loop.state)
+    export_student(engine, tokenizer, context, round_)
+    if distributed.get_rank() == 0:
+        write_metrics(context, round_, loop.state["rows"], counts)
+        if round_ > 0:
+            context.store.delete(context.paths.engine(round_ - 1))
+    last = loop.state["rows"][-1][0] if loop.state["rows"] else None
+    return {
+        "interrupted": False,
+        "global_step": loop.state["global_step"],
+        "loss": last,
+        "is_last_round": round_ + 1 == training.num_rounds,
+    }
+
+
+def _from_first_rank(
+    payload: Mapping[str, Any], here: RunConfig
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """What rank 0 was asked to train, with this host's own places, and the labels."""
+    shared: list[Any] = [None]
+    if distributed.get_rank() == 0:
+        shared = [(payload, pl.read_parquet(payload["labels"]))]
+    distributed.broadcast_object_list(shared)
+    given, labels = shared[0]
+    config = RunConfig.model_validate(given["config"])
+    if config.training.num_ranks != distributed.get_world_size():
+        msg = (
+            "training.num_processes must be the same on all hosts; the first one has "
+            f"{config.training.num_processes} on each of {len(config.training.hosts)}, and "
+            f"{distributed.get_world_size()} ranks came. Start all with the same settings."
+        )
+        raise TrainingError(msg)
+    places = {"store": here.run.store, "scratch": here.run.scratch}
+    config = config.model_copy(update={"run": config.run.model_copy(update=places)})
+    return {**given, "config": config.model_dump(mode="json")}, labels
+
+
+def _examples(
+    context: RunContext, round_: int, labels: pl.DataFrame, tokenizer: Any, model: Any
+) -> tuple[list[Example], dict[str, int]]:
+    scores = context.store.read_table(context.paths.scores(round_), Scores)
+    examples, too_long = make_examples(
+        labels, scores, tokenizer, context.config.student, end=model.config.is_encoder_decoder
+    )
+    counts = {"num_rationales_too_long": too_long}
+    if context.config.loss.neg_tokens == "after_divergence":
+        examples, counts["num_negatives_like_a_positive"] = skip_shared_tokens(examples)
+    return examples, counts
+
+
+def _last_checkpoint(context: RunContext, round_: int, steps: int) -> Checkpoint | None:
+    """This round's checkpoint, or that of the finished round before; None at the very start."""
+    here = find_checkpoint(context.store, context.paths.engine(round_))
+    if here is not None or round_ == 0:
+        return here
+    before = find_checkpoint(context.store, context.paths.engine(round_ - 1))
+    if before is None or before.state["global_step"] != round_ * steps:
+        msg = (
+            f"Round {round_} must start from the finished round {round_ - 1}; its engine state "
+            "is absent. Run the rounds in order."
+        )
+        raise TrainingError(msg)
+    return before
+
+
+def _stop_on_sigterm() -> list[int]:
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+    return asked

@@ -1,0 +1,1 @@
+"""Self-consistency: the majority answer, which rationales are positive, and curators' marks."""

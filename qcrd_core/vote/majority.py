@@ -1,0 +1,305 @@
+"""Self-consistency: the majority answer of each question, and which rationales are positive.
+
+    votes = vote(rationales, questions, tie="abstain")
+    kept = polarity(rationales, votes, positives="majority")
+
+Answers are canonical already (`qcrd_core.data.answers`), so equal text is equal meaning here.
+Source: method.md section 2; arXiv 2405.13014, figure 2b.
+"""
+
+import logging
+from typing import Literal
+
+import polars as pl
+
+from data_schemas.votes import Votes
+from qcrd_core.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Tie = Literal["abstain", "first", "logprob"]
+Positives = Literal["majority", "gold", "majority_and_gold", "first_sample"]
+
+VOTE_COLUMNS = (
+    "question_id",
+    "sample_idx",
+    "source",
+    "answer",
+    "status",
+    "error",
+    "finish_reason",
+    "cumulative_logprob",
+)
+"""Columns of table `rationales` that this module reads: all but the texts."""
+
+_POLARITY = pl.Enum(("positive", "negative"))
+
+
+def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.DataFrame:
+    """Take the majority over each question's canonical answers.
+
+    Only rows with an answer vote. Rows without one (unparsable or failed) count in `num_samples`
+    alone. A question without any row gets no vote; rationales of other questions (a generation is
+    shared by runs that use different subsets) are left out and their number is logged.
+
+    Args:
+        rationales: Table `rationales`, teacher or imported rows only, in any order.
+        questions: Table `questions`.
+        tie: What equal most votes mean. abstain: no majority. first: the tied answer that the
+            lowest sample_idx gave. logprob: the tied answer whose likeliest sample has the highest
+            cumulative_logprob; answers without a log-probability come last, and what is still equal
+            is decided as first.
+
+    Returns:
+        Table `votes`, sorted by question_id.
+
+    Raises:
+        DataError: If a student's rationale is among the rows.
+    """
+    _refuse_students(rationales)
+    gold = questions.lazy().select("question_id", "gold_answer")
+    rows = rationales.lazy().select("question_id", "sample_idx", "answer", "cumulative_logprob")
+    totals = rows.group_by("question_id").agg(
+        pl.len().alias("num_samples"), pl.col("answer").count().alias("num_valid")
+    )
+    frame = (
+        totals.join(gold, on="question_id", how="inner")
+        .join(_winners(rows, tie), on="question_id", how="left")
+        .with_columns(pl.col("vote_count", "second_count", "num_tied").fill_null(0))
+        .with_columns(is_tie=pl.col("num_tied") > 1)
+        .with_columns(abstained=_abstained(tie))
+        .with_columns(
+            majority_answer=pl.when(~pl.col("abstained")).then("winner"),
+            agreement=_share(pl.col("vote_count")),
+            margin=_share(pl.col("vote_count") - pl.col("second_count")),
+        )
+        .with_columns(is_majority_correct=pl.col("majority_answer") == pl.col("gold_answer"))
+        .select(Votes.column_names())
+        .sort("question_id")
+        .collect()
+    )
+    _log_left_out(rationales.height - int(frame["num_samples"].sum()))
+    return Votes.validate(frame, cast=True)
+
+
+def polarity(
+    rationales: pl.DataFrame,
+    votes: pl.DataFrame,
+    positives: Positives,
+    *,
+    kept: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Decide which rationales the student is pulled towards and which it is pushed off.
+
+    A rationale is positive when its answer equals the reference (the majority, the gold answer, or
+    both), and negative when it differs. A text without an answer is negative, always. Where the
+    reference is missing (the vote abstained, or there is no gold answer), a rationale with an
+    answer neither agrees nor disagrees: it is undecided and is left out, so the two sides of a tie
+    are never pushed off. Under majority_and_gold one known disagreement is enough for a negative.
+    Under first_sample nothing is compared: the first completed sample of a question is positive and
+    the rest is left out, as where a teacher was asked once.
+
+    Args:
+        rationales: Table `rationales`, the rows the vote was taken over.
+        votes: Table `votes`; rationales of other questions are left out.
+        positives: The reference.
+        kept: question_id and sample_idx of rationales that are positive whatever the reference
+            says.
+
+    Returns:
+        question_id, source, sample_idx, polarity, is_correct (answer equals gold; null without
+        gold). One row a decided rationale, in the order of `rationales`. Failed and undecided rows
+        are left out; their numbers are logged.
+    """
+    first = pl.col("sample_idx") == pl.col("sample_idx").filter("has_text").min().over(
+        "question_id"
+    )
+    agrees = {
+        "first_sample": pl.when(first).then(True),
+        "majority": pl.col("answer") == pl.col("majority_answer"),
+        "gold": pl.col("answer") == pl.col("gold_answer"),
+        # Kleene logic: null & false is false, null & true stays null.
+        "majority_and_gold": (pl.col("answer") == pl.col("majority_answer"))
+        & (pl.col("answer") == pl.col("gold_answer")),
+    }[positives]
+    when_answered = pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
+    reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
+    frame = (
+        rationales.lazy()
+        .select(
+            "question_id", "source", "sample_idx", "answer", has_text=pl.col("status") != "failed"
+        )
+        .join(reference, on="question_id", how="inner", maintain_order="left")
+        .with_columns(agrees=agrees if positives == "first_sample" else when_answered)
+        .join(
+            _none_kept() if kept is None else kept.lazy().with_columns(is_kept=pl.lit(value=True)),
+            on=["question_id", "sample_idx"],
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(agrees=pl.when("is_kept").then(True).otherwise("agrees"))
+        .collect()
+    )
+    decided = frame.filter("has_text", pl.col("agrees").is_not_null())
+    num_failed = frame.height - int(frame["has_text"].sum())
+    logger.info(
+        "%d rationales decided | %d undecided (no reference) | %d failed",
+        decided.height,
+        frame.height - num_failed - decided.height,
+        num_failed,
+    )
+    return decided.select(
+        "question_id",
+        "source",
+        "sample_idx",
+        polarity=pl.when("agrees")
+        .then(pl.lit("positive"))
+        .otherwise(pl.lit("negative"))
+        .cast(_POLARITY),
+        is_correct=_is_correct(),
+    )
+
+
+def vote_summary(
+    votes: pl.DataFrame, rationales: pl.DataFrame, questions: pl.DataFrame
+) -> dict[str, float | None]:
+    """Say how good and how united the teacher is.
+
+    Args:
+        votes: Table `votes`.
+        rationales: Table `rationales`, the rows the vote was taken over.
+        questions: Table `questions`; those without a rationale are counted.
+
+    Returns:
+        What `summarize_votes` returns, and of the samples: counts `num_*`, sample_accuracy (right
+        samples / completed samples of questions with gold; unparsable is wrong, a failed request is
+        no sample) and unparsable_share (of completed samples), None where there is no such sample.
+    """
+    rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
+    completed = rows.filter(pl.col("status") != "failed")
+    unvoted = questions.join(votes, on="question_id", how="anti")
+    num_unparsable = completed["answer"].null_count()
+    return {
+        **summarize_votes(votes),
+        "num_questions_without_rationale": unvoted.height,
+        "num_samples": rows.height,
+        "num_failed": rows.height - completed.height,
+        "num_unparsable": num_unparsable,
+        "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
+        "sample_accuracy": _mean(completed.select(_is_correct())["is_correct"]),
+        "unparsable_share": num_unparsable / completed.height if completed.height else None,
+    }
+
+
+def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
+    """The part of `vote_summary` that table `votes` holds by itself.
+
+    Args:
+        votes: Table `votes`.
+
+    Returns:
+        Counts `num_*`, and shares in [0, 1] that are None where nothing can be measured:
+        majority_accuracy: right majorities / questions with gold (abstained is wrong).
+        majority_accuracy_decided: the same over the votes that did not abstain. mean_agreement.
+    """
+    with_gold = votes.filter(pl.col("gold_answer").is_not_null())
+    return {
+        "num_questions": votes.height,
+        "num_questions_with_gold": with_gold.height,
+        "num_ties": int(votes["is_tie"].sum()),
+        "num_abstained": int(votes["abstained"].sum()),
+        "majority_accuracy": _mean(with_gold["is_majority_correct"].fill_null(value=False)),
+        "majority_accuracy_decided": _mean(with_gold["is_majority_correct"]),
+        "mean_agreement": _mean(votes["agreement"]),
+    }
+
+
+def _none_kept() -> pl.LazyFrame:
+    schema = {"question_id": pl.String, "sample_idx": pl.Int32, "is_kept": pl.Boolean}
+    return pl.LazyFrame(schema=schema)
+
+
+def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
+    """question_id, winner, vote_count, second_count, num_tied of questions with a voter."""
+    order = ["vote_count", "first_idx"]
+    if tie == "logprob":
+        order.insert(1, "best_logprob")
+    descending = [name != "first_idx" for name in order]
+    counts = (
+        rows.filter(pl.col("answer").is_not_null())
+        .group_by("question_id", "answer")
+        .agg(
+            pl.len().cast(pl.Int64).alias("vote_count"),
+            pl.col("sample_idx").min().alias("first_idx"),
+            pl.col("cumulative_logprob").max().alias("best_logprob"),
+        )
+        .sort(["question_id", *order], descending=[False, *descending], nulls_last=True)
+    )
+    return counts.group_by("question_id").agg(
+        pl.col("answer").first().alias("winner"),
+        pl.col("vote_count").first(),
+        pl.col("vote_count").get(1, null_on_oob=True).alias("second_count"),
+        (pl.col("vote_count") == pl.col("vote_count").first()).sum().alias("num_tied"),
+    )
+
+
+def _abstained(tie: Tie) -> pl.Expr:
+    no_voter = pl.col("num_valid") == 0
+    return no_voter | pl.col("is_tie") if tie == "abstain" else no_voter
+
+
+def _share(count: pl.Expr) -> pl.Expr:
+    return pl.when(pl.col("num_valid") > 0).then(count / pl.col("num_valid"))
+
+
+def _is_correct() -> pl.Expr:
+    correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
+    return pl.when(pl.col("gold_answer").is_not_null()).then(correct).alias("is_correct")
+
+
+def _mean(values: pl.Series) -> float | None:
+    known = values.drop_nulls().cast(pl.Float64)
+    return float(known.sum()) / known.len() if known.len() else None
+
+
+def _refuse_students(rationales: pl.DataFrame) -> None:
+    num_students = rationales.filter(pl.col("source").cast(pl.String) == "student").height
+    if num_students:
+        msg = (
+            f"A vote must be over teacher or imported rationales; got {num_students} rows of a "
+            "student. Pass the teacher's generation alone."
+        )
+        raise DataError(msg)
+
+
+def _log_left_out(num_rows: int) -> None:
+    if num_rows:
+        logger.info("%d rationales belong to no question of this run and do not vote", num_rows)
+
+
+def pseudo_label_precision(votes: pl.DataFrame) -> pl.DataFrame:
+    """How right majorities are that at least so many of the voters agree on.
+
+    Args:
+        votes: Table `votes`.
+
+    Returns:
+        min_agreement, coverage (decided votes at least so united / all votes), precision (right
+        ones among those with gold; null without any) and num_questions, by tenths of agreement.
+    """
+    rows = []
+    decided = votes.filter(pl.col("majority_answer").is_not_null())
+    for tenth in range(11):
+        # Shares are fractions of small numbers: 0.3 must not miss 0.29999.
+        kept = decided.filter(pl.col("agreement") >= tenth / 10 - 1e-9)
+        known = kept["is_majority_correct"].drop_nulls()
+        precision = None if known.is_empty() else float(known.sum()) / len(known)
+        coverage = kept.height / votes.height if votes.height else None
+        rows.append((tenth / 10, coverage, precision, kept.height))
+    schema = {
+        "min_agreement": pl.Float64,
+        "coverage": pl.Float64,
+        "precision": pl.Float64,
+        "num_questions": pl.Int64,
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")

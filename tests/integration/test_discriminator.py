@@ -1,0 +1,100 @@
+"""The discriminator's job on rationales that it can tell apart."""
+
+import polars as pl
+import pytest
+
+from data_schemas import Metrics, Scores
+from qcrd_core.config.run import RunConfig
+from qcrd_core.discriminator.score import is_held_out, measure
+from qcrd_core.run.context import RunContext
+from qcrd_core.runtime.processes import run_job
+from qcrd_core.student.tokenizer import make_tokenizer
+
+TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+
+
+def _context(folder, **loss):
+    content = {
+        "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
+        "data": {"dataset": "word_problems"},
+        "teacher": {"model": {"type": "hub", "name": "none"}},
+        "discriminator": {
+            "model": TINY,
+            "pretrain_steps": 60,
+            "update_steps": 2,
+            "learning_rate": 3e-3,
+            "batch_size": 16,
+            **loss,
+        },
+        "student": {"model": TINY},
+    }
+    return RunContext.open(RunConfig.model_validate(content), "tiny-run")
+
+
+def _candidates(context):
+    rows = [
+        {
+            "question_id": f"q{i}",
+            "question": f"What is {i} plus 2?",
+            "source": "teacher",
+            "sample_idx": k,
+            "polarity": "positive" if k < 3 else "negative",
+            "is_correct": k < 3,
+            "rationale": f"{i} + 2 = {i + 2}." if k < 3 else f"We guess wildly {i}.",
+        }
+        for i in range(60)
+        for k in range(4)
+    ]
+    frame = pl.DataFrame(rows)
+    context.config.run.scratch.mkdir(parents=True)
+    path = context.config.run.scratch / "candidates.parquet"
+    frame.write_parquet(path)
+    folder = context.config.run.scratch / "tokenizer"
+    make_tokenizer([*frame["question"], *frame["rationale"]], 200).save_pretrained(folder)
+    return context.payload(candidates=str(path), tokenizer=str(folder))
+
+
+def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
+    context = _context(tmp_path)
+    payload = _candidates(context)
+    log = tmp_path / "judge.log"
+    for round_ in range(2):
+        result = run_job(
+            "qcrd_core.discriminator.score:main", {**payload, "round": round_}, log=log
+        )
+        assert result["num_scored"] == 240
+        assert result["num_cut"] == 0
+        assert result["auc_polarity"] > 0.95
+    scores = context.store.read_table(context.paths.scores(1), Scores)
+    negative = scores.filter(pl.col("polarity") == "negative")
+    assert (negative["rationale_weight"] + negative["quality_score"]).to_list() == pytest.approx(
+        [1.0] * 60
+    )
+    metrics = context.store.read_table(context.paths.metrics_part("discriminator", 1), Metrics)
+    rate = metrics.filter(pl.col("name") == "learning_rate")["value"][0]
+    assert rate == pytest.approx(0.9 * 3e-3)
+
+
+@pytest.mark.parametrize("loss", ["ratio", "infonce"])
+def test_judge_learns_by_the_losses_within_questions(tmp_path, loss):
+    context = _context(tmp_path, loss=loss)
+    payload = {**_candidates(context), "round": 0}
+    result = run_job("qcrd_core.discriminator.score:main", payload, log=tmp_path / "judge.log")
+    assert result["auc_polarity"] > 0.95
+
+
+def test_held_out_questions_are_a_tenth_and_stay_so():
+    held = [i for i in range(5000) if is_held_out(f"q{i}", seed=1)]
+    assert 400 < len(held) < 600
+    assert held == [i for i in range(5000) if is_held_out(f"q{i}", seed=1)]
+
+
+def test_measure_of_flat_scores_says_that_nothing_is_separated():
+    flat = pl.DataFrame(
+        {
+            "quality_score": [0.5] * 4,
+            "polarity": ["positive", "negative"] * 2,
+            "is_correct": [True, False, True, None],
+        }
+    )
+    assert measure(flat)["auc_polarity"] == 0.5

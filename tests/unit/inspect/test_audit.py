@@ -1,0 +1,165 @@
+"""Audits on tables small enough to count by hand, and on a whole synthetic run."""
+
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from qcrd_core.errors import DataError
+from qcrd_core.inspect.audit.audit import audit
+from qcrd_core.inspect.audit.charts import audit_charts
+from qcrd_core.inspect.audit.page import audit_text, render, write_audit
+from qcrd_core.inspect.audit.similar import find_duplicates, find_leakage
+from qcrd_core.inspect.audit.votes import Sweep, _knee, sweep_samples
+from qcrd_core.inspect.view import View
+from qcrd_core.store.store import Store
+from qcrd_core.vote.majority import pseudo_label_precision, vote
+from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
+from tests.support.tables import make_questions, make_rationales
+
+
+def _rows(answers):
+    return make_rationales(
+        [
+            {"question_id": question_id, "sample_idx": k, "answer": answer}
+            for question_id, given in answers.items()
+            for k, answer in enumerate(given)
+        ]
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    write_synthetic_run(store)
+    return View(store, RUN_ID)
+
+
+def test_precision_counts_decided_votes_at_least_so_united():
+    answers = {
+        "a": ["1"] * 5,
+        "b": ["2", "2", "2", "3", "4"],
+        "c": ["5", "5", "6", "6"],
+        "d": ["7"] * 5,
+    }
+    questions = make_questions(
+        [
+            {"question_id": q, "gold_answer": gold}
+            for q, gold in zip("abcd", ["1", "9", "5", None], strict=True)
+        ]
+    )
+    found = pseudo_label_precision(vote(_rows(answers), questions, "abstain"))
+    by_tenth = {round(10 * row[0]): row[1:] for row in found.rows()}
+    assert by_tenth[0] == (0.75, 0.5, 3)  # c abstained, d has no gold
+    assert by_tenth[6] == (0.75, 0.5, 3)
+    assert by_tenth[7] == (0.5, 1.0, 2)
+    assert by_tenth[10] == (0.5, 1.0, 2)
+
+
+def test_sweep_is_of_drawn_samples_so_that_the_order_of_a_file_does_not_matter():
+    rights = {f"q{i:03d}": ["1"] * 6 + ["2", "3", "4", "5"] for i in range(200)}
+    reverse = {name: given[::-1] for name, given in rights.items()}
+    questions = make_questions([{"question_id": q, "gold_answer": "1"} for q in rights])
+    for answers in (rights, reverse):
+        rows = sweep_samples(_rows(answers), questions).rows
+        accuracy = dict(rows.select("k", "accuracy").rows())
+        assert accuracy[1] == pytest.approx(0.6, abs=0.05)
+        assert accuracy[10] == 1.0
+        assert rows["num_tokens"].to_list() == [5.0 * k for k in range(1, 11)]
+
+
+def test_sweep_without_gold_measures_nothing():
+    found = sweep_samples(_rows({"a": ["1", "2"]}), make_questions([{"question_id": "a"}]))
+    assert found.rows.is_empty()
+    assert found.knee is None
+
+
+@pytest.mark.parametrize(
+    ("values", "knee"),
+    [
+        ([0.5, 0.7, 0.9, 0.92, 0.93], 3),
+        ([0.5, 0.9, 0.9, 0.9], 2),
+        ([0.5, 0.4, 0.3], None),
+        ([0.5, 0.6], None),
+    ],
+)
+def test_knee_is_where_more_samples_stop_paying(values, knee):
+    assert _knee(values) == knee
+
+
+def test_duplicates_are_counted_within_a_question():
+    texts = [
+        "First add 2 and 3 to get 5 in all, then stop.",
+        "first  add 2 and 3, to get 5 in all. Then STOP!",  # exact but for its signs
+        "First add 2 and 3 to get 5 in all, then stop here.",  # near
+        "First add 2 and 4 to get 6 in all, then stop.",  # other numbers
+    ]
+    rows = [{"question_id": "a", "rationale": text} for text in texts]
+    rows.append({"question_id": "b", "rationale": texts[0]})
+    found = find_duplicates(pl.DataFrame(rows))
+    assert (found.num_rationales, found.num_exact, found.num_near) == (5, 1, 1)
+
+
+def test_leakage_finds_the_same_question_in_train_and_not_its_like():
+    train = (
+        "Ann picked 7 plums and 12 pears in the garden of her aunt. How many fruits did Ann pick?"
+    )
+    rows = [
+        {"question_id": "t1", "question": train},
+        {"question_id": "t2", "question": "Something else is asked here about trains and cars."},
+        {"question_id": "exact", "split": "test", "question": train.upper().replace(".", "  .")},
+        {"question_id": "near", "split": "validation", "question": train.replace("ts", "t")},
+        {"question_id": "numbers", "split": "test", "question": train.replace("12", "4 to 9")},
+        {"question_id": "new", "split": "test", "question": "How tall is the tower in the town?"},
+    ]  # fmt: skip
+    found = find_leakage(make_questions(rows))
+    assert found.num_held_out == 4
+    ids = found.found.select("question_id", "train_question_id").rows()
+    assert ids == [("exact", "t1"), ("near", "t1")]
+    assert found.found["similarity"].to_list()[0] == 1.0
+
+
+def test_leakage_is_found_where_every_run_of_words_is_common():
+    story = "Tom had {} apples and got {} more apples today. How many apples does Tom have now?"
+    rows = [{"question_id": f"t{i}", "question": story.format(i, i + 1)} for i in range(300)]
+    rows.append({"question_id": "same", "split": "test", "question": story.format(250, 251)})
+    found = find_leakage(make_questions(rows)).found
+    assert found.row(0) == ("same", "test", "t250", 1.0)
+
+
+def test_audit_of_a_run_is_said_and_written(run):
+    found = audit(run)
+    text, page = audit_text(found), render(found)
+    assert text.startswith(f"{RUN_ID}: 300 rationales of 60 questions")
+    assert "of 120 held-out questions" in text
+    assert page.count("<svg") == 5
+    assert "<script" not in page
+    assert run.store.read_bytes(write_audit(run, found)).decode() == page
+
+
+def test_charts_of_rationales_without_gold_and_token_counts_are_left_out(run):
+    found = audit(run)
+    nothing = Sweep(found.sweep.rows.head(0), None)
+    bins = found.bins.with_columns(num_with_gold=pl.lit(0))
+    precision = found.precision.with_columns(precision=pl.lit(None, pl.Float64))
+    bare = replace(found, sweep=nothing, bins=bins, precision=precision)
+    assert list(audit_charts(bare)) == ["similar"]
+    assert "Not measured: no gold answers." in render(bare)
+    assert "no engine counted the tokens" in render(bare)
+
+
+def test_audit_without_held_out_questions_says_that_leakage_is_not_measured(run):
+    found = audit(run)
+    without = replace(found, leakage=find_leakage(make_questions([{"question_id": "a"}])))
+    assert "leakage     not measured" in audit_text(without)
+    assert "Leakage not measured" in render(without)
+
+
+def test_audit_of_a_store_votes_over_its_one_generation(run):
+    found = audit(View(run.store, None))
+    assert found.folder.endswith(GENERATION)
+    assert found.votes.equals(audit(run).votes)
+    run.store.write_json("datasets/word_problems/rationales/generation=abc/generation.json", {})
+    with pytest.raises(DataError, match="One generation must be audited"):
+        audit(View(run.store, None))
+    assert audit(View(run.store, None), GENERATION).num_rationales == 300

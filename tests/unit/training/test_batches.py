@@ -1,0 +1,56 @@
+"""Questions and rationales become token ids: nothing is cut, and what is left out is counted."""
+
+import polars as pl
+import pytest
+
+from qcrd_core.config.models import ScratchWeights, StudentSection
+from qcrd_core.student.tokenizer import encode_texts, make_tokenizer
+from qcrd_core.training.batches import make_examples
+
+TOKENIZER = make_tokenizer(["explain: predict: What is 1 plus 2? 1 + 2 = 3."] * 2, 100)
+END = TOKENIZER.eos_token_id
+LABELS = pl.DataFrame(
+    {"question_id": ["b", "a"], "question": ["What is 2?", "What is 1?"], "label": ["2", "1"]}
+)
+
+
+def _examples(rationales, *, end=True, max_target_tokens=30):
+    scores = pl.DataFrame(
+        rationales,
+        schema=["question_id", "polarity", "quality_score", "rationale"],
+        orient="row",
+    )
+    student = StudentSection(model=ScratchWeights(), max_target_tokens=max_target_tokens)
+    return make_examples(LABELS, scores, TOKENIZER, student, end=end)
+
+
+def test_make_examples_gives_each_question_its_own_rationales_in_order():
+    rows = [("b", "positive", 0.9, "1 + 1"), ("b", "negative", 0.2, "1 + 2"), ("c", "x", 0.0, "3")]
+    (first, second), num_left_out = _examples(rows)
+    assert (first.question_id, second.question_id, num_left_out) == ("a", "b", 0)
+    assert first.rationales == ()
+    assert [(r.is_positive, r.quality_score) for r in second.rationales] == [
+        (True, 0.9),
+        (False, 0.2),
+    ]
+
+
+def test_make_examples_leaves_out_rationales_that_are_too_long_and_counts_them():
+    rows = [("a", "positive", 0.9, "1 " * 40), ("a", "positive", 0.8, "1")]
+    (first, _), num_left_out = _examples(rows)
+    assert num_left_out == 1
+    assert [r.quality_score for r in first.rationales] == [0.8]
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["encoder", "causal"])
+def test_make_examples_ends_targets_always_and_prompts_where_asked(end):
+    (first, _), _ = _examples([("a", "positive", 0.9, "1 + 2")], end=end)
+    assert [ids.count(END) for ids in (first.label_ids, first.rationales[0].ids)] == [1, 1]
+    assert [ids[-1] == END for ids in (first.predict_ids, first.explain_ids)] == [end, end]
+    assert TOKENIZER.decode(first.predict_ids, skip_special_tokens=True).strip() == (
+        StudentSection(model=ScratchWeights()).predict_prefix + "What is 1?"
+    )
+
+
+def test_encode_texts_of_none_is_empty():
+    assert encode_texts(TOKENIZER, [], end=True) == []

@@ -1,0 +1,36 @@
+"""What a training says when a rank fails."""
+
+import json
+import time
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from qcrd_core.config.method import TrainingSection
+from qcrd_core.errors import TrainingError
+from qcrd_core.training.train import _explained
+from tests.support.jobs import GPU_IS_FULL
+
+
+def _failure(folder, said):
+    file = folder / "error.json"
+    message = {"message": said, "extraInfo": {"timestamp": str(int(time.time()))}}
+    file.write_text(json.dumps({"message": message}), encoding="utf-8")
+    return ChildFailedError("rank", {0: ProcessFailure(0, 1, 1, str(file))})
+
+
+def test_explained_says_in_a_sentence_that_the_gpu_is_full(tmp_path):
+    error = _explained(_failure(tmp_path, f"OutOfMemoryError: {GPU_IS_FULL}"), TrainingSection())
+    assert isinstance(error, TrainingError)
+    assert str(error).startswith("A training step must fit into the GPU's memory; got: Tried to")
+    assert len(str(error).splitlines()) == 1
+
+
+def test_explained_gives_our_own_error_as_it_is(tmp_path):
+    error = _explained(_failure(tmp_path, "TrainingError: The loss."), TrainingSection())
+    assert isinstance(error, TrainingError)
+    assert str(error) == "The loss."
+
+
+def test_explained_leaves_a_foreign_error_to_the_log(tmp_path):
+    failure = _failure(tmp_path, "KeyError: 'absent'")
+    assert _explained(failure, TrainingSection()) is failure
