@@ -53,6 +53,7 @@ from qcrd_core.runtime.processes import Emit, has_accelerator, run_job
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
 from qcrd_core.training.batches import Example, batch_rows, make_examples
+from qcrd_core.training.jobs import TrainRound, train_round
 
 TARGET = 1.2
 
@@ -84,8 +85,7 @@ def main() -> int:
         labels = labels_with_rationale(context)
         path = Path(folder, "labels.parquet")
         labels.write_parquet(path)
-        tokenizer = str(context.store.fetch_folder(context.paths.tokenizer))
-        runs, losses = _measure(context, {"labels": str(path), "tokenizer": tokenizer})
+        runs, losses = _measure(context, path)
     report = {
         "num_questions": labels.height,
         "batch_size": context.config.training.global_batch_size,
@@ -115,28 +115,30 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(
-    context: RunContext, inputs: Mapping[str, str]
+    context: RunContext, labels: Path
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
     """Seconds and CPU seconds a step of each repeat, and the losses of the first step."""
-    ways = {
-        "qcrd": "qcrd_core.training.train:main",
-        "trainer": "benchmarks.dss_training:train_plainly",
-    }
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    names = ("qcrd", "trainer")
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     losses: dict[str, float] = {}
     for repeat in range(context.config.training.num_rounds):
-        for name in sorted(ways, reverse=repeat % 2 == 0):
+        for name in sorted(names, reverse=repeat % 2 == 0):
             ends: list[tuple[float, float]] = []
-            payload = context.payload(round=repeat, **inputs)
-            log = context.scratch / f"{name}.log"
-            result = run_job(
-                ways[name], payload, log=log, on_event=lambda _, e=ends: e.append(_clocks())
-            )
+            job = TrainRound(context.config, context.paths.run_id, repeat, labels)
+
+            def note(_: dict[str, Any], ends: list[tuple[float, float]] = ends) -> None:
+                ends.append(_clocks())
+
+            log = context.log(name)
+            if name == "qcrd":
+                run_job(train_round, job, log=log, on_event=note)
+            else:
+                first_losses = run_job(train_plainly, job, log=log, on_event=note).value
             start, end = ends[WARM_UP - 1], ends[-1]
             steps = len(ends) - WARM_UP
             runs[name].append(((end[0] - start[0]) / steps, (end[1] - start[1]) / steps))
             if name == "trainer" and repeat == 0:
-                losses |= result["losses"]
+                losses |= first_losses
     rows = context.store.read_table(context.paths.metrics, Metrics).filter(
         (pl.col("stage") == "train") & (pl.col("name") == "loss") & (pl.col("global_step") == 1)
     )
@@ -153,20 +155,20 @@ def _clocks() -> tuple[float, float]:
     return time.monotonic(), used
 
 
-def train_plainly(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+def train_plainly(job: TrainRound, emit: Emit) -> dict[str, float]:
     """The rival: a job that trains as the original code does.
 
     Args:
-        payload: As of `qcrd_core.training.train`.
+        job: As of `qcrd_core.training.jobs.train_round`.
         emit: Receives `{"advance": 1}` after each step.
 
     Returns:
-        `losses`: of the first step, by the recipe's mean and by ours.
+        Losses of the first step, by the recipe's mean and by ours.
     """
-    context = RunContext.from_payload(payload)
+    context = job.context
     if not has_accelerator():
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # as our loop does
-    tokenizer = load_tokenizer(payload["tokenizer"])
+    tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
     config, training = context.config, context.config.training
     model = make_student(config.student.model, tokenizer, config.run.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -189,12 +191,12 @@ def train_plainly(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         trainer = TaskPrefixTrainer(
             model=model,
             args=arguments,
-            train_dataset=_features(context, payload, tokenizer),
+            train_dataset=_features(job, tokenizer),
             data_collator=TaskPrefixCollator(tokenizer=tokenizer, model=model),
             callbacks=[_Reporter(emit)],
         )
         trainer.train()
-    return {"losses": trainer.first_losses}
+    return trainer.first_losses
 
 
 class TaskPrefixCollator(DataCollatorForSeq2Seq):
@@ -249,13 +251,11 @@ def _mean_over_texts(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return (nll.sum(dim=1) / (labels != _IGNORED).sum(dim=1)).mean().item()
 
 
-def _features(
-    context: RunContext, payload: Mapping[str, Any], tokenizer: Any
-) -> list[dict[str, Any]]:
+def _features(job: TrainRound, tokenizer: Any) -> list[dict[str, Any]]:
     """What our loop reads in this round, step by step, tokenised by the same functions."""
-    round_, training = int(payload["round"]), context.config.training
+    context, round_, training = job.context, job.round, job.config.training
     scores = context.store.read_table(context.paths.scores(round_), Scores)
-    labels = pl.read_parquet(payload["labels"])
+    labels = pl.read_parquet(job.labels)
     examples, _ = make_examples(labels, scores, tokenizer, context.config.student, end=True)
     steps = training.steps_in_round(len(examples))
     return [

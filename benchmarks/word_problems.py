@@ -12,7 +12,8 @@ from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.rounds import make_tokenizers, score_rationales
 from qcrd_core.stages.sampling import sample_teacher
-from qcrd_core.stages.voting import training_labels, vote_rationales
+from qcrd_core.stages.voting import vote_rationales
+from qcrd_core.vote.candidates import training_labels
 
 NUM_SHIPPED = 940
 """Training questions with shipped samples; the quickstart samples the rest live."""

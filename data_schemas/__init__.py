@@ -12,6 +12,7 @@ tool can read qcrd's tables with it and without the rest of qcrd.
 from data_schemas.bench import BenchAnswers, BenchCells
 from data_schemas.curation import Curation
 from data_schemas.metrics import Metrics
+from data_schemas.polarity import Polarity
 from data_schemas.predictions import Predictions
 from data_schemas.questions import Questions
 from data_schemas.rationales import Rationales
@@ -23,6 +24,7 @@ TABLES: tuple[type[Table], ...] = (
     Questions,
     Rationales,
     Votes,
+    Polarity,
     Scores,
     Predictions,
     Metrics,
@@ -37,6 +39,7 @@ __all__ = [
     "BenchCells",
     "Curation",
     "Metrics",
+    "Polarity",
     "Predictions",
     "Questions",
     "Rationales",

@@ -11,8 +11,8 @@ from data_schemas import BenchAnswers, BenchCells, Metrics, Predictions, Rationa
 from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import plan_run
-from qcrd_core.stages.sampling import read_rationales
 from qcrd_core.store.store import Store
+from qcrd_core.vote.rationales import read_rationales
 
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
 """Stages of a student: what a method costs beside the teacher's samples."""

@@ -1,7 +1,6 @@
 """The discriminator's job of a round: learn, be measured on held-out questions, score everything.
 
-Reads: candidate rationales (a Parquet file of the columns in `CANDIDATE_COLUMNS`), the newest
-discriminator of an earlier round.
+Reads: candidate rationales, the newest discriminator of an earlier round.
 Writes: the round's discriminator folder, table `metrics`, and last table `scores`, whose presence
 says that the round is scored.
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qcrd_core.config.run import RunConfig
+from qcrd_core.discriminator.jobs import ScoreRationales
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.discriminator.pairs import Pairs, PairSource
 from qcrd_core.discriminator.scores import write_scores
@@ -29,26 +29,17 @@ from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, pad_rows
 from qcrd_core.training.losses import quality_bce, quality_infonce, quality_ratio
 
-CANDIDATE_COLUMNS = (
-    "question_id",
-    "question",
-    "source",
-    "sample_idx",
-    "polarity",
-    "is_correct",
-    "rationale",
-)
 HELD_OUT_SHARE = 0.1
 """Questions whose rationales the discriminator never learns from, so that it can be measured."""
 
 _SCORE_BATCH = 128
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     """Learn and score for one round.
 
     Args:
-        payload: `RunContext.payload(round=..., candidates=path, tokenizer=...)`.
+        job: The run, the round and its candidates.
         emit: Receives `{"advance": n}` for n texts learnt from or scored.
 
     Returns:
@@ -58,9 +49,9 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Raises:
         ConfigError: If the encoder or tokenizer cannot be loaded.
     """
-    context, round_ = RunContext.from_payload(payload), int(payload["round"])
-    candidates = pl.read_parquet(payload["candidates"])
-    texts = _Texts(load_tokenizer(payload["tokenizer"]), context.config)
+    context, round_ = job.context, job.round
+    candidates = pl.read_parquet(job.candidates)
+    texts = _Texts(load_tokenizer(job.tokenizer), context.config)
     judge, learned = _current(context, round_, texts.tokenizer)
     judge.to(texts.device)
     rate, num_steps = _schedule(context, round_, is_new=learned is None)

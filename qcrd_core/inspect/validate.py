@@ -19,6 +19,7 @@ import yaml
 from data_schemas import (
     Curation,
     Metrics,
+    Polarity,
     Predictions,
     Questions,
     Rationales,
@@ -198,6 +199,7 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
     _read(store, paths.metrics, Metrics, report)
     tables: tuple[tuple[str, type[Table]], ...] = (
         (paths.votes, Votes),
+        (paths.polarity, Polarity),
         (f"{paths.root}/scores", Scores),
         (f"{paths.root}/negatives", Rationales),
         (f"{paths.root}/predictions", Predictions),

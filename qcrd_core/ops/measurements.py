@@ -18,7 +18,7 @@ from qcrd_core.teacher.budget import Tokens
 from qcrd_core.teacher.generation import rationales_folder
 
 _PER_ROUND = ("scores/", "negatives/")
-_GROWING = ("questions.parquet", "votes.parquet")
+_GROWING = ("questions.parquet", "votes.parquet", "polarity.parquet")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """What every stage and job needs to find its run: configuration, store, paths, inputs."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -38,19 +39,14 @@ class RunContext:
         """
         return cls(config, Store(config.run.store, config.run.scratch), RunPaths(run_id))
 
-    def payload(self, **more: Any) -> dict[str, Any]:
-        """JSON-able argument of a job; `from_payload` reads it in the child."""
-        return {"config": self.config.model_dump(mode="json"), "run_id": self.paths.run_id, **more}
-
-    @classmethod
-    def from_payload(cls, payload: Mapping[str, Any]) -> "RunContext":
-        """Open the run that `payload` named."""
-        return cls.open(RunConfig.model_validate(payload["config"]), payload["run_id"])
-
     @property
     def scratch(self) -> Path:
         """Local folder for this run's logs and for what one stage hands to its job."""
         return self.config.run.scratch / "runs" / self.paths.run_id
+
+    def log(self, name: str) -> Path:
+        """File for the output of a job."""
+        return self.scratch / f"{name}.log"
 
     def read_spec(self) -> DatasetSpec:
         """The data set's specification as the run took it."""
@@ -101,3 +97,34 @@ class RunContext:
         }
         frame = pl.DataFrame(rows, schema=schema, orient="row")
         self.store.write_table(self.paths.metrics_part(part or stage, round_), frame, Metrics)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """What every job of a run is given: enough to open the run in a process of its own."""
+
+    config: RunConfig
+    """The run's configuration, validated once by whoever started the run."""
+    run_id: str
+    """The run."""
+
+    @property
+    def context(self) -> RunContext:
+        """The run, opened here."""
+        return RunContext.open(self.config, self.run_id)
+
+
+@contextmanager
+def timed(context: RunContext, stage: str, round_: int = -1) -> Iterator[dict[str, float]]:
+    """Note the seconds of a block that ends well, as metric `<stage>_seconds` of stage timing.
+
+    What the block puts into the yielded mapping is noted too, as `<stage>_<name>`.
+
+    After a crash they are of the last start alone.
+    """
+    start = time.monotonic()
+    more: dict[str, float] = {}
+    yield more
+    numbers = {"seconds": time.monotonic() - start, **more}
+    named = {f"{stage}_{name}": value for name, value in numbers.items()}
+    context.write_metrics("timing", round_, named, part=f"timing-{stage}")

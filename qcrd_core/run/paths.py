@@ -48,6 +48,11 @@ class RunPaths:
         return f"{self.root}/votes.parquet"
 
     @property
+    def polarity(self) -> str:
+        """Table `polarity`: which rationales are positive, negative or undecided."""
+        return f"{self.root}/polarity.parquet"
+
+    @property
     def metrics(self) -> str:
         """Folder of table `metrics`, a part a stage and round."""
         return f"{self.root}/metrics"

@@ -16,10 +16,10 @@ group, and an error that carries the log's end. GPU memory is free when the call
 
 import contextlib
 import ctypes
-import importlib
 import logging
 import multiprocessing
 import os
+import pickle
 import re
 import resource
 import signal
@@ -29,9 +29,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from qcrd_core import errors
 from qcrd_core.errors import LaunchError, QcrdError
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 Emit = Callable[[dict[str, Any]], None]
 """How a job reports to its parent while it runs: one small JSON-able event."""
+
+JobT = TypeVar("JobT")
+ValueT = TypeVar("ValueT")
 
 _TAIL_LINES = 25
 _GPU_NUMBERS = re.compile(r"Tried to allocate .+? is free")
@@ -53,27 +57,35 @@ _PRELOAD = ["qcrd_core.runtime.preload"]
 _context_lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Finished(Generic[ValueT]):
+    """What a job came back with."""
+
+    value: ValueT
+    """What its function returned."""
+    peak_memory_bytes: int
+    """The most that the child, or one of its own children, held in memory."""
+
+
 def run_job(
-    target: str,
-    payload: Mapping[str, Any],
+    function: Callable[[JobT, Emit], ValueT],
+    job: JobT,
     *,
     log: Path,
     on_event: Emit | None = None,
     grace_seconds: float = 60.0,
-) -> dict[str, Any]:
-    """Run `module:function(payload, emit)` in a child process and return its result.
+) -> Finished[ValueT]:
+    """Run `function(job, emit)` in a child process and return its result.
 
     Args:
-        target: Function to import and call in the child, for example
-            `qcrd_core.training.train:main`.
-        payload: JSON-able argument.
+        function: Function of a module that loads no engine; see the `jobs` modules of the rooms.
+        job: What it is given: a small frozen dataclass, which is pickled.
         log: File that receives the child's output; appended to.
         on_event: Called here for each event the child emits.
         grace_seconds: Time between SIGTERM and SIGKILL when this call is interrupted.
 
     Returns:
-        What the function returned, a small dict, and `peak_memory_bytes`: the most that the child,
-        or one of its own children, held in memory.
+        What the function returned, which is pickled too, and the child's peak memory.
 
     Raises:
         QcrdError: Whatever the function raised of our own errors.
@@ -83,7 +95,9 @@ def run_job(
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
     # The fork server's environment is that of its first job; each job gets today's.
-    arguments = (target, dict(payload), str(log), sender, {**os.environ, **COUNT_WITHOUT_DRIVER})
+    # Pickled here and unpickled behind the child's log, so that a failure of either is explained.
+    work, name = pickle.dumps((function, job)), function.__name__
+    arguments = (work, name, str(log), sender, {**os.environ, **COUNT_WITHOUT_DRIVER})
     process = context.Process(target=_child, args=arguments)
     process.start()
     sender.close()
@@ -95,19 +109,18 @@ def run_job(
         receiver.close()
     if outcome is None:
         msg = (
-            f"{target} must end with a result; it died with exit code {process.exitcode}. "
-            f"The end of {log}:\n{tail(log)}"
+            f"The job {name} died with exit code {process.exitcode}. "
+            f"Last lines of {log}:\n{tail(log)}"
         )
         raise LaunchError(msg)
     kind, value = outcome
     if kind == "error":
-        name, message = value
-        raise getattr(errors, name)(message)
+        error, message = value
+        raise getattr(errors, error)(message)
     if kind == "crash":
-        msg = f"{target} must not fail; got {value}. The end of {log}:\n{tail(log)}"
+        msg = f"The job {name} failed: {value}. Last lines of {log}:\n{tail(log)}"
         raise LaunchError(msg)
-    result: dict[str, Any] = value
-    return result
+    return Finished(*value)
 
 
 class Server:
@@ -221,7 +234,7 @@ def _context() -> Any:
 
 
 def _child(
-    target: str, payload: dict[str, Any], log: str, sender: Connection, environment: dict[str, str]
+    work: bytes, name: str, log: str, sender: Connection, environment: dict[str, str]
 ) -> None:
     os.setsid()
     threading.Thread(target=_die_with_caller, daemon=True).start()
@@ -231,18 +244,16 @@ def _child(
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
-    module, _, function = target.partition(":")
     try:
-        result = getattr(importlib.import_module(module), function)(
-            payload, lambda event: sender.send(("event", event))
-        )
-        sender.send(("result", {**result, "peak_memory_bytes": _peak_memory_bytes()}))
+        function, job = pickle.loads(work)
+        value = function(job, lambda event: sender.send(("event", event)))
+        sender.send(("result", (value, _peak_memory_bytes())))
     except QcrdError as error:
         sender.send(("error", (type(error).__name__, str(error))))
     except Exception as error:  # noqa: BLE001  (process boundary: the parent explains)
         traceback.print_exc()
         said = f"{type(error).__name__}: {error}"
-        sentence = explain_exhausted_gpu(target, said)
+        sentence = explain_exhausted_gpu(f"The job {name}", said)
         explained = ("error", ("TrainingError", sentence)) if sentence else ("crash", said)
         sender.send(explained)
     finally:

@@ -12,6 +12,7 @@ from qcrd_core.progress import Bar
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.store import Store
+from qcrd_core.student.jobs import AnswerFile, answer_file
 
 _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
     ".jsonl": pl.DataFrame.write_ndjson,
@@ -47,12 +48,7 @@ def predict_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="qcrd-") as name:
         answers = Path(name, "answers.parquet")
-        payload = {
-            "student": str(fetch_student(student, Path(name))),
-            "file": str(file),
-            "target": str(answers),
-            "batch_size": batch_size,
-        }
+        job = AnswerFile(fetch_student(student, Path(name)), file, answers, batch_size)
 
         def show(event: dict[str, Any]) -> None:
             if "total" in event:
@@ -61,7 +57,7 @@ def predict_file(
                 bar.advance(event["advance"])
 
         log = Path(name, "predict.log")
-        numbers = run_job("qcrd_core.student.predict:answer_file", payload, log=log, on_event=show)
+        numbers = run_job(answer_file, job, log=log, on_event=show).value
         write(pl.read_parquet(answers), target)
     return numbers
 

@@ -6,22 +6,27 @@ store has the step's result already.
 
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from data_schemas import Metrics
 from qcrd_core.config.models import ScratchWeights
+from qcrd_core.discriminator import jobs as discriminator_jobs
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
 from qcrd_core.progress import Bar, progress
 from qcrd_core.report import write_report
-from qcrd_core.run.context import RunContext
-from qcrd_core.runtime.processes import Emit, run_job
-from qcrd_core.stages.sampling import read_rationales
-from qcrd_core.stages.timing import timed
-from qcrd_core.stages.voting import candidates, training_labels
+from qcrd_core.run.context import RunContext, RunJob, timed
+from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job
+from qcrd_core.student import jobs as student_jobs
+from qcrd_core.training import jobs as training_jobs
+from qcrd_core.vote.candidates import candidates, training_labels
+from qcrd_core.vote.rationales import read_rationales
 
 
 def check_student(context: RunContext) -> dict[str, Any]:
@@ -34,7 +39,8 @@ def check_student(context: RunContext) -> dict[str, Any]:
     if context.store.is_published(context.paths.tokenizer):
         return {}
     with timed(context, "check_student"):
-        return _run(context, "qcrd_core.student.prepare:check")
+        job = RunJob(context.config, context.paths.run_id)
+        return run_job(student_jobs.check_student, job, log=context.log("check_student")).value
 
 
 def make_tokenizers(context: RunContext) -> dict[str, Any]:
@@ -49,9 +55,10 @@ def make_tokenizers(context: RunContext) -> dict[str, Any]:
     labels = training_labels(context)
     columns = [labels["question"], labels["label"], read_rationales(context)["rationale"]]
     texts = pl.concat([column.alias("text") for column in columns]).drop_nulls()
-    path = _hand_over(context, "texts", texts.to_frame())
+    path = _write_input(context, "texts", texts.to_frame())
     with timed(context, "make_tokenizers"):
-        return _run(context, "qcrd_core.student.prepare:main", texts=path)
+        job = student_jobs.MakeTokenizers(context.config, context.paths.run_id, path)
+        return run_job(student_jobs.make_tokenizers, job, log=context.log("make_tokenizers")).value
 
 
 def sample_negatives(context: RunContext, round_: int) -> dict[str, Any]:
@@ -68,15 +75,10 @@ def sample_negatives(context: RunContext, round_: int) -> dict[str, Any]:
     done = context.store.exists(context.paths.metrics_part("negatives", round_))
     if checkpoint is None or done:
         return {}
-    return _show(
-        context,
-        "sample_negatives",
-        context.read_questions("train").height,
-        "questions",
-        "qcrd_core.student.negatives:main",
-        round=round_,
-        checkpoint=checkpoint,
-    )
+    job = student_jobs.SampleNegatives(context.config, context.paths.run_id, round_, checkpoint)
+    num_questions = context.read_questions("train").height
+    step = _Step(context, "sample_negatives", round_, num_questions, "questions")
+    return step.run(student_jobs.sample_negatives, job)
 
 
 def negatives_checkpoint(context: RunContext, round_: int) -> int | None:
@@ -112,21 +114,20 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         blank = pl.lit(None, pl.Float64).alias("quality_score")
         write_scores(context, round_, rows.with_columns(blank))
         return {"num_scored": 0}
-    path = _hand_over(context, "candidates", rows)
+    job = discriminator_jobs.ScoreRationales(
+        context.config,
+        context.paths.run_id,
+        round_,
+        _write_input(context, "candidates", rows),
+        _discriminator_tokenizer(context),
+    )
     config = context.config.discriminator
     num_steps = config.pretrain_steps if round_ == 0 else 0
     if round_ > 0 and round_ % config.update_every == 0:
         num_steps = config.update_steps
-    return _show(
-        context,
-        "score_rationales",
-        num_steps * (config.batch_size // 2 * 2) + rows.height,
-        "texts",
-        "qcrd_core.discriminator.score:main",
-        round=round_,
-        candidates=path,
-        tokenizer=_discriminator_tokenizer(context),
-    )
+    num_texts = num_steps * (config.batch_size // 2 * 2) + rows.height
+    step = _Step(context, "score_rationales", round_, num_texts, "texts")
+    return step.run(discriminator_jobs.score_rationales, job)
 
 
 def train_round(context: RunContext, round_: int) -> dict[str, Any]:
@@ -139,37 +140,29 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
     if context.store.exists(context.paths.metrics_part("train", round_)):
         return {}
     labels = training_labels(context)
-    result = _show(
-        context,
-        "train",
-        context.config.training.steps_in_round(labels.height),
-        "steps",
-        "qcrd_core.training.train:main",
-        round=round_,
-        labels=_hand_over(context, "labels", labels),
-    )
-    if result["interrupted"]:
+    path = _write_input(context, "labels", labels)
+    num_steps = context.config.training.steps_in_round(labels.height)
+    job = training_jobs.TrainRound(context.config, context.paths.run_id, round_, path)
+    step = _Step(context, "train", round_, num_steps, "steps")
+    trained = step.run(training_jobs.train_round, job)
+    if trained.interrupted:
         msg = (
-            f"Training must end with its last step; it was stopped at step {result['global_step']} "
-            f"(round {round_}). Its checkpoint is kept: run the same command again."
+            f"Training was interrupted at step {trained.global_step} of round {round_}. The "
+            "checkpoint is saved; run the same command to resume."
         )
         raise TrainingError(msg)
-    return result
+    return {"loss": trained.loss}
 
 
 def evaluate(context: RunContext, split: str, round_: int) -> dict[str, Any]:
     """Let the student of a round answer a split."""
     if context.store.exists(context.paths.metrics_part(split, round_)):
         return {}
-    return _show(
-        context,
-        f"answer_{split}",
-        context.read_questions(split).height * context.config.evaluation.texts_per_question,
-        "answers",
-        "qcrd_core.student.predict:main",
-        round=round_,
-        split=split,
-    )
+    job = student_jobs.AnswerSplit(context.config, context.paths.run_id, round_, split)
+    num_questions = context.read_questions(split).height
+    num_texts = num_questions * context.config.evaluation.texts_per_question
+    step = _Step(context, f"answer_{split}", round_, num_texts, "answers")
+    return step.run(student_jobs.answer_split, job)
 
 
 def prune(context: RunContext, round_: int) -> list[str]:
@@ -218,7 +211,7 @@ def finish(context: RunContext) -> dict[str, Any]:
     result = _result(store.read_table(paths.metrics, Metrics), best)
     write_report(store, paths.run_id)
     store.delete(f"{paths.root}/checkpoints")
-    shutil.rmtree(context.scratch / "handed_over", ignore_errors=True)
+    shutil.rmtree(context.scratch / "inputs", ignore_errors=True)
     # Last: its presence says that the run is complete.
     store.write_json(paths.result, result)
     return result
@@ -243,35 +236,45 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
     return 0
 
 
-def _discriminator_tokenizer(context: RunContext) -> str:
+def _discriminator_tokenizer(context: RunContext) -> Path:
     is_own = not isinstance(context.config.discriminator.model, ScratchWeights)
     paths = context.paths
     rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
-    return str(context.store.fetch_folder(rel))
+    return context.store.fetch_folder(rel)
 
 
-def _hand_over(context: RunContext, name: str, frame: pl.DataFrame) -> str:
-    """Write what a job reads to the run's scratch folder."""
-    path = context.scratch / "handed_over" / f"{name}.parquet"
+def _write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
+    """Write a table that a job reads to the run's scratch folder."""
+    path = context.scratch / "inputs" / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path)
-    return str(path)
+    return path
 
 
-def _show(
-    context: RunContext, stage: str, total: int, unit: str, target: str, **payload: Any
-) -> dict[str, Any]:
-    """Run a job of one round behind a bar and note how long it took."""
-    round_ = int(payload["round"])
-    with (
-        timed(context, stage, round_) as noted,
-        progress(f"Round {round_}: {stage.replace('_', ' ')}", total, unit) as bar,
-    ):
-        pace = _Pace(bar)
-        result = _run(context, target, on_event=pace.take, **payload)
-        noted["peak_memory_bytes"] = result["peak_memory_bytes"]
-        noted |= pace.numbers()
-        return result
+@dataclass(frozen=True)
+class _Step:
+    """One job of one round, behind a progress bar."""
+
+    context: RunContext
+    stage: str
+    round: int
+    total: int
+    """Units of work, as the job counts them in its events."""
+    unit: str
+
+    def run(self, function: Callable[[JobT, Emit], ValueT], job: JobT) -> ValueT:
+        """Run it, show its progress, and note how long it took and how much memory."""
+        title = f"Round {self.round}: {self.stage.replace('_', ' ')}"
+        with (
+            timed(self.context, self.stage, self.round) as noted,
+            progress(title, self.total, self.unit) as bar,
+        ):
+            pace = _Pace(bar)
+            log = self.context.log(self.stage)
+            finished = run_job(function, job, log=log, on_event=pace.take)
+            noted["peak_memory_bytes"] = finished.peak_memory_bytes
+            noted |= pace.numbers()
+            return finished.value
 
 
 class _Pace:
@@ -296,11 +299,3 @@ class _Pace:
         if self._first is None or not self._count:
             return {}
         return {"per_second": self._count / max(self._last - self._first, 1e-9)}
-
-
-def _run(
-    context: RunContext, target: str, *, on_event: Emit | None = None, **payload: Any
-) -> dict[str, Any]:
-    name = target.partition(":")[0].rpartition(".")[2]
-    log = context.scratch / f"{name}.log"
-    return run_job(target, context.payload(**payload), log=log, on_event=on_event)

@@ -2,34 +2,31 @@
 
 import logging
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
 from qcrd_core.config.models import ImportedModel
-from qcrd_core.data.imported import read_imported
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import SamplingError
 from qcrd_core.progress import progress
-from qcrd_core.run.context import RunContext
-from qcrd_core.stages.timing import timed
+from qcrd_core.run.context import RunContext, timed
 from qcrd_core.store.compact import join_many
 from qcrd_core.teacher.budget import Meter, tokens_of
-from qcrd_core.teacher.generation import generation_identity, rationales_folder
+from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.job import Sampled, SamplingJob
 from qcrd_core.teacher.lengths import check_prompt_lengths
-from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
+from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
 from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.servers.launch import num_engines
 from qcrd_core.teacher.servers.managed import teacher_endpoints
+from qcrd_core.vote.rationales import read_all_rationales, read_rationales
 
 logger = logging.getLogger(__name__)
 
-_KEYS = ("question_id", "sample_idx")
 _NOTHING = Sampled(shards=(), servers=(), num_elsewhere=0, num_twice=0, num_left=0)
 
 
@@ -61,7 +58,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     plan = _plan(context, spec, questions)
     sampled = _NOTHING
     # Rejected ones too: they were paid for.
-    paid = _read_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
+    paid = read_all_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
     meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
     if plan.shards:
         check_budget(meter, plan, num_sampled=0)
@@ -94,29 +91,6 @@ def find_missing(context: RunContext) -> int:
     return _plan(context, context.read_spec(), context.read_questions("train")).num_missing
 
 
-def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Table `rationales` of the run's training questions, as the teacher or an import gave them.
-
-    Args:
-        context: The run.
-        columns: Only these: ten million texts are several gigabytes. None takes all.
-
-    Returns:
-        Rows sorted by question_id and sample_idx; at most K a question, those that a curator
-        rejected left out.
-
-    Raises:
-        DataError: If a part is damaged, or there is no such imported generation.
-    """
-    rows = _read_rationales(
-        context, None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
-    )
-    rejected = context.read_marks("reject")
-    if not rejected.is_empty():
-        rows = rows.join(rejected, on=_KEYS, how="anti", maintain_order="left")
-    return rows if columns is None else rows.select(columns)
-
-
 def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # such rationales are never missing
@@ -129,29 +103,6 @@ def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> Sa
     )
     open_generation(context.store, plan)
     return plan
-
-
-def _read_rationales(context: RunContext, columns: Sequence[str] | None) -> pl.DataFrame:
-    questions, teacher = context.read_questions("train"), context.config.teacher
-    environment = context.store.read_json(context.paths.environment)
-    dataset, generation = environment["dataset"], environment["generation"]
-    if isinstance(teacher.model, ImportedModel):
-        rows = read_imported(
-            context.store,
-            dataset,
-            teacher.model.generation,
-            questions=questions,
-            num_samples=teacher.num_samples,
-        )
-        return rows if columns is None else rows.select(columns)
-    folder = f"{rationales_folder(dataset)}/generation={generation}"
-    return read_samples(
-        context.store,
-        folder,
-        questions=questions,
-        num_samples=teacher.num_samples,
-        columns=columns,
-    )
 
 
 def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:
@@ -249,7 +200,7 @@ def _drawn(context: RunContext, sampled: Sampled, began: datetime) -> dict[str, 
     names = ("num_prompt_tokens", "num_tokens")
     if sampled.num_elsewhere and context.config.teacher.endpoints is not None:
         # Others had a part of the same servers' speed; each has an engine of its own otherwise.
-        rows = _read_rationales(context, ("run_id", "created_at", *names))
+        rows = read_all_rationales(context, ("run_id", "created_at", *names))
         rows = rows.filter(run_id=context.paths.run_id).filter(pl.col("created_at") >= began)
         sums = rows.select(pl.col(names).cast(pl.Int64).sum()).row(0)
         return {"num_samples": rows.height, **dict(zip(names, sums, strict=True))}

@@ -7,7 +7,7 @@ seed of its own, so the table is the same after any interruption (on one kind of
 
 Source: arXiv 2405.13014, self-adversarial negatives: temperature 1.5, the student of j rounds
 before. The share of right samples is measured; what becomes of them is `negatives.verify`, which
-`qcrd_core.stages.voting` carries out. As in the paper, they are negatives by default.
+`qcrd_core.vote.candidates` carries out. As in the paper, they are negatives by default.
 """
 
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.store.store import part_name
 from qcrd_core.student.decoding import DecodeOptions, Written, write
+from qcrd_core.student.jobs import SampleNegatives
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -30,12 +31,11 @@ QUESTIONS_PER_PART = 512
 """A constant: parts and their seeds must not move when a run goes on elsewhere."""
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
     """Sample the negatives of one round.
 
     Args:
-        payload: `RunContext.payload(round=..., checkpoint=...)`: the round that trains on them, and
-            the round whose student writes them.
+        job: The run, the round that trains on them, and the round whose student writes them.
         emit: Receives `{"advance": n}` after n questions.
 
     Returns:
@@ -44,11 +44,10 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Raises:
         StoreError: If the checkpoint is absent, or the store refuses a part.
     """
-    context = RunContext.from_payload(payload)
-    round_, checkpoint = int(payload["round"]), int(payload["checkpoint"])
+    context, round_ = job.context, job.round
     folder = context.paths.negatives(round_)
     questions = context.read_questions("train").sort("question_id")
-    writer = _Writer(context, round_, checkpoint)
+    writer = _Writer(context, round_, job.checkpoint)
     stored = set(context.store.list(folder, suffix=".parquet"))
     for number, part in enumerate(questions.iter_slices(QUESTIONS_PER_PART)):
         name = part_name(part.select("question_id"))

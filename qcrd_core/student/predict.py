@@ -16,19 +16,19 @@ from data_schemas import Predictions
 from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
 from qcrd_core.evaluation import score_predictions
-from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.inference import Answerer
+from qcrd_core.student.jobs import AnswerFile, AnswerSplit
 from qcrd_core.student.metadata import StudentAbout, read_about
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     """Let one round's student answer one split.
 
     Args:
-        payload: `RunContext.payload(round=..., split=...)`.
+        job: The run, its round and the split.
         emit: Receives `{"advance": n}` after n texts.
 
     Returns:
@@ -39,8 +39,7 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     Raises:
         StoreError: If the checkpoint is absent, or the store refuses.
     """
-    context = RunContext.from_payload(payload)
-    round_, split = int(payload["round"]), str(payload["split"])
+    context, round_, split = job.context, job.round, job.split
     paths, questions = context.paths, context.read_questions(split)
     about = StudentAbout.of(context, round_)
     folder = context.store.fetch_folder(paths.student(round_))
@@ -52,34 +51,32 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     return numbers
 
 
-def answer_file(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
     """Let a published student answer the questions of a file.
 
     Args:
-        payload: `student` (folder), `file` (JSON lines, JSON, CSV or Parquet), `target` (Parquet),
-            `batch_size`.
+        job: The student, the file and where the answers go.
         emit: Receives `{"total": n}` once, and `{"advance": n}` after n texts.
 
     Returns:
-        As `main`.
+        As `answer_split`.
 
     Raises:
         ConfigError: If the folder is no student of qcrd, or its weights cannot be loaded.
         DataError: If the file breaks a rule.
     """
-    folder, path = Path(payload["student"]), Path(payload["file"])
-    about = read_about(folder)
-    rows = read_rows(path)
-    spec = about.spec_for(path, {name for row in rows for name in row})
-    questions = to_questions(rows, spec, "test", where=str(path))
+    about = read_about(job.student)
+    rows = read_rows(job.file)
+    spec = about.spec_for(job.file, {name for row in rows for name in row})
+    questions = to_questions(rows, spec, "test", where=str(job.file))
     emit({"total": questions.height * about.num_votes})
     numbered = questions.with_columns(
         pl.Series("question_id", [str(number) for number in range(questions.height)])
     )
-    scored, counts = _answer(folder, about, numbered, int(payload["batch_size"]), emit)
+    scored, counts = _answer(job.student, about, numbered, job.batch_size, emit)
     frame = scored.select("text", "answer", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
-    result.write_parquet(payload["target"])
+    result.write_parquet(job.target)
     return {**measure(scored), **counts}
 
 

@@ -2,11 +2,11 @@
 
 Two jobs:
 
-- `check`, before the teacher is sampled: can the student be loaded, and does every question fit?
-- `main`, after the vote: make the tokenizers and publish them in the run.
+- `check_student`, before the teacher is sampled: can the student be loaded, do all questions fit?
+- `make_tokenizers`, after the vote: make the tokenizers and publish them in the run.
 
 A model from scratch gets a tokenizer of the run's own training texts. It cannot be made before
-there are rationales, so `check` tries the questions on one that is made of them and their labels.
+there are rationales, so `check_student` tries the questions on one made of them and their labels.
 """
 
 import shutil
@@ -18,17 +18,18 @@ import polars as pl
 
 from qcrd_core.config.models import FolderModel, HubModel, ScratchWeights
 from qcrd_core.errors import DataError
-from qcrd_core.run.context import RunContext
+from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.jobs import MakeTokenizers
 from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
 
-def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
     """Refuse a student or questions that training would fail on, hours later.
 
     Args:
-        payload: `RunContext.payload()`.
+        job: The run.
         emit: Not used.
 
     Returns:
@@ -40,7 +41,7 @@ def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
         DataError: If a question exceeds `student.max_input_tokens`.
     """
     del emit
-    context = RunContext.from_payload(payload)
+    context = job.context
     weights = context.config.student.model
     questions = _questions(context)
     if isinstance(weights, ScratchWeights):
@@ -58,12 +59,11 @@ def check(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     }
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
     """Publish the student's tokenizer, and the discriminator's where it has one of its own.
 
     Args:
-        payload: `RunContext.payload(texts=path)`: a Parquet file with column `text`, the training
-            questions, labels and rationales.
+        job: The run, and the texts.
         emit: Not used.
 
     Returns:
@@ -74,11 +74,11 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
         DataError: If a question exceeds `student.max_input_tokens`.
     """
     del emit
-    context = RunContext.from_payload(payload)
+    context = job.context
     config, paths = context.config, context.paths
     weights = config.student.model
     if isinstance(weights, ScratchWeights):
-        texts = pl.read_parquet(payload["texts"])["text"].to_list()
+        texts = pl.read_parquet(job.texts)["text"].to_list()
         tokenizer = make_tokenizer(texts, weights.vocab_size)
     else:
         tokenizer = _pretrained_tokenizer(weights)

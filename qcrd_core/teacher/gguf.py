@@ -1,14 +1,15 @@
 """Turn a GGUF file and a LoRA adapter into a plain Hugging Face model folder.
 
-Runs in a child process (`qcrd_core.teacher.prepare` starts `main` as a job), because it needs
-torch. The merge is the definition of LoRA, W + (alpha / r) B A (arXiv 2106.09685, section 4.1), so
-peft is needed to train an adapter and not to use one.
+Runs in a child process (`qcrd_core.teacher.prepare` starts `write_folder` as a job), because it
+needs torch. The merge is the definition of LoRA, W + (alpha / r) B A (arXiv 2106.09685, section
+4.1), so peft is needed to train an adapter and not to use one.
 
 Limits: plain LoRA on linear layers. Variants that change the formula are refused by name.
 """
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,23 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
 }
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+@dataclass(frozen=True)
+class WriteFolder:
+    """A GGUF file to be made a model folder."""
+
+    gguf: Path
+    """The file."""
+    adapter: Path | None
+    """Folder of a peft adapter to merge."""
+    target: Path
+    """Folder to fill."""
+
+
+def write_folder(job: WriteFolder, emit: Emit) -> dict[str, int]:
     """Job: dequantize, merge, write a model folder.
 
     Args:
-        payload: `gguf`, the file; `adapter`, a peft folder or None; `target`, the folder to fill.
+        job: The file, its adapter and the folder.
         emit: Unused; the work takes seconds.
 
     Returns:
@@ -56,17 +69,17 @@ def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
     del emit
     from transformers import GenerationConfig
 
-    model, tokenizer = load(Path(payload["gguf"]))
-    num_merged = merge(model, Path(payload["adapter"])) if payload["adapter"] else 0
+    model, tokenizer = load(job.gguf)
+    num_merged = 0 if job.adapter is None else merge(model, job.adapter)
     # Ids only: a server takes sampling settings it finds here as its defaults.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model.save_pretrained(payload["target"])
-    tokenizer.save_pretrained(payload["target"])
-    logger.info("Merged %d adapted weights into %s", num_merged, payload["gguf"])
+    model.save_pretrained(job.target)
+    tokenizer.save_pretrained(job.target)
+    logger.info("Merged %d adapted weights into %s", num_merged, job.gguf)
     return {"num_parameters": model.num_parameters(), "num_merged": num_merged}
 
 

@@ -22,11 +22,11 @@ from qcrd_core.errors import ConfigError
 from qcrd_core.ids import content_hash, file_hash, fingerprint
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.store.store import Store
-from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WriteFolder, write_folder
 
 logger = logging.getLogger(__name__)
 
-# Part of a prepared folder's name: raise it when `gguf.main` writes something else.
+# Part of a prepared folder's name: raise it when `gguf.write_folder` writes something else.
 _FORMAT = "1"
 # What an engine reads of a model folder.
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -143,14 +143,9 @@ def _merged_folder(
         return store.fetch_folder(rel).absolute()
     logger.info("Preparing the teacher of %s in %s", gguf.name, store.local(rel))
     temporary = store.local(f"teachers/_tmp-{uuid.uuid4().hex}")
-    payload = {
-        "gguf": str(gguf),
-        "adapter": None if adapter is None else str(adapter.absolute()),
-        "target": str(temporary),
-    }
+    job = WriteFolder(gguf, None if adapter is None else adapter.absolute(), temporary)
     try:
-        log = scratch / "logs" / "prepare_teacher.log"
-        run_job("qcrd_core.teacher.gguf:main", payload, log=log)
+        run_job(write_folder, job, log=scratch / "logs" / "prepare_teacher.log")
         store.publish_folder(temporary, rel)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

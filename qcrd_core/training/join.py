@@ -6,6 +6,7 @@ from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import ConfigError, TrainingError
 from qcrd_core.runtime.hosts import own_place, wait_until_closed, wait_until_open
 from qcrd_core.runtime.processes import run_job
+from qcrd_core.training.jobs import JoinRound, join_round
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +33,18 @@ def join_rounds(config: RunConfig) -> None:
         )
         raise ConfigError(msg)
     first, port = training.hosts[0], training.rendezvous_port
-    payload = {"config": config.model_dump(mode="json"), "place": place}
-    result = {"is_last_round": False}
-    while not result["is_last_round"]:
+    is_last_round = False
+    while not is_last_round:
         logger.info("Waiting for %s:%d to begin a round", first, port)
         wait_until_open(first, port, training.host_timeout_seconds)
         logger.info("Training with %s", first)
-        target, log = "qcrd_core.training.train:join", config.run.scratch / "join.log"
-        result = run_job(target, payload, log=log)
-        if result["interrupted"]:
+        log = config.run.scratch / "join.log"
+        trained = run_job(join_round, JoinRound(config, place), log=log).value
+        if trained.interrupted:
             msg = (
-                "Training must end with its last step; it was stopped at step "
-                f"{result['global_step']}. The checkpoint is kept: start the run and join again."
+                f"Training was interrupted at step {trained.global_step}. The checkpoint is saved; "
+                "start the run and join it again to resume."
             )
             raise TrainingError(msg)
+        is_last_round = trained.is_last_round
         wait_until_closed(first, port)

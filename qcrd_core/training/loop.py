@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -16,7 +17,16 @@ from qcrd_core.runtime.processes import Emit
 from qcrd_core.training.batches import Example, batch_draws, batch_rows, collate
 from qcrd_core.training.checkpoint import save_checkpoint
 from qcrd_core.training.engine import learning_rate, set_learning_rate
+from qcrd_core.training.jobs import Trained
 from qcrd_core.training.objective import PARTS
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The loss is no finite number any more, on all ranks."""
+
+    reason: str
+    """The sentence that explains it."""
 
 
 class RoundLoop:
@@ -47,7 +57,7 @@ class RoundLoop:
 
     def run(
         self, last_step: int, round_: int, emit: Emit, stop: list[int]
-    ) -> dict[str, Any] | None:
+    ) -> Trained | Diverged | None:
         """Train to `last_step`.
 
         Args:
@@ -67,14 +77,14 @@ class RoundLoop:
             shared = _mean_over_ranks(torch.cat([parts, torch.tensor([bool(stop), due])]))
             parts, interrupted = shared[: len(PARTS)], bool(shared[-2] > 0)
             if not torch.isfinite(parts).all():
-                return {"error": self._divergence(round_)}
+                return Diverged(self._divergence(round_))
             self._record(parts, seconds, emit)
             if interrupted or shared[-1] > 0:
                 folder = self.context.paths.engine(round_)
                 save_checkpoint(self.engine, self.context.store, folder, self.state)
                 saved_at = time.monotonic()
             if interrupted:
-                return {"interrupted": True, "global_step": self.state["global_step"], "loss": None}
+                return Trained(interrupted=True, global_step=self.state["global_step"])
         return None
 
     def _step(self) -> tuple[torch.Tensor, float]:

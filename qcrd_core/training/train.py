@@ -11,7 +11,7 @@ With other ranks it goes on too, and weights differ by rounding, and by the draw
 """
 
 import signal
-from collections.abc import Mapping
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,7 +25,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from data_schemas import Scores
 from qcrd_core import errors
 from qcrd_core.config.method import TrainingSection
-from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import QcrdError, TrainingError
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.hosts import choose_interface
@@ -42,45 +41,45 @@ from qcrd_core.student.weights import make_student
 from qcrd_core.training.batches import Example, make_examples, skip_shared_tokens
 from qcrd_core.training.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 from qcrd_core.training.engine import export_student, start_distributed, start_engine
-from qcrd_core.training.loop import RoundLoop, write_metrics
+from qcrd_core.training.jobs import JoinRound, Trained, TrainRound
+from qcrd_core.training.loop import Diverged, RoundLoop, write_metrics
 from qcrd_core.training.objective import QcrdObjective
 
 
-def main(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def train_round(job: TrainRound, emit: Emit) -> Trained:
     """Train one round, as the first of `training.hosts` or alone.
 
     Args:
-        payload: `RunContext.payload(round=..., labels=path)`; the labels are a Parquet file of
-            question_id, question, label: one row a training question.
+        job: The run, the round and its labels.
         emit: Receives `{"advance": 1, "note": ...}` after each step.
 
     Returns:
-        `{"interrupted": bool, "global_step": int, "loss": float | None, "is_last_round": bool}`.
+        How training ended.
 
     Raises:
         TrainingError: If the loss is no finite number, a host did not come or was lost.
     """
-    return _launch(payload, emit, place=0)
+    return _launch(job, emit, place=0)
 
 
-def join(payload: dict[str, Any], emit: Emit) -> dict[str, Any]:
+def join_round(job: JoinRound, emit: Emit) -> Trained:
     """Train the round that the first host begins, as another host.
 
     Args:
-        payload: `config`, and `place`: this host's among `training.hosts`.
+        job: This host's settings and place.
         emit: Not called.
 
     Returns:
-        As `main`.
+        As `train_round`.
 
     Raises:
-        TrainingError: As `main`.
+        TrainingError: As `train_round`.
     """
-    return _launch(payload, emit, place=payload["place"])
+    return _launch(job, emit, place=job.place)
 
 
-def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any]:
-    training = RunConfig.model_validate(payload["config"]).training
+def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
+    training = job.config.training
     hosts, backend, endpoint = training.hosts, "c10d", "localhost:0"
     if len(hosts) > 1:
         choose_interface(hosts[0] if place else hosts[1])
@@ -100,7 +99,7 @@ def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any
             max_restarts=0,
         )
         try:
-            results: dict[int, dict[str, Any]] = elastic_launch(launch, train_rank)(payload, emit)
+            results: dict[int, Trained | Diverged] = elastic_launch(launch, train_rank)(job, emit)
         except ChildFailedError as error:
             raise _explained(error, training) from error
         except distributed.DistError as error:
@@ -114,8 +113,8 @@ def _launch(payload: dict[str, Any], emit: Emit, *, place: int) -> dict[str, Any
             )
             raise TrainingError(msg) from error
     result = next(iter(results.values()))
-    if "error" in result:
-        raise TrainingError(result["error"])
+    if isinstance(result, Diverged):
+        raise TrainingError(result.reason)
     return result
 
 
@@ -141,31 +140,29 @@ def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
 
 
 @record
-def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+def train_rank(here: TrainRound | JoinRound, emit: Emit) -> Trained | Diverged:
     """Train one round as one rank; torchrun's agent has set RANK and WORLD_SIZE.
 
     Args:
-        payload: As in `main` or `join`.
-        emit: As in `main`; rank 0 calls it.
+        here: The job of this rank's host.
+        emit: As in `train_round`; rank 0 calls it.
 
     Returns:
-        As `main`, or `{"error": text}` where all ranks agree on it: an exception of one would leave
-        the others waiting in a collective.
+        As `train_round`; Diverged if all ranks agree on it: an exception of one would leave the
+        others waiting in a collective.
     """
     die_with_parent()
-    here = RunConfig.model_validate(payload["config"])
     if not has_accelerator():
         # What torch takes by itself follows OMP_NUM_THREADS and the cores it is bound to.
-        torch.set_num_threads(max(1, torch.get_num_threads() // here.training.num_processes))
-    start_distributed(here.training)
+        torch.set_num_threads(max(1, torch.get_num_threads() // here.config.training.num_processes))
+    start_distributed(here.config.training)
     stop = _stop_on_sigterm()
-    payload, labels = _from_first_rank(payload, here)
-    context = RunContext.from_payload(payload)
+    job, labels = _from_first_rank(here)
+    context, round_ = job.context, job.round
     config, training = context.config, context.config.training
     tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
     about = config.student
     student = wrap(make_student(about.model, tokenizer, config.run.seed, about.lora))
-    round_ = int(payload["round"])
     examples, counts = _examples(context, round_, labels, tokenizer, student.model)
     if training.gradient_checkpointing:
         student.model.gradient_checkpointing_enable()
@@ -195,24 +192,22 @@ def train_rank(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         if round_ > 0:
             context.store.delete(context.paths.engine(round_ - 1))
     last = loop.state["rows"][-1][0] if loop.state["rows"] else None
-    return {
-        "interrupted": False,
-        "global_step": loop.state["global_step"],
-        "loss": last,
-        "is_last_round": round_ + 1 == training.num_rounds,
-    }
+    return Trained(
+        interrupted=False,
+        global_step=loop.state["global_step"],
+        loss=last,
+        is_last_round=round_ + 1 == training.num_rounds,
+    )
 
 
-def _from_first_rank(
-    payload: Mapping[str, Any], here: RunConfig
-) -> tuple[dict[str, Any], pl.DataFrame]:
+def _from_first_rank(here: TrainRound | JoinRound) -> tuple[TrainRound, pl.DataFrame]:
     """What rank 0 was asked to train, with this host's own places, and the labels."""
     shared: list[Any] = [None]
-    if distributed.get_rank() == 0:
-        shared = [(payload, pl.read_parquet(payload["labels"]))]
+    if isinstance(here, TrainRound) and distributed.get_rank() == 0:
+        shared = [(here, pl.read_parquet(here.labels))]
     distributed.broadcast_object_list(shared)
-    given, labels = shared[0]
-    config = RunConfig.model_validate(given["config"])
+    job, labels = shared[0]
+    config = job.config
     if config.training.num_ranks != distributed.get_world_size():
         msg = (
             "training.num_processes must be the same on all hosts; the first one has "
@@ -220,9 +215,9 @@ def _from_first_rank(
             f"{distributed.get_world_size()} ranks came. Start all with the same settings."
         )
         raise TrainingError(msg)
-    places = {"store": here.run.store, "scratch": here.run.scratch}
+    places = {"store": here.config.run.store, "scratch": here.config.run.scratch}
     config = config.model_copy(update={"run": config.run.model_copy(update=places)})
-    return {**given, "config": config.model_dump(mode="json")}, labels
+    return replace(job, config=config), labels
 
 
 def _examples(

@@ -1,7 +1,6 @@
-"""Self-consistency: the majority answer of each question, and which rationales are positive.
+"""Self-consistency: the majority answer of each question.
 
     votes = vote(rationales, questions, tie="abstain")
-    kept = polarity(rationales, votes, positives="majority")
 
 Answers are canonical already (`qcrd_core.data.answers`), so equal text is equal meaning here.
 Source: method.md section 2; arXiv 2405.13014, figure 2b.
@@ -18,7 +17,6 @@ from qcrd_core.errors import DataError
 logger = logging.getLogger(__name__)
 
 Tie = Literal["abstain", "first", "logprob"]
-Positives = Literal["majority", "gold", "majority_and_gold", "first_sample"]
 
 VOTE_COLUMNS = (
     "question_id",
@@ -31,8 +29,6 @@ VOTE_COLUMNS = (
     "cumulative_logprob",
 )
 """Columns of table `rationales` that this module reads: all but the texts."""
-
-_POLARITY = pl.Enum(("positive", "negative"))
 
 
 def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.DataFrame:
@@ -82,84 +78,6 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
     return Votes.validate(frame, cast=True)
 
 
-def polarity(
-    rationales: pl.DataFrame,
-    votes: pl.DataFrame,
-    positives: Positives,
-    *,
-    kept: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """Decide which rationales the student is pulled towards and which it is pushed off.
-
-    A rationale is positive when its answer equals the reference (the majority, the gold answer, or
-    both), and negative when it differs. A text without an answer is negative, always. Where the
-    reference is missing (the vote abstained, or there is no gold answer), a rationale with an
-    answer neither agrees nor disagrees: it is undecided and is left out, so the two sides of a tie
-    are never pushed off. Under majority_and_gold one known disagreement is enough for a negative.
-    Under first_sample nothing is compared: the first completed sample of a question is positive and
-    the rest is left out, as where a teacher was asked once.
-
-    Args:
-        rationales: Table `rationales`, the rows the vote was taken over.
-        votes: Table `votes`; rationales of other questions are left out.
-        positives: The reference.
-        kept: question_id and sample_idx of rationales that are positive whatever the reference
-            says.
-
-    Returns:
-        question_id, source, sample_idx, polarity, is_correct (answer equals gold; null without
-        gold). One row a decided rationale, in the order of `rationales`. Failed and undecided rows
-        are left out; their numbers are logged.
-    """
-    first = pl.col("sample_idx") == pl.col("sample_idx").filter("has_text").min().over(
-        "question_id"
-    )
-    agrees = {
-        "first_sample": pl.when(first).then(True),
-        "majority": pl.col("answer") == pl.col("majority_answer"),
-        "gold": pl.col("answer") == pl.col("gold_answer"),
-        # Kleene logic: null & false is false, null & true stays null.
-        "majority_and_gold": (pl.col("answer") == pl.col("majority_answer"))
-        & (pl.col("answer") == pl.col("gold_answer")),
-    }[positives]
-    when_answered = pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
-    reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
-    frame = (
-        rationales.lazy()
-        .select(
-            "question_id", "source", "sample_idx", "answer", has_text=pl.col("status") != "failed"
-        )
-        .join(reference, on="question_id", how="inner", maintain_order="left")
-        .with_columns(agrees=agrees if positives == "first_sample" else when_answered)
-        .join(
-            _none_kept() if kept is None else kept.lazy().with_columns(is_kept=pl.lit(value=True)),
-            on=["question_id", "sample_idx"],
-            how="left",
-            maintain_order="left",
-        )
-        .with_columns(agrees=pl.when("is_kept").then(True).otherwise("agrees"))
-        .collect()
-    )
-    decided = frame.filter("has_text", pl.col("agrees").is_not_null())
-    num_failed = frame.height - int(frame["has_text"].sum())
-    logger.info(
-        "%d rationales decided | %d undecided (no reference) | %d failed",
-        decided.height,
-        frame.height - num_failed - decided.height,
-        num_failed,
-    )
-    return decided.select(
-        "question_id",
-        "source",
-        "sample_idx",
-        polarity=pl.when("agrees")
-        .then(pl.lit("positive"))
-        .otherwise(pl.lit("negative"))
-        .cast(_POLARITY),
-        is_correct=_is_correct(),
-    )
-
-
 def vote_summary(
     votes: pl.DataFrame, rationales: pl.DataFrame, questions: pl.DataFrame
 ) -> dict[str, float | None]:
@@ -186,7 +104,7 @@ def vote_summary(
         "num_failed": rows.height - completed.height,
         "num_unparsable": num_unparsable,
         "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
-        "sample_accuracy": _mean(completed.select(_is_correct())["is_correct"]),
+        "sample_accuracy": _mean(completed.select(is_correct())["is_correct"]),
         "unparsable_share": num_unparsable / completed.height if completed.height else None,
     }
 
@@ -214,9 +132,10 @@ def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
     }
 
 
-def _none_kept() -> pl.LazyFrame:
-    schema = {"question_id": pl.String, "sample_idx": pl.Int32, "is_kept": pl.Boolean}
-    return pl.LazyFrame(schema=schema)
+def is_correct() -> pl.Expr:
+    """Whether `answer` equals `gold_answer`; null without a gold answer, as `is_correct`."""
+    correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
+    return pl.when(pl.col("gold_answer").is_not_null()).then(correct).alias("is_correct")
 
 
 def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
@@ -250,11 +169,6 @@ def _abstained(tie: Tie) -> pl.Expr:
 
 def _share(count: pl.Expr) -> pl.Expr:
     return pl.when(pl.col("num_valid") > 0).then(count / pl.col("num_valid"))
-
-
-def _is_correct() -> pl.Expr:
-    correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
-    return pl.when(pl.col("gold_answer").is_not_null()).then(correct).alias("is_correct")
 
 
 def _mean(values: pl.Series) -> float | None:

@@ -16,6 +16,7 @@ from qcrd_core.student.weights import load_model
 from qcrd_core.training.batches import collate
 from qcrd_core.training.objective import QcrdObjective
 from tests.support.distillation import open_run, qcrd, settings_for, taught_teacher, write_settings
+from tests.support.jobs import multiply_on_gpu
 from tests.support.slow_objective import make_draws, make_examples
 from tests.support.tiny_models import MAKE
 from tests.support.training import NO_DROPOUT, losses, open_tiny, prepare, settings, train, weights
@@ -76,8 +77,7 @@ def test_student_writes_the_texts_of_the_cpu(kind, temperature):
 
 def test_jobs_are_forked_and_each_uses_the_gpu(tmp_path):
     for value in (1, 2):
-        job = "tests.support.jobs:multiply_on_gpu"
-        result = run_job(job, {"value": value}, log=tmp_path / "job.log")
+        result = run_job(multiply_on_gpu, {"value": value}, log=tmp_path / "job.log").value
         assert result["sum"] == 8 * value
         assert result["is_forked"]
 

@@ -5,6 +5,7 @@ import pytest
 
 from data_schemas import Metrics, Scores
 from qcrd_core.config.run import RunConfig
+from qcrd_core.discriminator.jobs import ScoreRationales, score_rationales
 from qcrd_core.discriminator.score import is_held_out, measure
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import run_job
@@ -51,17 +52,15 @@ def _candidates(context):
     frame.write_parquet(path)
     folder = context.config.run.scratch / "tokenizer"
     make_tokenizer([*frame["question"], *frame["rationale"]], 200).save_pretrained(folder)
-    return context.payload(candidates=str(path), tokenizer=str(folder))
+    return {"candidates": path, "tokenizer": folder}
 
 
 def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
     context = _context(tmp_path)
-    payload = _candidates(context)
-    log = tmp_path / "judge.log"
+    inputs = _candidates(context)
     for round_ in range(2):
-        result = run_job(
-            "qcrd_core.discriminator.score:main", {**payload, "round": round_}, log=log
-        )
+        job = ScoreRationales(context.config, context.paths.run_id, round_, **inputs)
+        result = run_job(score_rationales, job, log=tmp_path / "score.log").value
         assert result["num_scored"] == 240
         assert result["num_cut"] == 0
         assert result["auc_polarity"] > 0.95
@@ -78,8 +77,8 @@ def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
 @pytest.mark.parametrize("loss", ["ratio", "infonce"])
 def test_judge_learns_by_the_losses_within_questions(tmp_path, loss):
     context = _context(tmp_path, loss=loss)
-    payload = {**_candidates(context), "round": 0}
-    result = run_job("qcrd_core.discriminator.score:main", payload, log=tmp_path / "judge.log")
+    job = ScoreRationales(context.config, context.paths.run_id, 0, **_candidates(context))
+    result = run_job(score_rationales, job, log=tmp_path / "score.log").value
     assert result["auc_polarity"] > 0.95
 
 

@@ -46,7 +46,7 @@ def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_pat
     whole = open_tiny(settings(tmp_path / "whole", **content))
     prepare(whole)
     for round_ in range(2):
-        assert train(whole, round_)["interrupted"] is False
+        assert not train(whole, round_).interrupted
 
     cut = open_tiny(settings(tmp_path / "cut", **content))
     prepare(cut)
@@ -60,8 +60,8 @@ def test_round_stopped_by_sigterm_ends_with_weights_of_uninterrupted_one(tmp_pat
                 os.kill(pid, signal.SIGTERM)
 
     first = train(cut, 1, stop_once)
-    assert first["interrupted"] is True
-    assert 4 < first["global_step"] < 8
+    assert first.interrupted
+    assert 4 < first.global_step < 8
     second = train(cut, 1)
     assert second.pop("peak_memory_bytes") > 0
     assert second == {

@@ -3,7 +3,7 @@
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
+from data_schemas import Metrics, Polarity, Predictions, Questions, Rationales, Scores, Votes
 from data_schemas.table import Table
 from qcrd_core.run.context import RunContext
 from qcrd_core.store.store import Store
@@ -22,6 +22,7 @@ def assert_same_tables(found: RunContext, expected: RunContext) -> dict[str, int
     for place, table in (
         (paths.questions, Questions),
         (paths.votes, Votes),
+        (paths.polarity, Polarity),
         (f"{paths.root}/negatives", Rationales),
         (f"{paths.root}/scores", Scores),
         (f"{paths.root}/predictions", Predictions),

@@ -144,7 +144,7 @@ def open_run(content: dict[str, Any]) -> RunContext:
 
 def rationales(context: RunContext) -> pl.DataFrame:
     """What the teacher wrote, without what a second run may change."""
-    from qcrd_core.stages.sampling import read_rationales
+    from qcrd_core.vote.rationales import read_rationales
 
     return read_rationales(context).drop("created_at", "run_id")
 

@@ -15,23 +15,23 @@ from qcrd_core.runtime.processes import Emit
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
-def succeed(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-    """Report two events, then return the payload and what the caller can only learn here."""
+def succeed(job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Report two events, then return the job and what the caller can only learn here."""
     emit({"step": 1})
     emit({"step": 2})
     print("written by the job")  # noqa: T201  (to the log)
-    return {**payload, "pid": os.getpid(), "variable": os.environ.get("QCRD_TEST_VARIABLE")}
+    return {**job, "pid": os.getpid(), "variable": os.environ.get("QCRD_TEST_VARIABLE")}
 
 
-def lose(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def lose(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Raise an error of our own."""
     msg = "The loss must stay finite; got nan."
     raise TrainingError(msg)
 
 
-def crash(payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def crash(job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Raise a foreign error."""
-    return {"value": payload["absent"]}
+    return {"value": job["absent"]}
 
 
 GPU_IS_FULL = (
@@ -40,41 +40,41 @@ GPU_IS_FULL = (
 )
 
 
-def fill_gpu(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def fill_gpu(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Raise what torch raises where a tensor does not fit."""
     import torch
 
     raise torch.OutOfMemoryError(GPU_IS_FULL)
 
 
-def unsendable(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def unsendable(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Return what no pipe carries."""
     return {"value": lambda: None}
 
 
-def leave(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def leave(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """End the process as `sys.exit` in some library would."""
     print("leaving early", flush=True)  # noqa: T201
     sys.exit(3)
 
 
-def die(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def die(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Be killed as the kernel does when memory runs out."""
     print("last words", flush=True)  # noqa: T201
     os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
 
-def abandon(_payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def abandon(_job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Return while a process of one's own, deaf to SIGTERM, goes on."""
     return {"pids": [os.getpid(), _start_stubborn().pid]}
 
 
-def stay(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-    """Report one's processes and work on; on SIGTERM write the file `payload` names."""
+def stay(job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Report one's processes and work on; on SIGTERM write the file `job` names."""
 
     def stop(_number: int, _frame: object) -> None:
-        Path(payload["stopped"]).write_text("cleanly", encoding="utf-8")
+        Path(job["stopped"]).write_text("cleanly", encoding="utf-8")
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
@@ -83,7 +83,7 @@ def stay(payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     return {}
 
 
-def ignore(_payload: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+def ignore(_job: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     """Report one's process and stay, whatever is asked."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     emit({"pids": [os.getpid()]})
@@ -95,10 +95,10 @@ def _start_stubborn() -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", _STUBBORN])
 
 
-def multiply_on_gpu(payload: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
+def multiply_on_gpu(job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
     """Use CUDA; whether torch was there before says whether this process was forked."""
     is_forked = "torch" in sys.modules
     import torch
 
-    value = torch.full((4,), float(payload["value"]), device="cuda")
+    value = torch.full((4,), float(job["value"]), device="cuda")
     return {"sum": float((value * 2).sum()), "is_forked": is_forked}

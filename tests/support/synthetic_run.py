@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import polars as pl
 import yaml
 
-from data_schemas import Metrics, Predictions, Questions, Rationales, Scores, Votes
+from data_schemas import Metrics, Polarity, Predictions, Questions, Rationales, Scores, Votes
 from qcrd_core.data.spec import load_spec
 from qcrd_core.ids import fingerprint
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store, part_name
 from qcrd_core.teacher.generation import FILE, generation_folder
 from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.vote.candidates import decide_polarity
 from qcrd_core.vote.majority import vote, vote_summary
 from tests.support.tables import make_questions, make_rationales
 
@@ -74,6 +75,8 @@ def write_synthetic_run(store: Store, shape: Shape | None = None) -> str:
         part = part_name(rows.select("question_id"))
         store.write_table(f"{paths.negatives(round_)}/{part}", rows, Rationales)
     store.write_table(paths.votes, votes, Votes)
+    polarity = decide_polarity(rationales, votes, "majority")
+    store.write_table(paths.polarity, polarity, Polarity)
     for stage, round_, rows in _metrics(shape, generator, numbers):
         store.write_table(paths.metrics_part(stage, round_), rows, Metrics)
     for round_ in range(shape.num_rounds):

@@ -19,6 +19,7 @@ from qcrd_core.errors import QcrdError
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import Emit, run_job
 from qcrd_core.student.tokenizer import make_tokenizer
+from qcrd_core.training.jobs import Trained, TrainRound, train_round
 
 TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
 NO_DROPOUT = {**TINY, "dropout": 0.0}
@@ -85,11 +86,11 @@ def prepare(context: RunContext) -> Path:
     return published
 
 
-def train(context: RunContext, round_: int, on_event: Emit | None = None) -> dict[str, Any]:
+def train(context: RunContext, round_: int, on_event: Emit | None = None) -> Trained:
     """Train a round, in a job, as the flow does."""
-    payload = context.payload(round=round_, labels=str(_labels(context)))
+    job = TrainRound(context.config, context.paths.run_id, round_, _labels(context))
     log = context.config.run.scratch / "train.log"
-    return run_job("qcrd_core.training.train:main", payload, log=log, on_event=on_event)
+    return run_job(train_round, job, log=log, on_event=on_event).value
 
 
 def losses(context: RunContext, round_: int) -> list[float]:

@@ -11,9 +11,9 @@ import pytest
 from qcrd_core.errors import LaunchError, TrainingError
 from qcrd_core.runtime import processes
 from qcrd_core.runtime.processes import Server, run_job, tail
+from tests.support import jobs
 from tests.support.processes import all_gone
 
-JOBS = "tests.support.jobs"
 ROOT = Path(__file__).parents[3]
 
 _PARENT_OF_SERVER = """
@@ -32,12 +32,13 @@ _PARENT_OF_JOB = """
 import json, sys
 from pathlib import Path
 from qcrd_core.runtime import processes
+from tests.support import jobs
 
 processes._ACCELERATOR_DEVICES = ("/dev/null",) if sys.argv[2] == "spawned" else ()
 processes._PRELOAD = []
 if __name__ == "__main__":
     processes.run_job(
-        "tests.support.jobs:ignore",
+        jobs.ignore,
         {},
         log=Path(sys.argv[1]),
         on_event=lambda event: print(json.dumps(event["pids"]), flush=True),
@@ -70,7 +71,7 @@ def log(tmp_path):
 @pytest.mark.usefixtures("_either_start")
 def test_run_job_returns_the_result_and_forwards_events(log):
     events = []
-    result = run_job(f"{JOBS}:succeed", {"round": 3}, log=log, on_event=events.append)
+    result = run_job(jobs.succeed, {"round": 3}, log=log, on_event=events.append).value
     assert result["round"] == 3
     assert events == [{"step": 1}, {"step": 2}]
     assert "written by the job" in log.read_text(encoding="utf-8")
@@ -81,17 +82,17 @@ def test_run_job_gives_each_job_the_environment_of_its_caller(log, monkeypatch):
     seen = []
     for value in ("first", "second"):
         monkeypatch.setenv("QCRD_TEST_VARIABLE", value)
-        seen.append(run_job(f"{JOBS}:succeed", {}, log=log)["variable"])
+        seen.append(run_job(jobs.succeed, {}, log=log).value["variable"])
     assert seen == ["first", "second"]
 
 
 def test_run_job_says_in_a_sentence_that_the_gpu_is_full(log):
     message = (
-        rf"^{JOBS}:fill_gpu must fit into the GPU's memory; got: Tried to allocate 514\.00 MiB\. "
+        r"^The job fill_gpu must fit into the GPU's memory; got: Tried to allocate 514\.00 MiB\. "
         r"GPU 0 has .* 80\.44 MiB is free\. Lower training\.micro_batch_size"
     )
     with pytest.raises(TrainingError, match=message) as caught:
-        run_job(f"{JOBS}:fill_gpu", {}, log=log)
+        run_job(jobs.fill_gpu, {}, log=log)
     assert len(str(caught.value).splitlines()) == 1
     assert "Traceback" in log.read_text(encoding="utf-8")
 
@@ -99,32 +100,31 @@ def test_run_job_says_in_a_sentence_that_the_gpu_is_full(log):
 def test_run_job_appends_to_the_log(log):
     log.parent.mkdir()
     log.write_text("an earlier job\n", encoding="utf-8")
-    run_job(f"{JOBS}:succeed", {}, log=log)
+    run_job(jobs.succeed, {}, log=log)
     assert log.read_text(encoding="utf-8") == "an earlier job\nwritten by the job\n"
 
 
 def test_run_job_raises_an_error_of_ours_as_itself(log):
     with pytest.raises(TrainingError, match=r"^The loss must stay finite; got nan\.$"):
-        run_job(f"{JOBS}:lose", {}, log=log)
+        run_job(jobs.lose, {}, log=log)
 
 
 @pytest.mark.parametrize(
     ("job", "message"),
     [
-        ("crash", r"crash must not fail; got KeyError: 'absent'(?s:.*)payload\[\"absent\"\]"),
-        ("unsendable", r"unsendable must not fail; got .*(?i:pickle)"),
-        ("absent", r"absent must not fail; got AttributeError"),
-        ("leave", r"leave must end with a result; it died with exit code 3(?s:.*)leaving early"),
-        ("die", r"die must end with a result; it died with exit code -9(?s:.*)  last words"),
+        (jobs.crash, r"job crash failed: KeyError: 'absent'(?s:.*)job\[\"absent\"\]"),
+        (jobs.unsendable, r"job unsendable failed: .*(?i:pickle)"),
+        (jobs.leave, r"job leave died with exit code 3(?s:.*)leaving early"),
+        (jobs.die, r"job die died with exit code -9(?s:.*)  last words"),
     ],
 )
 def test_run_job_that_fails_otherwise_is_explained_by_its_log(log, job, message):
     with pytest.raises(LaunchError, match=message):
-        run_job(f"{JOBS}:{job}", {}, log=log)
+        run_job(job, {}, log=log)
 
 
 def test_run_job_leaves_no_process_of_its_group(log):
-    pids = run_job(f"{JOBS}:abandon", {}, log=log)["pids"]
+    pids = run_job(jobs.abandon, {}, log=log).value["pids"]
     assert len(pids) == 2
     assert all_gone(pids, seconds=2)
 
@@ -132,9 +132,9 @@ def test_run_job_leaves_no_process_of_its_group(log):
 @pytest.mark.usefixtures("_either_start")
 def test_run_job_interrupted_lets_the_job_stop_and_ends_its_group(log, tmp_path):
     pids = []
-    payload = {"stopped": str(tmp_path / "stopped")}
+    job = {"stopped": str(tmp_path / "stopped")}
     with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
-        run_job(f"{JOBS}:stay", payload, log=log, on_event=_interrupt(pids))
+        run_job(jobs.stay, job, log=log, on_event=_interrupt(pids))
     assert (tmp_path / "stopped").read_text(encoding="utf-8") == "cleanly"
     assert len(pids) == 2
     assert all_gone(pids, seconds=2)
@@ -144,7 +144,7 @@ def test_run_job_interrupted_kills_a_job_that_does_not_stop(log):
     pids = []
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
-        run_job(f"{JOBS}:ignore", {}, log=log, on_event=_interrupt(pids), grace_seconds=0.3)
+        run_job(jobs.ignore, {}, log=log, on_event=_interrupt(pids), grace_seconds=0.3)
     assert time.monotonic() - start < 10
     assert len(pids) == 1
     assert all_gone(pids, seconds=0)

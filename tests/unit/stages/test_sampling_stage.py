@@ -3,8 +3,9 @@
 from data_schemas import Rationales
 from qcrd_core.config.run import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
-from qcrd_core.stages.sampling import read_rationales, sample_teacher
+from qcrd_core.stages.sampling import sample_teacher
 from qcrd_core.store.compact import MANY
+from qcrd_core.vote.rationales import read_rationales
 from tests.support.distillation import settings_for
 from tests.support.tables import make_rationales
 

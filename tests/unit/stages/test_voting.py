@@ -8,8 +8,9 @@ from qcrd_core.config.run import RunConfig
 from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import DataError
 from qcrd_core.run.context import RunContext
-from qcrd_core.stages.voting import candidates, training_labels, vote_rationales
+from qcrd_core.stages.voting import vote_rationales
 from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.vote.candidates import candidates, training_labels
 from qcrd_core.vote.curation import read_marks, write_mark
 from tests.support.tables import make_questions, make_rationales
 

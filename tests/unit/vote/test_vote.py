@@ -7,7 +7,8 @@ import pytest
 
 from data_schemas import Votes
 from qcrd_core.errors import DataError
-from qcrd_core.vote.majority import polarity, vote, vote_summary
+from qcrd_core.vote.candidates import decide_polarity
+from qcrd_core.vote.majority import vote, vote_summary
 from tests.support.tables import make_questions, make_rationales
 
 
@@ -36,7 +37,8 @@ def polarities(values, positives, gold="7"):
     questions = make_questions([{"question_id": "a", "gold_answer": gold}])
     rationales = make_rationales(answers("a", values))
     votes = vote(rationales, questions, "abstain")
-    return dict(polarity(rationales, votes, positives).select("sample_idx", "polarity").iter_rows())
+    decided = decide_polarity(rationales, votes, positives)
+    return dict(decided.select("sample_idx", "polarity").iter_rows())
 
 
 def test_vote_with_clear_majority_counts_only_answers():
@@ -140,24 +142,32 @@ def test_polarity_with_right_majority_and_gold_is_positive():
     }
 
 
-def test_polarity_with_tie_keeps_only_unparsable_as_negative():
-    assert polarities(["3", "7", None], "majority") == {2: "negative"}
+def test_polarity_with_tie_decides_only_the_unparsable():
+    assert polarities(["3", "7", None], "majority") == {
+        0: "undecided",
+        1: "undecided",
+        2: "negative",
+    }
 
 
 def test_polarity_with_tie_and_gold_pushes_off_only_what_gold_refutes():
-    assert polarities(["3", "7", None], "majority_and_gold") == {0: "negative", 2: "negative"}
+    assert polarities(["3", "7", None], "majority_and_gold") == {
+        0: "negative",
+        1: "undecided",
+        2: "negative",
+    }
 
 
 def test_polarity_without_gold_under_gold_decides_nothing(caplog):
     with caplog.at_level(logging.INFO):
-        assert polarities(["3", "3", "!"], "gold", gold=None) == {}
+        assert polarities(["3", "3", "!"], "gold", gold=None) == {0: "undecided", 1: "undecided"}
     assert "0 rationales decided | 2 undecided (no reference) | 1 failed" in caplog.text
 
 
 def test_polarity_reports_correctness_apart_from_polarity():
     questions = make_questions([{"question_id": "a", "gold_answer": "7"}, {"question_id": "b"}])
     rationales = make_rationales(answers("a", ["3", "3", "7", None]) + answers("b", ["1"]))
-    frame = polarity(rationales, vote(rationales, questions, "abstain"), "majority")
+    frame = decide_polarity(rationales, vote(rationales, questions, "abstain"), "majority")
     assert frame.columns == ["question_id", "source", "sample_idx", "polarity", "is_correct"]
     assert frame["is_correct"].to_list() == [False, False, True, False, None]
 

@@ -1,0 +1,88 @@
+"""Jobs of the student: what each is given, and the function that a child process runs.
+
+The stages import this module, so it loads no engine; the functions import theirs in the child.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qcrd_core.run.context import RunJob
+from qcrd_core.runtime.processes import Emit
+
+
+def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
+    """Run `qcrd_core.student.prepare.check_student`."""
+    from qcrd_core.student import prepare
+
+    return prepare.check_student(job, emit)
+
+
+@dataclass(frozen=True)
+class MakeTokenizers(RunJob):
+    """The tokenizers of a run, before round 0."""
+
+    texts: Path
+    """Parquet file with column `text`: training questions, labels and rationales."""
+
+
+def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
+    """Run `qcrd_core.student.prepare.make_tokenizers`."""
+    from qcrd_core.student import prepare
+
+    return prepare.make_tokenizers(job, emit)
+
+
+@dataclass(frozen=True)
+class SampleNegatives(RunJob):
+    """The negatives of one round."""
+
+    round: int
+    """Round that trains on them."""
+    checkpoint: int
+    """Round whose student writes them."""
+
+
+def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
+    """Run `qcrd_core.student.negatives.sample_negatives`."""
+    from qcrd_core.student import negatives
+
+    return negatives.sample_negatives(job, emit)
+
+
+@dataclass(frozen=True)
+class AnswerSplit(RunJob):
+    """The answers of one round's student to one split."""
+
+    round: int
+    """Round whose student answers."""
+    split: str
+    """validation or test."""
+
+
+def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
+    """Run `qcrd_core.student.predict.answer_split`."""
+    from qcrd_core.student import predict
+
+    return predict.answer_split(job, emit)
+
+
+@dataclass(frozen=True)
+class AnswerFile:
+    """The answers of a published student to a file of questions."""
+
+    student: Path
+    """The student's folder."""
+    file: Path
+    """JSON lines, JSON, CSV or Parquet."""
+    target: Path
+    """Parquet file to write."""
+    batch_size: int
+    """Questions answered at once."""
+
+
+def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
+    """Run `qcrd_core.student.predict.answer_file`."""
+    from qcrd_core.student import predict
+
+    return predict.answer_file(job, emit)

@@ -1,0 +1,57 @@
+"""Reading the teacher rationales of a run, as a teacher wrote them or an import brought them."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from qcrd_core.config.models import ImportedModel
+from qcrd_core.data.imported import read_imported
+from qcrd_core.run.context import RunContext
+from qcrd_core.teacher.generation import rationales_folder
+from qcrd_core.teacher.plan import read_samples
+
+_KEYS = ("question_id", "sample_idx")
+
+
+def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Table `rationales` of the run's training questions, without what a curator rejected.
+
+    Args:
+        context: The run.
+        columns: Only these: ten million texts are several gigabytes. None takes all.
+
+    Returns:
+        Rows sorted by question_id and sample_idx; at most K per question.
+
+    Raises:
+        DataError: If a part is damaged, or there is no such imported generation.
+    """
+    wanted = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    rows = read_all_rationales(context, wanted)
+    rejected = context.read_marks("reject")
+    if not rejected.is_empty():
+        rows = rows.join(rejected, on=_KEYS, how="anti", maintain_order="left")
+    return rows if columns is None else rows.select(columns)
+
+
+def read_all_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """As `read_rationales`, with what a curator rejected: the teacher was paid for it too."""
+    questions, teacher = context.read_questions("train"), context.config.teacher
+    environment = context.store.read_json(context.paths.environment)
+    dataset, generation = environment["dataset"], environment["generation"]
+    if isinstance(teacher.model, ImportedModel):
+        rows = read_imported(
+            context.store,
+            dataset,
+            teacher.model.generation,
+            questions=questions,
+            num_samples=teacher.num_samples,
+        )
+        return rows if columns is None else rows.select(columns)
+    return read_samples(
+        context.store,
+        f"{rationales_folder(dataset)}/generation={generation}",
+        questions=questions,
+        num_samples=teacher.num_samples,
+        columns=columns,
+    )
