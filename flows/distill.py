@@ -2,7 +2,6 @@
 
     questions -> sample teacher -> vote -> tokenizers
     round t:  negatives of student t - j -> scores -> train -> validate
-              with `run.runner: ray` written on another worker, beside rounds t - j + 1 ... t - 1
     best round -> test -> report
 
 Started again with the same configuration, also after a kill, it continues where it stopped.
@@ -17,7 +16,9 @@ from flows.runner import Runner, open_runner
 from qcrd_core.config.run import RunConfig
 from qcrd_core.run.locks import run_lock, sampling_lock
 from qcrd_core.runtime.hosts import check_hosts
+from qcrd_core.stages.rounds import negatives_checkpoint
 from tasks.logs import show_core_logs
+from tasks.references import Checkpoint, Run, Student, Validation, Votes
 from tasks.rounds import finish, score_rationales, train_round, validate
 from tasks.teacher import check_student, make_tokenizers, prepare_run, vote
 
@@ -33,59 +34,60 @@ def distill(config: RunConfig) -> dict[str, Any]:
         The run's result: chosen round, validation accuracy, test numbers.
     """
     show_core_logs()
-    run_id = prepare_run(config)
-    return run_stages(config, run_id)
+    return dict(run_stages(prepare_run(config)).result)
 
 
-def run_stages(config: RunConfig, run_id: str) -> dict[str, Any]:
+def run_stages(run: Run) -> Student:
     """Bring a prepared run to its end, as a part of whichever flow calls it.
 
     Args:
-        config: The run's configuration.
-        run_id: From `prepare_run`.
+        run: From `prepare_run`.
 
     Returns:
-        The run's result.
+        The student.
     """
-    check_hosts(config.training.hosts)
-    with run_lock(config, run_id), open_runner(config, run_id) as runner:
-        sample_and_vote(config, run_id, runner)
-        return train_and_report(config, run_id, runner)
+    check_hosts(run.config.training.hosts)
+    with run_lock(run.config, run.run_id), open_runner(run) as runner:
+        return train_and_report(sample_and_vote(run, runner), runner)
 
 
-def sample_and_vote(config: RunConfig, run_id: str, runner: Runner) -> dict[str, float | None]:
+def sample_and_vote(run: Run, runner: Runner) -> Votes:
     """The first half of a run, which asks the teacher; several processes may be in it at once.
 
     Args:
-        config: The run's configuration.
-        run_id: From `prepare_run`.
+        run: From `prepare_run`.
         runner: Where the teacher is sampled.
 
     Returns:
-        The vote's counts.
+        The vote.
     """
-    with sampling_lock(config, run_id):
-        check_student(config, run_id)
-        runner.sample_teacher()
-        return vote(config, run_id)
+    with sampling_lock(run.config, run.run_id):
+        checked = check_student(run)
+        rationales = runner.sample_teacher(checked)
+        return vote(rationales)
 
 
-def train_and_report(config: RunConfig, run_id: str, runner: Runner) -> dict[str, Any]:
+def train_and_report(votes: Votes, runner: Runner) -> Student:
     """The second half of a run, which trains; the caller holds the run's lock.
 
     Args:
-        config: The run's configuration.
-        run_id: A run that `sample_and_vote` brought to its vote.
+        votes: From `sample_and_vote`.
         runner: Where students write negatives.
 
     Returns:
-        The run's result.
+        The student.
     """
-    make_tokenizers(config, run_id)
-    for round_ in range(config.training.num_rounds):
-        runner.sample_negatives(round_)
-        score_rationales(config, run_id, round_)
-        train_round(config, run_id, round_)
-        runner.begin_negatives(round_)
-        validate(config, run_id, round_)
-    return finish(config, run_id)
+    checkpoint, scores = make_tokenizers(votes), None
+    checkpoints: list[Checkpoint] = []
+    validations: list[Validation] = []
+    for round_ in range(votes.config.training.num_rounds):
+        source = negatives_checkpoint(votes.config.negatives, round_)  # t - j
+        negatives = None
+        if source is not None:
+            negatives = runner.sample_negatives(checkpoints[source], round_)
+        scores = score_rationales(round_, votes, negatives, discriminator=scores)
+        checkpoint = train_round(scores, checkpoint)
+        checkpoints.append(checkpoint)
+        runner.begin_negatives(checkpoint)
+        validations.append(validate(checkpoint))
+    return finish(validations)

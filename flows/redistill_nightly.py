@@ -37,8 +37,7 @@ def redistill_nightly(config: RunConfig, warm_start: bool = False) -> State[dict
     if not night.is_new:
         nothing = {"action": "nothing new", "version": night.version, "reasons": [night.news]}
         return Completed(message=night.news, data=nothing)
-    run_id = prepare_run(night.config)
-    run_stages(night.config, run_id)
-    result = decide(night, run_id)
+    student = run_stages(prepare_run(night.config))
+    result = decide(night, student)
     reasons = " ".join(result["reasons"])
     return Completed(message=f"{result['version']} {result['action']}. {reasons}", data=result)

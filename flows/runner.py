@@ -1,129 +1,45 @@
 """Where a run does what need not be done in its own process: the setting `run.runner`.
 
-    local   in the run's own process, one after the other
-    ray     tasks on a Ray cluster: several samplers, and negatives beside training
-
-    round t:  train ─► validate ─► train t + 1 ... ─► score for round t + j
-                └─► negatives of round t + j, on another worker ─┘
-
-Both give the same tables, text by text. A Ray task that is lost with its node is started again by
-Ray, and goes on with what the store lacks.
+local   in the run's own process, one after the other
+ray     tasks on a Ray cluster, see `flows.experimental.ray`
 """
 
-import logging
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
 
-from prefect.settings import PREFECT_API_URL
-
-from qcrd_core.config.run import RunConfig
-from qcrd_core.errors import ConfigError, LaunchError, QcrdError
-from qcrd_core.run.context import RunContext
-from qcrd_core.runtime.processes import has_accelerator
-from qcrd_core.stages.rounds import rounds_waiting_for
 from tasks import rounds, teacher
-
-if TYPE_CHECKING:
-    from prefect_ray import RayTaskRunner
-    from prefect_ray.task_runners import PrefectRayFuture
-
-logger = logging.getLogger(__name__)
-
-_CONNECT_SECONDS = 10.0
+from tasks.references import Checkpoint, Negatives, Rationales, Run
 
 
 class Runner:
     """Everything in the run's own process, one after the other."""
 
-    def __init__(self, config: RunConfig, run_id: str) -> None:
-        """Begin with nothing under way."""
-        self.config, self.run_id = config, run_id
-
-    def sample_teacher(self) -> None:
+    def sample_teacher(self, run: Run) -> Rationales:
         """Sample what the store lacks of the teacher's rationales."""
-        teacher.sample_teacher(self.config, self.run_id)
+        return teacher.sample_teacher(run)
 
-    def begin_negatives(self, checkpoint: int) -> None:
-        """Let the student of a round begin to write negatives, where that goes beside training."""
+    def begin_negatives(self, checkpoint: Checkpoint) -> None:
+        """Let a round's student begin to write negatives, if that goes beside training."""
 
-    def sample_negatives(self, round_: int) -> None:
-        """Come back when the negatives of a round are there."""
-        rounds.sample_negatives(self.config, self.run_id, round_)
-
-
-class RayRunner(Runner):
-    """Samplers and negatives as tasks on a Ray cluster."""
-
-    def __init__(self, config: RunConfig, run_id: str, ray: "RayTaskRunner") -> None:
-        """Begin with nothing under way.
+    def sample_negatives(self, checkpoint: Checkpoint, round_: int) -> Negatives:
+        """Come back when the negatives of a round are there.
 
         Args:
-            config: The run's configuration.
-            run_id: The run.
-            ray: Connected to the cluster.
+            checkpoint: The student that writes them.
+            round_: The round that trains on them.
+
+        Returns:
+            The negatives.
         """
-        super().__init__(config, run_id)
-        self._ray = ray
-        # On the kind of device that trains here, or the texts would be others.
-        self._num_gpus = int(has_accelerator())
-        self._elsewhere = _for_any_node(config)
-        self._negatives: dict[int, PrefectRayFuture[Any]] = {}
-
-    def sample_teacher(self) -> None:
-        """Sample with several tasks; the first to end without an error has seen all stored."""
-        if not teacher.find_missing(self.config, self.run_id):
-            return
-        parameters = {"config": self._elsewhere, "run_id": self.run_id}
-        futures = [
-            self._ray.submit(teacher.sample_teacher, parameters)
-            for _ in range(self.config.run.num_samplers)
-        ]
-        for future in futures:
-            future.wait()
-        failed = [future for future in futures if not future.state.is_completed()]
-        if len(failed) == len(futures):
-            failed[0].result()
-        for future in failed:
-            logger.warning("A sampler has ended, others did its work: %s", future.state.message)
-
-    def begin_negatives(self, checkpoint: int) -> None:
-        """Submit the negatives that the student of a round is to write."""
-        context = RunContext.open(self.config, self.run_id)
-        for round_ in rounds_waiting_for(context, checkpoint):
-            self._negatives[round_] = self._submit_negatives(round_)
-
-    def sample_negatives(self, round_: int) -> None:
-        """Wait for the negatives of a round; write them here if Ray could not."""
-        future = self._negatives.pop(round_, None)
-        if future is not None:
-            future.wait()
-            if future.state.is_completed():
-                return
-            error = future.state.result(raise_on_failure=False)
-            if isinstance(error, QcrdError):
-                raise error
-            logger.warning("Negatives of round %d are written here: %s", round_, error)
-        super().sample_negatives(round_)
-
-    def _submit_negatives(self, round_: int) -> "PrefectRayFuture[Any]":
-        from prefect_ray.context import remote_options
-
-        parameters = {"config": self._elsewhere, "run_id": self.run_id, "round_": round_}
-        with remote_options(num_gpus=self._num_gpus):
-            return self._ray.submit(rounds.sample_negatives, parameters)
+        return rounds.sample_negatives(checkpoint, round_)
 
 
 @contextmanager
-def open_runner(config: RunConfig, run_id: str) -> Iterator[Runner]:
+def open_runner(run: Run) -> Iterator[Runner]:
     """Make ready what `run.runner` names, before any work.
 
     Args:
-        config: The run's configuration.
-        run_id: The run.
+        run: The run.
 
     Yields:
         The runner; a connection to Ray ends with the block, and its tasks with it.
@@ -133,73 +49,10 @@ def open_runner(config: RunConfig, run_id: str) -> Iterator[Runner]:
             its nodes could reach.
         LaunchError: If the cluster does not answer.
     """
-    if config.run.runner == "local":
-        yield Runner(config, run_id)
+    if run.config.run.runner == "local":
+        yield Runner()
         return
-    _check_ray()
-    _check_address(config.run.ray_address or "")
-    from prefect_ray import RayTaskRunner
+    from flows.experimental.ray import open_ray
 
-    address = config.run.ray_address
-    # Its own `auto` would start a cluster where none runs.
-    options = {"log_to_driver": False, **({"address": address} if address == "auto" else {})}
-    with ExitStack() as stack:
-        try:
-            ray = stack.enter_context(RayTaskRunner(address, options))
-        except (OSError, RuntimeError) as error:
-            raise _no_cluster(str(address), error) from error
-        yield RayRunner(config, run_id, ray)
-
-
-def _check_ray() -> None:
-    absent = [name for name in ("ray", "prefect_ray") if find_spec(name) is None]
-    if absent:
-        msg = (
-            f"run.runner=ray needs the packages ray and prefect-ray; {absent[0]} is not installed. "
-            "Run `pip install 'qcrd[ray]'`, or set run.runner=local."
-        )
-        raise ConfigError(msg)
-    if PREFECT_API_URL.value() is None:
-        msg = (
-            "PREFECT_API_URL must name a Prefect server that the nodes of Ray reach, for example "
-            "http://server:4200/api; it is not set. `qcrd up` starts one on this machine."
-        )
-        raise ConfigError(msg)
-
-
-def _check_address(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would try for minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise _no_cluster(address, error) from error
-
-
-def _no_cluster(address: str, error: Exception) -> LaunchError:
-    detail = " ".join(str(error).split())[:200]
-    return LaunchError(
-        f"run.ray_address must be that of a Ray cluster that runs; got {address} ({detail}). Start "
-        "one with `ray start --head`, with the Ray and Python of this environment."
-    )
-
-
-def _for_any_node(config: RunConfig) -> RunConfig:
-    """The configuration as a task elsewhere needs it: a node's processes begin in another folder.
-
-    What `teacher.reuse` holds is in the store by then.
-    """
-    run, teacher_ = config.run, config.teacher
-    places: dict[str, str | Path] = {"scratch": run.scratch.absolute()}
-    if "://" not in run.store:
-        places["store"] = str(Path(run.store).absolute())
-    endpoints = teacher_.endpoints
-    if isinstance(endpoints, Path):
-        endpoints = endpoints.absolute()
-    changes = {
-        "run": run.model_copy(update=places),
-        "teacher": teacher_.model_copy(update={"endpoints": endpoints, "reuse": ()}),
-    }
-    return config.model_copy(update=changes)
+    with open_ray(run.config) as runner:
+        yield runner

@@ -26,6 +26,6 @@ def sample_teacher(config: RunConfig) -> dict[str, float | None]:
         The vote's counts.
     """
     show_core_logs()
-    run_id = prepare_run(config)
-    with open_runner(config, run_id) as runner:
-        return sample_and_vote(config, run_id, runner)
+    run = prepare_run(config)
+    with open_runner(run) as runner:
+        return dict(sample_and_vote(run, runner).counts)

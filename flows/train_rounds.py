@@ -31,7 +31,6 @@ def train_rounds(config: RunConfig) -> dict[str, Any]:
     """
     show_core_logs()
     check_hosts(config.training.hosts)
-    run_id = prepare_run(config)
-    with run_lock(config, run_id), open_runner(config, run_id) as runner:
-        check_votes(config, run_id)
-        return train_and_report(config, run_id, runner)
+    run = prepare_run(config)
+    with run_lock(config, run.run_id), open_runner(run) as runner:
+        return dict(train_and_report(check_votes(run), runner).result)

@@ -5,8 +5,8 @@ from typing import Any
 from qcrd_core.config.run import RunConfig
 from qcrd_core.registry import nightly
 from qcrd_core.report.run_page import run_page
-from qcrd_core.run.context import RunContext
 from tasks.artifacts import decision_artifact
+from tasks.references import Student
 from tasks.stage import stage
 
 
@@ -23,14 +23,14 @@ def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
 
 
 @stage("Decide", "Decide upon the student")
-def decide(night: nightly.Night, run_id: str) -> dict[str, Any]:
+def decide(night: nightly.Night, student: Student) -> dict[str, Any]:
     """Register the student and promote it if it is better.
 
     Reads: tables `questions` and `predictions` of both students. Writes: a version, the champion,
     decision.md.
     """
-    entry = nightly.decide_night(night, run_id)
-    context = RunContext.open(night.config, run_id)
+    entry = nightly.decide_night(night, student.run_id)
+    context = student.context
     decision = context.store.read_bytes(context.paths.decision).decode()
-    decision_artifact(f"{decision}\n{run_page(context.store, run_id)}")
+    decision_artifact(f"{decision}\n{run_page(context.store, student.run_id)}")
     return {"action": entry.action, "version": entry.version, "reasons": list(entry.reasons)}

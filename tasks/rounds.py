@@ -4,7 +4,7 @@ Each owns a child process, so it is called directly: in a submitted task Prefect
 child when the flow is cancelled.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.report.run_page import run_page
@@ -16,66 +16,96 @@ from tasks.artifacts import (
     report_artifact,
     scores_artifact,
 )
+from tasks.references import Checkpoint, Negatives, Scores, Student, Validation, Votes
 from tasks.stage import stage
 
 
 @stage("Sample negatives", "Sample negatives of round {round_}")
-def sample_negatives(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
-    """Let an earlier round's student write this round's negatives.
+def sample_negatives(
+    checkpoint: Checkpoint, round_: int, here: RunConfig | None = None
+) -> Negatives:
+    """Let an earlier round's student write a round's negatives.
 
-    Reads: table `questions`, the student of round t - j. Writes: tables `rationales`, `metrics`.
+    Reads: table `questions`, the student. Writes: tables `rationales`, `metrics`.
+
+    Args:
+        checkpoint: The student of round t - j.
+        round_: t, the round that trains on them.
+        here: The run's configuration with the places of another machine, if the task runs there.
     """
+    context = RunContext.open(here or checkpoint.config, checkpoint.run_id)
     with progress_artifact():
-        return rounds.sample_negatives(RunContext.open(config, run_id), round_)
+        rounds.sample_negatives(context, round_, checkpoint.round)
+    return Negatives(checkpoint.config, checkpoint.run_id, round_)
 
 
 @stage("Score rationales", "Score rationales for round {round_}")
-def score_rationales(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+def score_rationales(
+    round_: int, votes: Votes, negatives: Negatives | None, discriminator: Scores | None
+) -> Scores:
     """Teach the discriminator and let it score every candidate rationale.
 
-    Reads: tables `questions`, `rationales`, `votes`. Writes: tables `scores`, `metrics`.
+    Reads: tables `questions`, `rationales`, `polarity`. Writes: tables `scores`, `metrics`.
+
+    Args:
+        round_: The round that trains on the scores.
+        votes: The run's vote.
+        negatives: What a student wrote for this round; None if nothing.
+        discriminator: The scores of the round before, whose discriminator learns on; None in the
+            first round.
     """
-    context = RunContext.open(config, run_id)
+    del negatives, discriminator  # in the store; passed on so that the graph shows them
+    context = votes.context
     with progress_artifact():
         numbers = rounds.score_rationales(context, round_)
     if numbers:  # else an earlier start of the run has shown it
         scores_artifact(context, round_)
-    return numbers
+    return Scores(votes.config, votes.run_id, round_)
 
 
-@stage("Train student", "Train round {round_}")
-def train_round(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+@stage("Train student", "Train round {scores.round}")
+def train_round(scores: Scores, checkpoint: Checkpoint) -> Checkpoint:
     """Train the student for one round with DeepSpeed.
 
     Reads: tables `questions`, `scores`, `votes`. Writes: a checkpoint, table `metrics`.
+
+    Args:
+        scores: The round's rationales with their weights.
+        checkpoint: The student of the round before.
     """
+    del checkpoint  # in the store; passed on so that the graph shows it
     with progress_artifact():
-        return rounds.train_round(RunContext.open(config, run_id), round_)
+        rounds.train_round(scores.context, scores.round)
+    return Checkpoint(scores.config, scores.run_id, scores.round)
 
 
-@stage("Validate", "Validate round {round_}")
-def validate(config: RunConfig, run_id: str, round_: int) -> dict[str, Any]:
+@stage("Validate", "Validate round {checkpoint.round}")
+def validate(checkpoint: Checkpoint) -> Validation:
     """Measure the round's student on validation, then drop checkpoints nobody needs any more.
 
     Reads: table `questions`. Writes: tables `predictions`, `metrics`.
     """
-    context = RunContext.open(config, run_id)
+    context = checkpoint.context
     with progress_artifact():
-        numbers = rounds.evaluate(context, "validation", round_)
+        numbers = rounds.evaluate(context, "validation", checkpoint.round)
     if numbers:
         learning_curve_artifact(context)
-    rounds.prune(context, round_)
-    return numbers
+    rounds.prune(context, checkpoint.round)
+    return Validation(checkpoint.config, checkpoint.run_id, checkpoint.round)
 
 
 @stage("Test and report")
-def finish(config: RunConfig, run_id: str) -> dict[str, Any]:
+def finish(validations: Sequence[Validation]) -> Student:
     """Test the best student once, publish it and write the report.
 
     Reads: all of the run. Writes: tables `predictions`, `metrics`, the student, report.html.
+
+    Args:
+        validations: Of all rounds.
     """
-    context = RunContext.open(config, run_id)
+    last = validations[-1]
+    context = last.context
     with progress_artifact():
         result = rounds.finish(context)
-    report_artifact(run_page(context.store, run_id))
-    return result
+    report_artifact(run_page(context.store, last.run_id))
+    return Student(last.config, last.run_id, result)

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics
+from qcrd_core.config.method import NegativesSection
 from qcrd_core.config.models import ScratchWeights
 from qcrd_core.discriminator import jobs as discriminator_jobs
 from qcrd_core.discriminator.scores import write_scores
@@ -61,19 +62,18 @@ def make_tokenizers(context: RunContext) -> dict[str, Any]:
         return run_job(student_jobs.make_tokenizers, job, log=context.log("make_tokenizers")).value
 
 
-def sample_negatives(context: RunContext, round_: int) -> dict[str, Any]:
+def sample_negatives(context: RunContext, round_: int, checkpoint: int) -> dict[str, Any]:
     """Let the student of round t - j write the negatives of round t.
 
     Args:
         context: The run.
-        round_: The round that trains on them.
+        round_: t, the round that trains on them.
+        checkpoint: t - j, the round whose student writes them.
 
     Returns:
-        Counts; empty when the round has no student negatives.
+        Counts; empty if they are there already.
     """
-    checkpoint = negatives_checkpoint(context, round_)
-    done = context.store.exists(context.paths.metrics_part("negatives", round_))
-    if checkpoint is None or done:
+    if context.store.exists(context.paths.metrics_part("negatives", round_)):
         return {}
     job = student_jobs.SampleNegatives(context.config, context.paths.run_id, round_, checkpoint)
     num_questions = context.read_questions("train").height
@@ -81,9 +81,8 @@ def sample_negatives(context: RunContext, round_: int) -> dict[str, Any]:
     return step.run(student_jobs.sample_negatives, job)
 
 
-def negatives_checkpoint(context: RunContext, round_: int) -> int | None:
-    """Round whose student writes the negatives of `round_`; None when there are none."""
-    negatives = context.config.negatives
+def negatives_checkpoint(negatives: NegativesSection, round_: int) -> int | None:
+    """Round whose student writes the negatives of `round_`; None if no student does."""
     if not negatives.student or round_ == 0:
         return None
     if round_ >= negatives.lag:
@@ -96,7 +95,7 @@ def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
     return [
         round_
         for round_ in range(checkpoint + 1, context.config.training.num_rounds)
-        if negatives_checkpoint(context, round_) == checkpoint
+        if negatives_checkpoint(context.config.negatives, round_) == checkpoint
         and not context.store.exists(context.paths.metrics_part("negatives", round_))
     ]
 
