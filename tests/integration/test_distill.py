@@ -38,6 +38,7 @@ from tests.support.distillation import (
     taught_teacher,
     write_settings,
 )
+from tests.support.graph import edges
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -66,6 +67,32 @@ def test_run_ends_with_student_report_and_next_command(whole):
     assert context.store.exists(context.paths.report)
     assert done.stdout.splitlines()[-1].endswith(f" predict {folder} FILE.jsonl")
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_prefect_draws_the_run_as_the_algorithm(whole):
+    content, _, _ = whole
+    folder = Path(content["run"]["store"]).parent
+
+    assert edges(folder / "prefect", "distill") == {
+        ("Prepare run", "Check student"),
+        ("Check student", "Sample teacher"),
+        ("Sample teacher", "Vote"),
+        ("Vote", "Make tokenizers"),
+        ("Make tokenizers", "Train round 0"),
+        *((("Vote"), f"Score rationales for round {t}") for t in range(3)),
+        *((f"Score rationales for round {t}", f"Train round {t}") for t in range(3)),
+        *((f"Train round {t}", f"Validate round {t}") for t in range(3)),
+        *((f"Validate round {t}", "Test and report") for t in range(3)),
+        # The discriminator learns on, the student trains on.
+        *(
+            (f"Score rationales for round {t - 1}", f"Score rationales for round {t}")
+            for t in (1, 2)
+        ),
+        *((f"Train round {t - 1}", f"Train round {t}") for t in (1, 2)),
+        # The arc: the student of round t - j (here j = 1) writes the negatives of round t.
+        *((f"Train round {t - 1}", f"Sample negatives of round {t}") for t in (1, 2)),
+        *((f"Sample negatives of round {t}", f"Score rationales for round {t}") for t in (1, 2)),
+    }
 
 
 def test_run_keeps_every_rationale_negative_and_score(whole):
