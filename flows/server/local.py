@@ -6,20 +6,19 @@ commands need not import Prefect.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.server.api import Json, PrefectApi
 from qcrd_core.errors import ConfigError, LaunchError
 from qcrd_core.runtime.daemons import Daemon
+from qcrd_core.runtime.lock import lock
 
 ROOT = Path(__file__).parents[2]
 """The clone: prefect.yaml lies here, and runs start here."""
@@ -73,13 +72,9 @@ class LocalServer:
         assert self.url is not None  # there is a note wherever a server was started
         return PrefectApi(f"{self.url}/api")
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[bool]:
         """Let one `up` or `down` work at a time on this home."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "qcrd.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return lock(self.home / "qcrd.lock")
 
     def start_server(self, port: int) -> bool:
         """Start the server, unless it runs, and wait until it answers.
