@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from flows.server.presets import read_bench, read_preset
+from flows.server.presets import read_preset
 from qcrd_core.bench.config import BenchConfig, load_bench
 from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.errors import ConfigError
@@ -41,9 +41,9 @@ def test_preset_is_the_whole_file(path):
 def test_bench_in_the_form_is_the_whole_file():
     path = ROOT / "configs" / "bench_word_problems.yaml"
 
-    assert TypeAdapter(BenchConfig).validate_python(read_bench(str(path))["config"]) == load_bench(
-        path
-    )
+    parameters = read_preset(str(path), of="bench")
+
+    assert TypeAdapter(BenchConfig).validate_python(parameters["config"]) == load_bench(path)
 
 
 def test_preset_with_wrong_setting_is_refused(tmp_path):
