@@ -6,6 +6,7 @@ commands need not import Prefect.
 """
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from flows.server.api import Json, PrefectApi
 from qcrd_core.errors import ConfigError, LaunchError
@@ -27,13 +30,12 @@ POOL, TRAINING_QUEUE = "qcrd", "training"
 HOST = "127.0.0.1"
 # A first start makes the database: 25 s on two idle cores.
 _START_SECONDS = 180.0
-_DEPLOY_SECONDS = 300.0
+_PREFECT_SECONDS = 300.0
 # A training job that is asked to stop writes its checkpoint first.
 _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
-# Five heartbeats: a machine whose cores are all busy delays one or two.
-_ZOMBIE_SECONDS = 150
+_AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 _PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
@@ -116,13 +118,16 @@ class LocalServer:
         self.worker.start(command, env=self._client_environment(), cwd=ROOT)
         return True
 
-    def deploy(self) -> None:
+    def deploy(self, notify: str | None) -> None:
         """Apply prefect.yaml; see `deploy`.
+
+        Args:
+            notify: Webhook that is told of runs.
 
         Raises:
             LaunchError: If Prefect refuses.
         """
-        deploy(self.api(), self._client_environment())
+        deploy(f"{self.url}/api", self._client_environment(), notify)
 
     def stop(self) -> bool:
         """Stop the worker and with it all runs, then the server.
@@ -212,34 +217,57 @@ class LocalServer:
         }
 
 
-def deploy(api: PrefectApi, environment: dict[str, str]) -> None:
+def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
     """Create what deployments and runs rely on, where it is absent, and apply prefect.yaml.
 
     Args:
-        api: The server.
-        environment: Of the command `prefect deploy`; names the same server.
+        url: Address of the server's API.
+        environment: Of Prefect's commands; names the same server.
+        notify: Webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat, one's own). It
+            is told when a run fails or crashes, and when a night is over, and replaces an earlier
+            one.
 
     Raises:
         LaunchError: If Prefect refuses.
     """
+    api = PrefectApi(url)
     api.create_pool(POOL, "Runs of qcrd.")
     # One run at a time: training takes the whole machine, also of another deployment's.
     api.create_queue(POOL, TRAINING_QUEUE, limit=1)
-    api.create_zombie_automation(_ZOMBIE_SECONDS)
-    command = [*_PREFECT, "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")]
+    content = _AUTOMATIONS.read_text(encoding="utf-8")
+    wanted = yaml.safe_load(content)["crashes"]
+    if notify is not None:
+        block = _save_webhook(url, notify)
+        wanted += yaml.safe_load(content.replace("$block", block))["notify"]
+    absent = [automation for automation in wanted if not api.has_automation(automation["name"])]
+    if absent:
+        _prefect(["automation", "create", "--from-json", json.dumps(absent)], environment)
+    _prefect(["deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")], environment)
+
+
+def _save_webhook(api_url: str, url: str) -> str:
+    from prefect.blocks.webhook import Webhook
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    headers = {"Content-Type": "application/json"}
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        return str(Webhook(url=url, headers=headers).save("qcrd-notify", overwrite=True))
+
+
+def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
-        command,
+        [*_PREFECT, *arguments],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_DEPLOY_SECONDS,
+        timeout=_PREFECT_SECONDS,
         check=False,
     )
     if done.returncode:
         said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
-        msg = f"prefect.yaml must be one that Prefect takes; it said:\n{said}"
+        msg = f"`prefect {arguments[0]}` failed:\n{said}"
         raise LaunchError(msg)
 
 
