@@ -5,14 +5,20 @@ Importing Prefect's own client takes seconds on a small machine; these are plain
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from qcrd_core.errors import LaunchError
+from qcrd_core.runtime.processes import tail
 
 Json = dict[str, Any]
 
+# A first start makes the database: 25 s on two idle cores, much longer on a slow disk.
+_START_SECONDS = 180.0
+_POLL_SECONDS = 0.1
 _BUSY_ATTEMPTS = 20
 _BUSY_PAUSE_SECONDS = 1.0
 
@@ -38,6 +44,24 @@ class PrefectApi:
             return self._client.get("/health", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    def wait(self, is_alive: Callable[[], bool], log: Path) -> None:
+        """Wait until it answers.
+
+        Args:
+            is_alive: Whether its process runs.
+            log: What the process writes.
+
+        Raises:
+            LaunchError: If it dies, or does not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_healthy():
+            if not is_alive() or time.monotonic() > deadline:
+                what = f"The Prefect server does not answer at {self._client.base_url}"
+                msg = f"{what}. Last lines of {log}:\n{tail(log)}"
+                raise LaunchError(msg)
+            time.sleep(_POLL_SECONDS)
 
     def create_pool(self, name: str, description: str) -> None:
         """Create a work pool of processes, unless it is there."""

@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 
 POOL, TRAINING_QUEUE = "qcrd", "training"
 HOST = "127.0.0.1"
-# A first start makes the database: 25 s on two idle cores.
-_START_SECONDS = 180.0
 _PREFECT_SECONDS = 300.0
 # A training job that is asked to stop writes its checkpoint first.
 _WORKER_GRACE_SECONDS = 90.0
@@ -92,14 +89,14 @@ class LocalServer:
             LaunchError: If the server dies, or does not answer in time.
         """
         if self.server.is_alive():
-            self._wait_for_server()
+            self.api().wait(self.server.is_alive, self.server.log)
             return False
         _check_port(port)
         self.server.stop(0)
         self._url_file.write_text(f"http://{HOST}:{port}\n", encoding="utf-8")
         command = [*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)]
         self.server.start(command, env=self._server_environment(), cwd=ROOT)
-        self._wait_for_server()
+        self.api().wait(self.server.is_alive, self.server.log)
         return True
 
     def start_worker(self) -> bool:
@@ -163,17 +160,6 @@ class LocalServer:
     @property
     def _url_file(self) -> Path:
         return self.home / "url"
-
-    def _wait_for_server(self) -> None:
-        api, deadline = self.api(), time.monotonic() + _START_SECONDS
-        while not api.is_healthy():
-            if not self.server.is_alive() or time.monotonic() > deadline:
-                msg = (
-                    f"The Prefect server must answer at {self.url}; it does not. The end of "
-                    f"{self.server.log}:\n{self.server.tail()}"
-                )
-                raise LaunchError(msg)
-            time.sleep(0.2)
 
     def _server_environment(self) -> dict[str, str]:
         environment = {
