@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Scores
-from qcrd_core.bench.methods import settings_of
+from qcrd_core.bench.methods import METHODS
 from qcrd_core.config.run import load_config
 from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
@@ -30,7 +30,7 @@ def prepare_run(folder: Path, **settings: Any) -> RunContext:
         The run, with votes, tokenizer, and scores of every round.
     """
     changed = {
-        **settings_of("dss"),
+        **METHODS["dss"].settings,
         "run.store": folder / "store",
         "run.scratch": folder / "scratch",
         "data.max_train": NUM_SHIPPED,

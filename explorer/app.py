@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import jinja2
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,11 +34,9 @@ from starlette.staticfiles import StaticFiles
 
 from explorer import pages
 from explorer.data import Explorer
-from qcrd_core import report
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import View
-from qcrd_core.report.svg import DRAWING_CSS
-from qcrd_core.report.text import number, percent, plain_name, visible
+from qcrd_core.report.html import PAGE_CSS, templates
 from qcrd_core.vote.curation import write_mark
 
 _HERE = Path(__file__).parent
@@ -183,8 +180,7 @@ def serve(
 
 async def _report_style(_: Request) -> Response:
     """Colours, tables and cards are the report's."""
-    style = DRAWING_CSS + Path(report.__file__).with_name("page.css").read_text(encoding="utf-8")
-    return PlainTextResponse(style, media_type="text/css")
+    return PlainTextResponse(PAGE_CSS, media_type="text/css")
 
 
 def _mark(view: View, form: dict[str, str]) -> None:
@@ -204,13 +200,5 @@ def _result(view: View) -> dict[str, Any] | None:
 
 
 def _renderer() -> Callable[[str, dict[str, Any]], str]:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, number=number, plain=plain_name)
+    environment = templates(_HERE / "templates")
     return lambda name, values: environment.get_template(name).render(values)

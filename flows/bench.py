@@ -15,7 +15,7 @@ from prefect import flow
 from flows.distill import distill
 from qcrd_core.bench.cells import CellResult, bench_folder, failed, find, stored
 from qcrd_core.bench.config import BenchConfig, Cell
-from qcrd_core.run.locks import claimed
+from qcrd_core.runtime.lock import lock
 from qcrd_core.stages.plan import plan_run
 from tasks.bench import publish
 from tasks.logs import show_core_logs
@@ -42,7 +42,7 @@ def benchmark(config: BenchConfig) -> None:
     queue, num_taken = deque(enumerate(cells)), 0
     while queue:
         number, cell = queue.popleft()
-        with claimed(claims / f"{number}.lock") as is_mine:
+        with lock(claims / f"{number}.lock", wait=False) as is_mine:
             if is_mine:
                 logger.info("Cell %d of %d | %s", number + 1, len(cells), cell.name)
                 results[number] = _run(config, cell, known)

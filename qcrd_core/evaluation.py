@@ -1,12 +1,13 @@
 """Numbers that say how good a student, a teacher or a discriminator is.
 
 Accuracy with its interval, predictions from a student's texts, the best round, and how well a score
-tells good from bad. numpy and polars only.
+tells good from bad.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -56,27 +57,29 @@ def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> In
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
-def mcnemar_p_value(num_gained: int, num_lost: int) -> float:
-    """Exact one-sided McNemar test: how likely so large a gain is when neither student is better.
+def mcnemar_p_value(
+    num_gained: int, num_lost: int, *, alternative: Literal["greater", "two-sided"]
+) -> float:
+    """Exact McNemar test: how likely so large a difference is when neither student is better.
 
     Args:
         num_gained: Questions that only the new student has right.
         num_lost: Questions that only the old one has right.
+        alternative: `greater` asks about a gain alone, `two-sided` about either direction.
 
     Returns:
-        P(X >= num_gained) for X ~ Binomial(num_gained + num_lost, 1/2); 1 where they never differ.
+        Of X ~ Binomial(num_gained + num_lost, 1/2), P(X >= num_gained) or the probability of
+        everything that is not likelier than num_gained; 1 when they never differ.
 
     Source:
-        McNemar (1947), with the binomial distribution in place of chi-square. In whole numbers, so
-        that no tail underflows: 40 gained and 20 lost give 0.0067.
+        McNemar (1947), with the binomial distribution in place of chi-square.
     """
+    from scipy.stats import binomtest  # takes a second to import
+
     num_differing = num_gained + num_lost
-    term, ways = 1, 0
-    # Terms of the binomial sum from X = num_differing down to num_gained.
-    for count in range(num_differing, num_gained - 1, -1):
-        ways += term
-        term = term * count // (num_differing - count + 1)
-    return float(ways / (1 << num_differing))
+    if num_differing == 0:
+        return 1.0
+    return float(binomtest(num_gained, num_differing, alternative=alternative).pvalue)
 
 
 def score_predictions(
@@ -168,9 +171,7 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     num_negative = truth.size - num_positive
     if num_positive == 0 or num_negative == 0:
         return None
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    mid_ranks = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mid_ranks[group][truth].sum())
+    rank_sum = float(pl.Series(values).rank("average").to_numpy()[truth].sum())
     wins = rank_sum - num_positive * (num_positive + 1) / 2
     return wins / (num_positive * num_negative)
 

@@ -36,9 +36,8 @@ def up(*, port: int = 4200, notify: str | None = None) -> None:
         _say("server", "starting" if not local.server.is_alive() else "runs already")
         local.start_server(port)
         _say("deployments", "reading prefect.yaml")
-        local.deploy()
+        local.deploy(notify)
         if notify is not None:
-            local.api().notify(notify)
             _say("notify", "runs that went wrong, and what a night came to")
         _say("worker", "started" if local.start_worker() else "runs already")
     names = [item["name"] for item in local.api().deployments()]
@@ -72,11 +71,8 @@ def deploy(*, notify: str | None = None) -> None:
             "not set. For a server on this machine use `qcrd up`."
         )
         raise ConfigError(msg)
-    api = PrefectApi(url)
-    deploy_to(api, dict(os.environ))
-    if notify is not None:
-        api.notify(notify)
-    print(", ".join(item["name"] for item in api.deployments()))
+    deploy_to(url, dict(os.environ), notify)
+    print(", ".join(item["name"] for item in PrefectApi(url).deployments()))
 
 
 def down() -> None:

@@ -5,22 +5,20 @@ Importing Prefect's own client takes seconds on a small machine; these are plain
 
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from qcrd_core.errors import LaunchError
+from qcrd_core.runtime.processes import tail
 
 Json = dict[str, Any]
 
-_AUTOMATION = "Crash runs that gave no sign of life"
-_WEBHOOK = "qcrd-notify"
-# As JSON with all that must be escaped; what is absent is left out.
-_TEXT = (
-    '{"text": {{ [flow_run.name, flow_run.state.name, flow_run.state.message, flow_run|ui_url]'
-    '|select|join(" | ")|tojson }}}'
-)
-_HEARTBEAT = "prefect.flow-run.heartbeat"
+# A first start makes the database: 25 s on two idle cores, much longer on a slow disk.
+_START_SECONDS = 180.0
+_POLL_SECONDS = 0.1
 _BUSY_ATTEMPTS = 20
 _BUSY_PAUSE_SECONDS = 1.0
 
@@ -47,6 +45,24 @@ class PrefectApi:
         except httpx.HTTPError:
             return False
 
+    def wait(self, is_alive: Callable[[], bool], log: Path) -> None:
+        """Wait until it answers.
+
+        Args:
+            is_alive: Whether its process runs.
+            log: What the process writes.
+
+        Raises:
+            LaunchError: If it dies, or does not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_healthy():
+            if not is_alive() or time.monotonic() > deadline:
+                what = f"The Prefect server does not answer at {self._client.base_url}"
+                msg = f"{what}. Last lines of {log}:\n{tail(log)}"
+                raise LaunchError(msg)
+            time.sleep(_POLL_SECONDS)
+
     def create_pool(self, name: str, description: str) -> None:
         """Create a work pool of processes, unless it is there."""
         if self._exists(f"/work_pools/{name}"):
@@ -61,68 +77,10 @@ class PrefectApi:
         queue = {"name": name, "concurrency_limit": limit}
         self._ask("POST", f"/work_pools/{pool}/queues", queue)
 
-    def create_zombie_automation(self, seconds: int) -> None:
-        """Let the server crash runs whose process vanished, unless the automation is there.
-
-        Args:
-            seconds: How long a run may be silent.
-        """
-        if self._has_automation(_AUTOMATION):
-            return
-        ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled")]
-        trigger = {
-            "type": "event",
-            "posture": "Proactive",
-            "match": {"prefect.resource.id": "prefect.flow-run.*"},
-            "for_each": ["prefect.resource.id"],
-            "after": [_HEARTBEAT],
-            "expect": [_HEARTBEAT, *ends, "prefect.flow-run.Crashed"],
-            "threshold": 1,
-            "within": seconds,
-        }
-        action = {
-            "type": "change-flow-run-state",
-            "state": "CRASHED",
-            "message": f"No sign of life for {seconds} s. Start it again: it continues.",
-        }
-        automation = {
-            "name": _AUTOMATION,
-            "description": "A killed worker cannot say that its run ended. Made by `qcrd up`.",
-            "trigger": trigger,
-            "actions": [action],
-        }
-        self._ask("POST", "/automations/", automation)
-
-    def notify(self, url: str) -> None:
-        """Post to an address when a run fails or crashes, and when a night is over.
-
-        One address at a time: a new one replaces it.
-
-        Args:
-            url: A webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat, one's own).
-        """
-        path = "/block_types/slug/webhook"
-        kind = self._ask("GET", path)["id"]
-        (schema, *_) = self._ask(
-            "POST", "/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}}
-        )
-        headers = {"Content-Type": "application/json"}
-        content = {"data": {"method": "POST", "url": url, "headers": headers}}
-        document = f"{path}/block_documents/name/{_WEBHOOK}"
-        if self._exists(document):
-            block = self._ask("GET", document)["id"]
-            self._ask("PATCH", f"/block_documents/{block}", content)
-        else:
-            new = {
-                **content,
-                "name": _WEBHOOK,
-                "block_type_id": kind,
-                "block_schema_id": schema["id"],
-            }
-            block = self._ask("POST", "/block_documents/", new)["id"]
-        for automation in _notifications(block):
-            if not self._has_automation(automation["name"]):
-                self._ask("POST", "/automations/", automation)
+    def has_automation(self, name: str) -> bool:
+        """Whether there is an automation of this name."""
+        named = {"automations": {"name": {"any_": [name]}}}
+        return bool(self._ask("POST", "/automations/filter", named))
 
     def deployments(self) -> list[Json]:
         """All deployments, by name."""
@@ -154,10 +112,6 @@ class PrefectApi:
         state = {"type": "CRASHED", "name": "Crashed", "message": message}
         self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
-    def _has_automation(self, name: str) -> bool:
-        named = {"automations": {"name": {"any_": [name]}}}
-        return bool(self._ask("POST", "/automations/filter", named))
-
     def _exists(self, path: str) -> bool:
         return self._request("GET", path).status_code == httpx.codes.OK
 
@@ -187,36 +141,3 @@ class PrefectApi:
             msg = f"The Prefect server must answer; got {error!r}. Look at `qcrd status`."
             raise LaunchError(msg) from error
         return answer.json() if answer.content else None
-
-
-def _notifications(block: str) -> list[Json]:
-    """Automations that post to a webhook block."""
-    wrong = {"expect": ["prefect.flow-run.Failed", "prefect.flow-run.Crashed"]}
-    night = {
-        "expect": ["prefect.flow-run.Completed"],
-        "match_related": {
-            "prefect.resource.role": "deployment",
-            "prefect.resource.name": "redistill-nightly",
-        },
-    }
-    trigger = {
-        "type": "event",
-        "posture": "Reactive",
-        "match": {"prefect.resource.id": "prefect.flow-run.*"},
-        "for_each": ["prefect.resource.id"],
-        "threshold": 1,
-        "within": 0,
-    }
-    action = {"type": "call-webhook", "block_document_id": block, "payload": _TEXT}
-    return [
-        {
-            "name": name,
-            "description": f"Posts to the block {_WEBHOOK}. Made by `qcrd up --notify`.",
-            "trigger": {**trigger, **expected},
-            "actions": [action],
-        }
-        for name, expected in (
-            ("Tell of runs that went wrong", wrong),
-            ("Tell what a night came to", night),
-        )
-    ]

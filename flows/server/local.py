@@ -6,35 +6,33 @@ commands need not import Prefect.
 """
 
 import contextlib
-import fcntl
+import json
 import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from flows.server.api import Json, PrefectApi
 from qcrd_core.errors import ConfigError, LaunchError
 from qcrd_core.runtime.daemons import Daemon
+from qcrd_core.runtime.lock import lock
 
 ROOT = Path(__file__).parents[2]
 """The clone: prefect.yaml lies here, and runs start here."""
 
 POOL, TRAINING_QUEUE = "qcrd", "training"
 HOST = "127.0.0.1"
-# A first start makes the database: 25 s on two idle cores.
-_START_SECONDS = 180.0
-_DEPLOY_SECONDS = 300.0
+_PREFECT_SECONDS = 300.0
 # A training job that is asked to stop writes its checkpoint first.
 _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
-# Five heartbeats: a machine whose cores are all busy delays one or two.
-_ZOMBIE_SECONDS = 150
+_AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 _PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
@@ -73,13 +71,9 @@ class LocalServer:
         assert self.url is not None  # there is a note wherever a server was started
         return PrefectApi(f"{self.url}/api")
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[bool]:
         """Let one `up` or `down` work at a time on this home."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "qcrd.lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return lock(self.home / "qcrd.lock")
 
     def start_server(self, port: int) -> bool:
         """Start the server, unless it runs, and wait until it answers.
@@ -95,14 +89,14 @@ class LocalServer:
             LaunchError: If the server dies, or does not answer in time.
         """
         if self.server.is_alive():
-            self._wait_for_server()
+            self.api().wait(self.server.is_alive, self.server.log)
             return False
         _check_port(port)
         self.server.stop(0)
         self._url_file.write_text(f"http://{HOST}:{port}\n", encoding="utf-8")
         command = [*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)]
         self.server.start(command, env=self._server_environment(), cwd=ROOT)
-        self._wait_for_server()
+        self.api().wait(self.server.is_alive, self.server.log)
         return True
 
     def start_worker(self) -> bool:
@@ -121,13 +115,16 @@ class LocalServer:
         self.worker.start(command, env=self._client_environment(), cwd=ROOT)
         return True
 
-    def deploy(self) -> None:
+    def deploy(self, notify: str | None) -> None:
         """Apply prefect.yaml; see `deploy`.
+
+        Args:
+            notify: Webhook that is told of runs.
 
         Raises:
             LaunchError: If Prefect refuses.
         """
-        deploy(self.api(), self._client_environment())
+        deploy(f"{self.url}/api", self._client_environment(), notify)
 
     def stop(self) -> bool:
         """Stop the worker and with it all runs, then the server.
@@ -163,17 +160,6 @@ class LocalServer:
     @property
     def _url_file(self) -> Path:
         return self.home / "url"
-
-    def _wait_for_server(self) -> None:
-        api, deadline = self.api(), time.monotonic() + _START_SECONDS
-        while not api.is_healthy():
-            if not self.server.is_alive() or time.monotonic() > deadline:
-                msg = (
-                    f"The Prefect server must answer at {self.url}; it does not. The end of "
-                    f"{self.server.log}:\n{self.server.tail()}"
-                )
-                raise LaunchError(msg)
-            time.sleep(0.2)
 
     def _server_environment(self) -> dict[str, str]:
         environment = {
@@ -217,34 +203,57 @@ class LocalServer:
         }
 
 
-def deploy(api: PrefectApi, environment: dict[str, str]) -> None:
+def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
     """Create what deployments and runs rely on, where it is absent, and apply prefect.yaml.
 
     Args:
-        api: The server.
-        environment: Of the command `prefect deploy`; names the same server.
+        url: Address of the server's API.
+        environment: Of Prefect's commands; names the same server.
+        notify: Webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat, one's own). It
+            is told when a run fails or crashes, and when a night is over, and replaces an earlier
+            one.
 
     Raises:
         LaunchError: If Prefect refuses.
     """
+    api = PrefectApi(url)
     api.create_pool(POOL, "Runs of qcrd.")
     # One run at a time: training takes the whole machine, also of another deployment's.
     api.create_queue(POOL, TRAINING_QUEUE, limit=1)
-    api.create_zombie_automation(_ZOMBIE_SECONDS)
-    command = [*_PREFECT, "deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")]
+    content = _AUTOMATIONS.read_text(encoding="utf-8")
+    wanted = yaml.safe_load(content)["crashes"]
+    if notify is not None:
+        block = _save_webhook(url, notify)
+        wanted += yaml.safe_load(content.replace("$block", block))["notify"]
+    absent = [automation for automation in wanted if not api.has_automation(automation["name"])]
+    if absent:
+        _prefect(["automation", "create", "--from-json", json.dumps(absent)], environment)
+    _prefect(["deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")], environment)
+
+
+def _save_webhook(api_url: str, url: str) -> str:
+    from prefect.blocks.webhook import Webhook
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    headers = {"Content-Type": "application/json"}
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        return str(Webhook(url=url, headers=headers).save("qcrd-notify", overwrite=True))
+
+
+def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
     done = subprocess.run(
-        command,
+        [*_PREFECT, *arguments],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_DEPLOY_SECONDS,
+        timeout=_PREFECT_SECONDS,
         check=False,
     )
     if done.returncode:
         said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
-        msg = f"prefect.yaml must be one that Prefect takes; it said:\n{said}"
+        msg = f"`prefect {arguments[0]}` failed:\n{said}"
         raise LaunchError(msg)
 
 

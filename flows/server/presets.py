@@ -11,7 +11,7 @@ So a preset is written once, in configs/, and the run form in the UI opens with 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
@@ -20,11 +20,12 @@ from qcrd_core.bench.config import load_bench
 from qcrd_core.config.run import load_config
 
 
-def read_preset(path: str) -> dict[str, Any]:
+def read_preset(path: str, of: Literal["run", "bench"] = "run") -> dict[str, Any]:
     """Read a file of settings and check it, so that no deployment carries a broken preset.
 
     Args:
         path: YAML file, from the repository's root.
+        of: What it configures. A bench comes with the settings of the run that it names.
 
     Returns:
         `config`: the file's own settings; what it leaves out stays a default of the form.
@@ -32,24 +33,8 @@ def read_preset(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: If the file is absent or breaks a rule.
     """
-    settings = load_config(Path(path))
+    settings = load_bench(Path(path)) if of == "bench" else load_config(Path(path))
     return {"config": settings.model_dump(mode="json", exclude_unset=True)}
-
-
-def read_bench(path: str) -> dict[str, Any]:
-    """Read a bench's file and check all of its methods.
-
-    Args:
-        path: YAML file, from the repository's root.
-
-    Returns:
-        `config`: the bench, with the settings of the run that it names.
-
-    Raises:
-        ConfigError: If a file is absent or breaks a rule.
-    """
-    bench = load_bench(Path(path))
-    return {"config": bench.model_dump(mode="json", exclude_unset=True)}
 
 
 def keep_schedule(deployment: str, slug: str) -> dict[str, bool]:

@@ -15,20 +15,15 @@ import atexit
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flows.server.api import PrefectApi
 from flows.server.local import HOST
-from qcrd_core.errors import LaunchError
-from qcrd_core.runtime.processes import Server, tail
+from qcrd_core.runtime.processes import Server
 from qcrd_core.teacher.servers.launch import free_port
 
-# The first start makes the database, which takes long on a slow disk.
-_START_SECONDS = 180.0
-_POLL_SECONDS = 0.1
 _ROOT = Path(__file__).parents[2]
 _APP = ("--factory", "flows.server.app:create_app", "--app-dir", str(_ROOT))
 # No web page, no scheduler, as in the server that Prefect starts for a script.
@@ -79,19 +74,8 @@ class TemporaryServer:
         if self._server is None or PREFECT_API_URL.value():
             yield
             return
-        self._wait(self._server)
+        PrefectApi(f"{self._url}/api").wait(self._server.is_alive, self._server.log)
         # It has no page that Prefect could name.
         settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
         with temporary_settings(settings):
             yield
-
-    def _wait(self, server: Server) -> None:
-        api, deadline = PrefectApi(f"{self._url}/api"), time.monotonic() + _START_SECONDS
-        while not api.is_healthy():
-            if not server.is_alive() or time.monotonic() > deadline:
-                msg = (
-                    f"Prefect's temporary server must answer at {self._url}; it does not. The end "
-                    f"of {server.log}:\n{tail(server.log)}"
-                )
-                raise LaunchError(msg)
-            time.sleep(_POLL_SECONDS)

@@ -15,6 +15,7 @@ from qcrd_core.bench.text import (
     p_text,
     plural,
 )
+from qcrd_core.report.markdown import table
 from qcrd_core.report.text import clip, seconds, visible
 
 _PLOT_TEXTS = {
@@ -73,7 +74,7 @@ def _accuracy(results: BenchResults, image: str | None) -> Iterator[str | None]:
     keys = [(method, ALL_DATA) for method in about.methods]
     head = ["method", "seeds", "accuracy, %", f"{about.confidence:.0%} interval"]
     body = [[_code(method), *_row(results, method, share)] for method, share in keys]
-    yield _table([*head, *_reference_heads(about.references)], body)
+    yield table([*head, *_reference_heads(about.references)], body)
     num_compared = sum(found.interval is not None for found in _pairs(results))
     if num_compared > 1:
         by_chance = num_compared * (1 - about.confidence)
@@ -103,7 +104,7 @@ def _shares(results: BenchResults, image: str | None) -> Iterator[str | None]:
         cells = results.cells.filter(pl.col("share") == share, pl.col("method") == method)
         row = _row(results, method, share, references)
         body.append([f"{share:.0%}", _numbers(cells["num_train"]), _code(method), *row])
-    yield _table(head, body)
+    yield table(head, body)
 
 
 def _row(
@@ -195,7 +196,7 @@ def _cost(results: BenchResults) -> Iterator[str]:
                 _format(_mean(cells, "auc_correct"), ".2f"),
             ]
         )
-    yield _table(head, body)
+    yield table(head, body)
 
 
 def _failures(results: BenchResults) -> Iterator[str]:
@@ -209,7 +210,7 @@ def _failures(results: BenchResults) -> Iterator[str]:
         [_code(row["method"]), f"{row['share']:.0%}", str(row["seed"]), _text(clip(row["error"]))]
         for row in failed.iter_rows(named=True)
     ]
-    yield _table(["method", "share", "seed", "error"], body)
+    yield table(["method", "share", "seed", "error"], body)
 
 
 def _mcnemar(results: BenchResults) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _mcnemar(results: BenchResults) -> Iterator[str]:
         for item in found
         for test in item.mcnemar
     ]
-    yield _details("McNemar's exact test a seed", _table(head, body))
+    yield _details("McNemar's exact test a seed", table(head, body))
 
 
 def _settings(results: BenchResults) -> Iterator[str]:
@@ -236,13 +237,8 @@ def _settings(results: BenchResults) -> Iterator[str]:
         body.append([_code(method), " or ".join(_code(text) for text in texts) or "-"])
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", about.config))]))
     config = f"{fence}yaml\n{visible(about.config).rstrip()}\n{fence}"
-    table = _table(["method", "what it sets"], body)
-    yield _details("Settings", f"{table}\n\nThe run that all methods share:\n\n{config}")
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    methods = table(["method", "what it sets"], body)
+    yield _details("Settings", f"{methods}\n\nThe run that all methods share:\n\n{config}")
 
 
 def _details(title: str, content: str) -> str:

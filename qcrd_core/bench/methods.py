@@ -1,6 +1,6 @@
 """The compared methods as settings: each is this project's own loop with other options.
 
-    settings_of("dss_sc")   {"negatives.teacher_minority": False, ..., "loss.pos_select": "sample"}
+    METHODS["dss_sc"].settings   {"negatives.student": False, ..., "loss.pos_select": "sample"}
 
 All learn from the same rationales for the same number of optimiser steps and are evaluated alike.
 Source: QCRD (arXiv 2405.13014), tables 1 to 5, and the papers named below.
@@ -9,8 +9,6 @@ Source: QCRD (arXiv 2405.13014), tables 1 to 5, and the papers named below.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from qcrd_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -72,21 +70,3 @@ METHODS: Mapping[str, Method] = {
     "qcrd_no_quality": Method("QCRD without the quality judge (-QJ): s = 1 and 0", _NO_QUALITY),
     "qcrd_no_negatives": Method("QCRD without negatives (-NK)", _NO_NEGATIVES),
 }
-
-
-def settings_of(name: str) -> dict[str, Any]:
-    """Look a method's settings up.
-
-    Args:
-        name: A key of `METHODS`.
-
-    Returns:
-        Dotted settings.
-
-    Raises:
-        ConfigError: If there is no such method.
-    """
-    if name not in METHODS:
-        msg = f"A method must be one of {', '.join(METHODS)}; got {name}."
-        raise ConfigError(msg)
-    return dict(METHODS[name].settings)

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from qcrd_core.errors import DataError
-from qcrd_core.evaluation import Interval
+from qcrd_core.evaluation import Interval, mcnemar_p_value
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,6 @@ def _paired_t_test(right: NDArray[np.int64], reference_right: NDArray[np.int64])
 
 
 def _mcnemar(seed: int, differences: NDArray[np.int64]) -> McNemar:
-    """Exact test: of the questions that one student alone gets right, either's are half."""
-    from scipy import stats
-
     only_method, only_reference = int((differences > 0).sum()), int((differences < 0).sum())
-    num_differing = only_method + only_reference
-    p = stats.binomtest(only_method, num_differing).pvalue if num_differing else 1.0
-    return McNemar(seed, only_method, only_reference, float(p))
+    p = mcnemar_p_value(only_method, only_reference, alternative="two-sided")
+    return McNemar(seed, only_method, only_reference, p)

@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from qcrd_core.config.base import Section
 from qcrd_core.data.arithmetic import Expression, find_expressions, format_number, plain
 
 _SENTENCE_END = re.compile(r"[.!?](?:\s++|$)|\n++")
@@ -35,10 +36,8 @@ _LETTER_FIRST = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[.:)])(?=\s|$)")
 _LETTER_IN_TEXT = re.compile(r"\(([A-Za-z])\)")
 
 
-class AnswerSpec(BaseModel):
+class AnswerSpec(Section):
     """What an answer is in one data set, and where a completion names it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: Literal["number", "choice", "label", "text"]
     """number: compared by value. choice: letter or text of one of the question's choices.

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data_schemas import Questions, Rationales
+from qcrd_core.config.base import Section
 from qcrd_core.config.run import explain
 from qcrd_core.data.answers import extract
 from qcrd_core.data.files import Row
@@ -39,10 +40,8 @@ logger = logging.getLogger(__name__)
 _RUN_ID = "import"
 
 
-class ImportColumns(BaseModel):
+class ImportColumns(Section):
     """Names of the columns of a foreign file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     rationales: str | None = None
     """A list of completions, or one completion; several rows of one question add up. Null: the

@@ -9,8 +9,9 @@ A spec holds no data; `qcrd_core.data.load` reads the questions.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from qcrd_core.config.base import Section
 from qcrd_core.config.run import explain, read_yaml
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.templates import template_fields
@@ -20,11 +21,7 @@ _SPECS = Path(__file__).with_name("specs")
 _FILE_KEYS = ("train", "validation", "test")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class FilesSource(_Section):
+class FilesSource(Section):
     """Your own files: JSON lines, a JSON array, CSV (with a header) or Parquet, by their ending."""
 
     type: Literal["files"] = "files"
@@ -42,7 +39,7 @@ class FilesSource(_Section):
     """Likewise for test."""
 
 
-class HubSource(_Section):
+class HubSource(Section):
     """A data set of the Hugging Face hub, or a local copy of it (`data.path`)."""
 
     type: Literal["hub"] = "hub"
@@ -72,7 +69,7 @@ class HubSource(_Section):
         return self
 
 
-class WordProblemsSource(_Section):
+class WordProblemsSource(Section):
     """Our own generator of arithmetic word problems (`qcrd_core.data.word_problems`)."""
 
     type: Literal["word_problems"] = "word_problems"
@@ -89,7 +86,7 @@ class WordProblemsSource(_Section):
 Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discriminator="type")]
 
 
-class Columns(_Section):
+class Columns(Section):
     """Names of the source's columns."""
 
     question_id: str | None = None
@@ -110,7 +107,7 @@ class Columns(_Section):
     """Name of the slice in reports."""
 
 
-class Demonstration(_Section):
+class Demonstration(Section):
     """One worked example for the teacher's prompt."""
 
     question: str = Field(min_length=1)
@@ -121,7 +118,7 @@ class Demonstration(_Section):
     """Its answer."""
 
 
-class PromptSpec(_Section):
+class PromptSpec(Section):
     """How the teacher is asked."""
 
     instruction: str | None = Field(default=None, min_length=1)
@@ -142,7 +139,7 @@ class PromptSpec(_Section):
         return self
 
 
-class DatasetSpec(_Section):
+class DatasetSpec(Section):
     """One data set."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")

@@ -202,11 +202,6 @@ def lessons(seed: int) -> Iterator[Lesson]:
         yield template.fill(rng.choice(tuples), rng)
 
 
-def template_names() -> tuple[str, ...]:
-    """Names of all templates, in the file's order."""
-    return tuple(template.name for template in _templates())
-
-
 def num_distinct_questions() -> int:
     """How many (template, numbers) `generate` can draw from, all splits together."""
     return sum(len(template.question_tuples) for template in _templates())

@@ -10,9 +10,8 @@ from qcrd_core.inspect.compare import RunDifference
 from qcrd_core.inspect.find import Found
 from qcrd_core.inspect.question import QuestionRecord
 from qcrd_core.inspect.summary import Summary
-from qcrd_core.report.text import clip, percent, visible
+from qcrd_core.report.text import TERMINAL_WIDTH, clip, columns, fit, percent
 
-_WIDTH = 100
 _BAR = 40
 _SHOWN = 10
 
@@ -200,14 +199,11 @@ def _origin(row: dict[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     cells = [[*head], *([_shown(value) for value in row] for row in rows)]
     widths = [min(40, max(len(row[i]) for row in cells)) for i in range(len(head))]
-    numeric = [
-        all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(head))
-    ]
+    for i in range(len(head)):
+        if not all(isinstance(row[i], int | float | None) for row in rows):
+            widths[i] = -widths[i]  # words stand on the left
     for row in cells:
-        yield "  ".join(
-            cell.rjust(width) if is_number else cell.ljust(width)
-            for cell, width, is_number in zip(row, widths, numeric, strict=True)
-        ).rstrip()
+        yield columns(zip(row, widths, strict=True), gap="  ")
 
 
 def _shown(value: Any) -> str:
@@ -222,7 +218,9 @@ def _shown(value: Any) -> str:
 
 def _wrapped(text: str, indent: int, most: int) -> Iterator[str]:
     lines = [
-        line for part in text.splitlines() for line in textwrap.wrap(part, _WIDTH - indent) or [""]
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, TERMINAL_WIDTH - indent) or [""]
     ]
     for line in lines[:most]:
         yield " " * indent + line
@@ -232,6 +230,4 @@ def _wrapped(text: str, indent: int, most: int) -> Iterator[str]:
 
 def _lines(lines: Iterator[str] | list[str]) -> Iterator[str]:
     """Make hidden characters visible and cut what is too long."""
-    for line in lines:
-        clean = visible(line.replace("\n", " "))
-        yield clean if len(clean) <= _WIDTH else clean[: _WIDTH - 1] + "…"
+    return (fit(line.replace("\n", " ")) for line in lines)

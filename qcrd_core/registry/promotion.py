@@ -141,7 +141,7 @@ def _comparison(paired: pl.DataFrame) -> Comparison:
         whole=_slice("all", paired),
         num_gained=num_gained,
         num_lost=num_lost,
-        p_value=mcnemar_p_value(num_gained, num_lost),
+        p_value=mcnemar_p_value(num_gained, num_lost, alternative="greater"),
         slices=tuple(_slice(str(key[0]), part) for key, part in sorted(parts.items())),
     )
 

@@ -133,11 +133,6 @@ def find_version(store: Store, model: str, name: str) -> Version:
     return _read_version(store, model, name)
 
 
-def has_version(store: Store, model: str, name: str) -> bool:
-    """Whether a finished version is there."""
-    return _is_there(store, model, name)
-
-
 def version_name(run_id: str) -> str:
     """Name of the version that a run makes: the hash in the run's name."""
     return run_id.rpartition("-")[2]

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
-from qcrd_core.report.svg import DRAWING_CSS
-from qcrd_core.report.text import clip, number, percent, plain_name, seconds, visible
+from qcrd_core.report.html import PAGE_CSS, templates
+from qcrd_core.report.text import clip
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 
@@ -83,16 +82,7 @@ def render(data: RunData) -> str:
     Returns:
         A whole page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        finalize=_visible_value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, seconds=seconds, plain=plain_name, number=number)
-    return environment.get_template("page.html.jinja").render(_context(data))
+    return templates(_HERE).get_template("page.html.jinja").render(_context(data))
 
 
 def examples(data: RunData) -> list[Example]:
@@ -149,7 +139,7 @@ def _context(data: RunData) -> dict[str, Any]:
     slices = summary.accuracy_by_template(data)
     first, last = data.first_scores, data.last_scores
     return {
-        "css": Markup(DRAWING_CSS + (_HERE / "page.css").read_text(encoding="utf-8")),  # our own
+        "css": Markup(PAGE_CSS),  # our own
         "data": data,
         "teacher": summary.teacher_name(data.config.teacher.model),
         "confidence": data.config.evaluation.confidence,
@@ -201,8 +191,3 @@ def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{key}", "none" if value is None else str(value)))
     return rows
-
-
-def _visible_value(value: object) -> object:
-    # Markup is our own drawing, whose texts are escaped when they are put in.
-    return value if isinstance(value, Markup) else visible(str(value))

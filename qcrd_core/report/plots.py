@@ -19,9 +19,9 @@ from qcrd_core.report.svg import (
     path,
     rule,
     share_text,
-    shorten,
     ticks,
 )
+from qcrd_core.report.text import shorten
 
 _HEIGHT = 250.0
 _LEFT, _TOP, _BOTTOM = 48, 28, 40

@@ -53,11 +53,6 @@ def ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> li
     return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
 
 
-def shorten(text: str, length: int) -> str:
-    """Cut a label at `length` characters, with an ellipsis where something is gone."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def bar(x: float, y: float, width: float, height: float, tone: int, said: str) -> Markup:
     """A filled rectangle that says `said` under the pointer."""
     return Markup(

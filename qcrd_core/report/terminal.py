@@ -5,11 +5,9 @@ import textwrap
 from qcrd_core.report import summary
 from qcrd_core.report.data import collect_run
 from qcrd_core.report.summary import RoundNumbers
-from qcrd_core.report.text import seconds, visible
+from qcrd_core.report.text import TERMINAL_WIDTH, columns, fit, seconds, visible
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
-
-_WIDTH = 100
 
 
 def terminal_summary(store: Store, run_id: str) -> str:
@@ -28,14 +26,14 @@ def terminal_summary(store: Store, run_id: str) -> str:
     """
     data = collect_run(store, run_id)
     rounds = summary.round_numbers(data)
-    rows = [_fit(f"  {name:<44}{value}") for name, value in summary.accuracies(data)]
+    rows = [fit(f"  {name:<44}{value}") for name, value in summary.accuracies(data)]
     lines = [f"Run {run_id}", "", *rows, ""]
     if rounds:
         lines += [*_rounds(rounds, summary.chosen_round(data)), ""]
     for text in summary.warnings(data):
-        lines += [*textwrap.wrap(f"Warning: {text}", _WIDTH), ""]
+        lines += [*textwrap.wrap(f"Warning: {text}", TERMINAL_WIDTH), ""]
     times = ", ".join(f"{name} {seconds(value)}" for name, value in summary.timings(data))
-    lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), _WIDTH)
+    lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), TERMINAL_WIDTH)
     if store.exists(RunPaths(run_id).report):
         # A path is kept whole: a cut one could not be opened.
         lines.append(f"Report: {store.shown(RunPaths(run_id).report)}")
@@ -45,22 +43,14 @@ def terminal_summary(store: Store, run_id: str) -> str:
 def _rounds(rounds: list[RoundNumbers], chosen: int | None) -> list[str]:
     widths = [max(len(head) + 2, 8) for head, _, _ in summary.ROUND_COLUMNS]
     heads = [head for head, _, _ in summary.ROUND_COLUMNS]
-    lines = [f"  round{_row(heads, widths)}"]
+    lines = [f"  round{columns(zip(heads, widths, strict=True))}"]
     shown = rounds[-summary.MAX_ROUNDS :]
     if len(shown) < len(rounds):
         lines.append(f"  ... {len(rounds) - len(shown)} earlier rounds are in the report")
     for row in shown:
         mark = "*" if row.round == chosen else " "
-        lines.append(f"{mark} {row.round:>5}{_row(summary.round_cells(row), widths)}")
+        cells = zip(summary.round_cells(row), widths, strict=True)
+        lines.append(f"{mark} {row.round:>5}{columns(cells)}")
     if chosen is not None:
         lines.append("* chosen by validation accuracy")
     return lines
-
-
-def _row(cells: list[str], widths: list[int]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _fit(text: str) -> str:
-    text = visible(text)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

@@ -1,6 +1,10 @@
-"""Numbers and foreign texts as a reader sees them."""
+"""Numbers, foreign texts and a terminal's lines as a reader sees them."""
 
 import re
+from collections.abc import Iterable
+
+TERMINAL_WIDTH = 100
+"""Most columns of a line in a terminal."""
 
 _MAX_CHARACTERS = 1_500
 # C0 and C1 controls but tab and newline, bidi marks, line separators, lone surrogates, BOM.
@@ -38,6 +42,22 @@ def plain_name(name: str) -> str:
 def visible(text: str) -> str:
     """Make characters visible that could hide, reorder or break text."""
     return _HIDDEN.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a text at `length` characters, with an ellipsis when something is gone."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def fit(line: str) -> str:
+    """A line that fits into a terminal and in which nothing is hidden."""
+    return shorten(visible(line), TERMINAL_WIDTH)
+
+
+def columns(cells: Iterable[tuple[str, int]], gap: str = "") -> str:
+    """A row of a table: each text to the left of a negative width, to the right of a positive."""
+    texts = (f"{text:<{-width}}" if width < 0 else f"{text:>{width}}" for text, width in cells)
+    return gap.join(texts).rstrip()
 
 
 def clip(text: str) -> str:

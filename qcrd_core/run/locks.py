@@ -1,9 +1,5 @@
-"""Which processes of a machine may work on what at once.
+"""Which processes of a machine may work on a run at once: one trains it, several may sample it."""
 
-One trains a run, several may sample it, and several share the cells of a bench.
-"""
-
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +7,14 @@ from pathlib import Path
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import StoreError
+from qcrd_core.runtime.lock import lock
 
 _RUN, _SAMPLING = "lock", "sampling-lock"
 
 
 @contextmanager
 def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
-    """Hold a run for as long as the block lasts; the kernel frees it when the process dies.
-
-    Two at once would train the same rounds twice.
+    """Hold a run for as long as the block lasts: two at once would train the same rounds twice.
 
     Args:
         config: Names the scratch folder.
@@ -28,8 +23,7 @@ def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
     Raises:
         StoreError: If another process on this machine holds it.
     """
-    rule = "A run can be trained by one process only"
-    with _held(config.run.scratch / "runs" / run_id / _RUN, fcntl.LOCK_EX, rule):
+    with _held(_folder(config.run.scratch, run_id) / _RUN, "trained", shared=False):
         yield
 
 
@@ -47,52 +41,22 @@ def sampling_lock(config: RunConfig, run_id: str) -> Iterator[None]:
     Raises:
         StoreError: If another process on this machine runs the teacher of the run.
     """
-    kind = fcntl.LOCK_EX if config.teacher.endpoints is None else fcntl.LOCK_SH
-    rule = (
-        "Several processes of a machine can sample a run on running servers only "
-        "(teacher.endpoints)"
-    )
-    with _held(config.run.scratch / "runs" / run_id / _SAMPLING, kind, rule):
+    path = _folder(config.run.scratch, run_id) / _SAMPLING
+    with _held(path, "sampled", shared=config.teacher.endpoints is not None):
         yield
 
 
 @contextmanager
-def _held(path: Path, kind: int, rule: str) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            msg = (
-                f"{rule}; {path.parent.name} is in the hands of process {file.read().strip()}. "
-                "Wait for it, or stop it and run again."
-            )
-            raise StoreError(msg) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+def _held(path: Path, doing: str, *, shared: bool) -> Iterator[None]:
+    with lock(path, shared=shared, wait=False) as is_mine:
+        if not is_mine:
+            other = path.read_text(encoding="utf-8").strip()
+            msg = f"Run {path.parent.name} is already being {doing} by process {other}. "
+            if doing == "sampled":
+                msg += "Only running servers (teacher.endpoints) can be shared by processes. "
+            raise StoreError(msg + "Wait for it, or stop it and run again.")
+        path.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Try to have a piece of work to oneself for as long as the block lasts.
-
-    Args:
-        path: File that stands for it, on this machine.
-
-    Yields:
-        Whether it is this process's; if not, another one has it now.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_mine = True
-        except OSError:
-            is_mine = False
-        yield is_mine
 
 
 def is_worked_on(scratch: Path, run_id: str) -> bool:
@@ -102,16 +66,13 @@ def is_worked_on(scratch: Path, run_id: str) -> bool:
         scratch: Setting `run.scratch` of that process.
         run_id: The run.
     """
-    folder = scratch / "runs" / run_id
-    return any(_is_held(folder / name) for name in (_RUN, _SAMPLING))
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
+    for path in (_folder(scratch, run_id) / name for name in (_RUN, _SAMPLING)):
+        if path.exists():
+            with lock(path, wait=False) as is_free:
+                if not is_free:
+                    return True
     return False
+
+
+def _folder(scratch: Path, run_id: str) -> Path:
+    return scratch / "runs" / run_id

@@ -1,28 +1,41 @@
-"""Processes that outlive the command that started them, each noted in a file.
+"""Processes that may outlive the command that started them, each noted in a file.
 
     daemon = Daemon("worker", home, marker="prefect")
     daemon.start(command, env=environment, cwd=root)
     daemon.is_alive()        # from any later process
     daemon.stop(grace_seconds=90)
 
-`processes.Server` is the opposite: it ends with its parent. Process numbers are used again, so the
-noted one counts only if its process began when the note says and its command line has the marker.
+`processes.Server` is the opposite: it ends with its parent, by means of `guard.py`. Somebody may
+have killed the guard as well, and vLLM's engine then holds memory and cores for ever. So a vLLM
+server is noted too, together with its owner, and the next run kills orphaned ones:
+
+    kill_orphans(scratch)
+    note_server(scratch, server.pid)
+    drop_note(scratch, server.pid)
+
+Process numbers are used again, so a noted process counts only if it began when the note says, and
+its command line has a marker.
 """
 
 import contextlib
 import json
+import logging
 import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from qcrd_core.runtime.processes import tail
 
-# psutil computes start times from the clock, which somebody may set.
-_SAME_START_SECONDS = 60.0
+logger = logging.getLogger(__name__)
+
+# psutil knows the machine's own start to the second.
+_SAME_START_SECONDS = 5.0
 _LEFTOVER_SECONDS = 15.0
+_SERVER_MARKER = "vllm"
 
 
 class Daemon:
@@ -58,7 +71,7 @@ class Daemon:
                 cwd=cwd,
                 start_new_session=True,
             )
-        note = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
+        note = {"pid": child.pid, "started": _started(psutil.Process(child.pid))}
         self._note.write_text(json.dumps(note), encoding="utf-8")
         # Popen warns of a child that it has not seen end; this one is meant to go on.
         child.returncode = 0
@@ -110,39 +123,100 @@ class Daemon:
 
     def _process(self) -> psutil.Process | None:
         noted = self._noted()
-        if noted is None:
-            return None
-        pid, started = noted
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)
-            is_same = abs(process.create_time() - started) < _SAME_START_SECONDS
-            if is_same and process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process):
-                return process
-        return None
+        process = None if noted is None else _find(*noted)
+        return process if process and _has_marker(process, self._marker) else None
 
     def _leftovers(self) -> list[psutil.Process]:
         """Members of the noted process's session, which may have lost their leader."""
         noted = self._noted()
         if noted is None:
             return []
-        return [
-            process
-            for process in psutil.process_iter()
-            if process.pid != noted[0]
-            and _session(process.pid) == noted[0]
-            and self._is_ours(process)
-        ]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        with contextlib.suppress(psutil.Error):
-            return self._marker in " ".join(process.cmdline())
-        return False
+        members = _members(os.getsid, noted[0], self._marker)
+        return [process for process in members if process.pid != noted[0]]
 
 
-def _session(pid: int) -> int | None:
-    with contextlib.suppress(OSError):
-        return os.getsid(pid)
+def note_server(scratch: Path, group: int) -> None:
+    """Note a vLLM server that this process started.
+
+    Args:
+        scratch: Folder of the notes.
+        group: The server's process group.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    owner = psutil.Process()
+    note = {"owner": owner.pid, "started": _started(owner), "group": group}
+    _server_note(scratch, group).write_text(json.dumps(note), encoding="utf-8")
+
+
+def drop_note(scratch: Path, group: int) -> None:
+    """Drop the note of a vLLM server that has been stopped."""
+    _server_note(scratch, group).unlink(missing_ok=True)
+
+
+def kill_orphans(scratch: Path) -> int:
+    """Kill what is left of vLLM servers whose owner is gone.
+
+    Args:
+        scratch: Folder of the notes.
+
+    Returns:
+        Number of process groups killed.
+    """
+    num_killed = 0
+    for path in sorted(scratch.glob("teacher-server-*.json")):
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+            owner, started, group = int(note["owner"]), float(note["started"]), int(note["group"])
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.warning("%s does not describe a vLLM server; deleted", path)
+            path.unlink(missing_ok=True)
+            continue
+        if _find(owner, started) is not None:
+            continue
+        members = _members(os.getpgid, group, _SERVER_MARKER) if group > 1 else []
+        if members:
+            logger.warning("A killed run left a vLLM server behind (group %d); killed", group)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+            psutil.wait_procs(members, _LEFTOVER_SECONDS)
+            num_killed += 1
+        path.unlink(missing_ok=True)
+    return num_killed
+
+
+def _server_note(scratch: Path, group: int) -> Path:
+    return scratch / f"teacher-server-{group}.json"
+
+
+def _started(process: psutil.Process) -> float:
+    # Seconds after the machine's start: the clock, which somebody may set, is in both numbers.
+    return process.create_time() - psutil.boot_time()
+
+
+def _find(pid: int, started: float) -> psutil.Process | None:
+    """The process of this number, if it runs and began at this time."""
+    with contextlib.suppress(psutil.Error, ValueError):
+        process = psutil.Process(pid)
+        is_same = abs(_started(process) - started) < _SAME_START_SECONDS
+        if is_same and process.status() != psutil.STATUS_ZOMBIE:
+            return process
     return None
+
+
+def _members(of: Callable[[int], int], number: int, marker: str) -> list[psutil.Process]:
+    """Marked processes of a group (`os.getpgid`) or session (`os.getsid`)."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if of(process.pid) == number and _has_marker(process, marker):
+                members.append(process)
+    return members
+
+
+def _has_marker(process: psutil.Process, marker: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return marker in " ".join(process.cmdline()).lower()
+    return False
 
 
 def _signal(process: psutil.Process, method: str) -> None:

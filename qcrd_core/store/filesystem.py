@@ -4,14 +4,13 @@ Credentials come from the environment or a profile, never from the URL: it is st
 Its options behind a `?` stand in commands to copy, and in no message.
 """
 
-import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from qcrd_core.errors import StoreAwayError, StoreError
+from qcrd_core.runtime.lock import lock
 
 _Read = TypeVar("_Read")
 # After pauses of 25 ms, 50 ms and so on: outlasts about thirteen seconds without a network, and
@@ -180,13 +180,9 @@ def download(system: fs.FileSystem, path: str, target: Path) -> None:
     _patiently(copy)
 
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> AbstractContextManager[bool]:
     """Let one thread of one process of this machine at a time work on a local path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"_tmp-lock-{path.name}").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return lock(path.with_name(f"_tmp-lock-{path.name}"))
 
 
 def fsync_path(path: Path) -> None:

@@ -7,8 +7,9 @@ be copied anywhere and used without the run, the store or the data set's file.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from qcrd_core.config.base import Section
 from qcrd_core.config.run import explain
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
@@ -18,10 +19,8 @@ from qcrd_core.run.context import RunContext
 FILE = "qcrd.json"
 
 
-class StudentAbout(BaseModel):
+class StudentAbout(Section):
     """Content of `qcrd.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     run_id: str
     """Run that trained the student."""

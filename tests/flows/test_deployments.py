@@ -1,20 +1,26 @@
 """prefect.yaml: what is deployed, and that presets are the files of configs/."""
 
 import re
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.events.schemas.automations import AutomationCore
 from pydantic import TypeAdapter
 
-from flows.server.presets import read_bench, read_preset
+from flows.server.presets import read_preset
 from qcrd_core.bench.config import BenchConfig, load_bench
 from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+AUTOMATIONS = yaml.safe_load(
+    (ROOT / "flows/server/automations.yaml").read_text().replace("$block", str(UUID(int=1)))
+)
 TRAINING = [item for item in DEPLOYMENTS if item["work_pool"].get("work_queue_name") == "training"]
 PRESETS = [p for p in sorted((ROOT / "configs").glob("*.yaml")) if not p.stem.startswith("bench_")]
 
@@ -41,9 +47,9 @@ def test_preset_is_the_whole_file(path):
 def test_bench_in_the_form_is_the_whole_file():
     path = ROOT / "configs" / "bench_word_problems.yaml"
 
-    assert TypeAdapter(BenchConfig).validate_python(read_bench(str(path))["config"]) == load_bench(
-        path
-    )
+    parameters = read_preset(str(path), of="bench")
+
+    assert TypeAdapter(BenchConfig).validate_python(parameters["config"]) == load_bench(path)
 
 
 def test_preset_with_wrong_setting_is_refused(tmp_path):
@@ -84,6 +90,14 @@ def test_entrypoint_is_a_flow_and_the_form_says_what_it_is_for(deployment):
 
     assert getattr(module, function).name in deployment["entrypoint"].replace("_", "-")
     assert deployment["description"].strip().endswith(".")
+
+
+@pytest.mark.parametrize("when", AUTOMATIONS)
+def test_automations_are_such_as_prefect_takes(when):
+    for automation in AUTOMATIONS[when]:
+        made = AutomationCore.model_validate(automation)
+
+        assert made.trigger.within in (timedelta(seconds=0), timedelta(seconds=150))
 
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]

@@ -3,18 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
 from qcrd_core.inspect.audit.audit import Audit
 from qcrd_core.inspect.audit.charts import audit_charts
 from qcrd_core.inspect.view import View
-from qcrd_core.report.svg import DRAWING_CSS
-from qcrd_core.report.text import number, percent, visible
+from qcrd_core.report.html import PAGE_CSS, templates
+from qcrd_core.report.text import visible
 
 _HERE = Path(__file__).parent
-_STYLE = _HERE.parent / "report" / "page.css"
 _SHOWN = 50
 
 
@@ -71,21 +69,12 @@ def write_audit(view: View, found: Audit) -> str:
 
 def render(found: Audit) -> str:
     """An audit as a whole page of HTML: no script, nothing loaded from anywhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, number=number)
-    return environment.get_template("audit.html.jinja").render(_context(found))
+    return templates(_HERE).get_template("audit.html.jinja").render(_context(found))
 
 
 def _context(found: Audit) -> dict[str, Any]:
     return {
-        "css": Markup(DRAWING_CSS + _STYLE.read_text(encoding="utf-8")),  # our own
+        "css": Markup(PAGE_CSS),  # our own
         "found": found,
         "bins": found.bins.to_dicts(),
         "precision": found.precision.filter(pl.col("num_questions") > 0).to_dicts(),

@@ -71,8 +71,6 @@ class Dispatcher:
         self._is_spent, self._is_last = is_spent, is_last
         self.lanes: list[Lane] = []
         """Servers, those that have left the discovery file included."""
-        self.num_retries = 0
-        """Requests that were sent again."""
         self._requests: deque[Request] = deque()
         self._again: deque[Request] = deque()
         self._batches: set[Batch] = set()
@@ -284,7 +282,6 @@ class Dispatcher:
         self._send_again(request, lane, pause=0.0 if self._has_others(lane) else wait)
 
     def _send_again(self, request: Request, lane: Lane, *, pause: float) -> None:
-        self.num_retries += 1
         request.failed_at = lane
 
         def enqueue() -> None:

@@ -21,7 +21,7 @@ import httpx
 from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.models import TeacherSection
 from qcrd_core.errors import LaunchError, SamplingError
-from qcrd_core.runtime import orphans
+from qcrd_core.runtime.daemons import drop_note, kill_orphans, note_server
 from qcrd_core.runtime.processes import Server, tail
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.servers.launch import (
@@ -65,7 +65,7 @@ class ManagedPool(TeacherPool):
         self._teacher, self._prepared = teacher, prepared
         self._scratch, self._log = scratch, log
         self._num_restarts = 0
-        orphans.kill_leftovers(scratch)
+        kill_orphans(scratch)
         # vLLM leaves its sockets behind, by default in /tmp. Their paths have 103 bytes at most.
         self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-")
         self._server, endpoint = self._start()
@@ -118,7 +118,7 @@ class ManagedPool(TeacherPool):
 
     def _stop(self) -> None:
         self._server.stop()
-        orphans.forget(self._scratch, self._server.pid)
+        drop_note(self._scratch, self._server.pid)
 
     def _start(self) -> tuple[Server, Endpoint]:
         port = free_port()
@@ -129,7 +129,7 @@ class ManagedPool(TeacherPool):
         environment["VLLM_RPC_BASE_PATH"] = self._sockets.name
         logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
         server = Server([str(self._python), *arguments], log=self._log, env=environment)
-        orphans.remember(self._scratch, server.pid)
+        note_server(self._scratch, server.pid)
         most = self._teacher.concurrency * num_engines(self._teacher.server)
         return server, Endpoint(url=f"http://127.0.0.1:{port}/v1", max_concurrency=most)
 

@@ -56,7 +56,7 @@ def _another_holds(name, config):
 
 def test_run_lock_held_by_another_process_is_refused_until_that_is_killed(config):
     with _another_holds("run", config) as pid:
-        message = f"one process only; one is in the hands of process {pid}\\. Wait for it"
+        message = f"Run one is already being trained by process {pid}\\. Wait for it"
         with pytest.raises(StoreError, match=message), run_lock(config, "one"):
             pass
     with run_lock(config, "one"):
@@ -70,7 +70,7 @@ def test_several_processes_may_sample_running_servers(served):
 
 def test_second_process_is_refused_where_each_would_start_the_teacher(config):
     with _another_holds("sampling", config) as pid:
-        message = rf"running servers only \(teacher\.endpoints\); one is in .* process {pid}\."
+        message = rf"being sampled by process {pid}\. Only running servers \(teacher\.endpoints\)"
         with pytest.raises(StoreError, match=message), sampling_lock(config, "one"):
             pass
 

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from qcrd_core.runtime import orphans
+from qcrd_core.runtime.daemons import drop_note, kill_orphans, note_server
+from tests.support.processes import all_gone
 
 
 @pytest.fixture
@@ -24,51 +25,52 @@ def leftover():
     process.wait()
 
 
-def test_kill_leftovers_ends_the_server_of_a_dead_owner(tmp_path, leftover):
+def test_kill_orphans_ends_the_server_of_a_dead_owner(tmp_path, leftover):
     _note(tmp_path, owner=2**22 + 1, group=leftover.pid)
-    assert orphans.kill_leftovers(tmp_path) == 1
-    assert leftover.wait(5) == -9
+    assert kill_orphans(tmp_path) == 1
+    assert all_gone([leftover.pid], 0)
     assert not list(tmp_path.iterdir())
 
 
-def test_kill_leftovers_leaves_the_server_of_a_living_owner(tmp_path, leftover):
-    orphans.remember(tmp_path, leftover.pid)
-    assert orphans.kill_leftovers(tmp_path) == 0
+def test_kill_orphans_leaves_the_server_of_a_living_owner(tmp_path, leftover):
+    note_server(tmp_path, leftover.pid)
+    assert kill_orphans(tmp_path) == 0
     assert leftover.poll() is None
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_kill_leftovers_ends_the_server_of_an_owner_whose_number_is_used_again(tmp_path, leftover):
+def test_kill_orphans_ends_the_server_of_an_owner_whose_number_is_used_again(tmp_path, leftover):
     _note(tmp_path, owner=os.getpid(), group=leftover.pid)
-    assert orphans.kill_leftovers(tmp_path) == 1
+    assert kill_orphans(tmp_path) == 1
 
 
-def test_kill_leftovers_leaves_a_foreign_process_under_the_noted_number(tmp_path):
+def test_kill_orphans_leaves_a_foreign_process_under_the_noted_number(tmp_path):
     foreign = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         _wait_for_name(foreign.pid, b"sleep")
         _note(tmp_path, owner=2**22 + 1, group=foreign.pid)
-        assert orphans.kill_leftovers(tmp_path) == 0
+        assert kill_orphans(tmp_path) == 0
         assert foreign.poll() is None
     finally:
         foreign.kill()
         foreign.wait()
 
 
-def test_kill_leftovers_with_a_damaged_note_deletes_it(tmp_path):
-    (tmp_path / "teacher-server-7.json").write_text("{")
-    assert orphans.kill_leftovers(tmp_path) == 0
+@pytest.mark.parametrize("note", ["{", "[]", '{"owner": 1}', '{"owner": "x", "started": 0}'])
+def test_kill_orphans_with_a_damaged_note_deletes_it(tmp_path, note):
+    (tmp_path / "teacher-server-7.json").write_text(note)
+    assert kill_orphans(tmp_path) == 0
     assert not list(tmp_path.iterdir())
 
 
-def test_forget_drops_the_note(tmp_path, leftover):
-    orphans.remember(tmp_path, leftover.pid)
-    orphans.forget(tmp_path, leftover.pid)
+def test_drop_note_drops_the_note(tmp_path, leftover):
+    note_server(tmp_path, leftover.pid)
+    drop_note(tmp_path, leftover.pid)
     assert not list(tmp_path.iterdir())
 
 
 def _note(scratch, *, owner, group):
-    note = {"owner": owner, "owner_started": "1", "group": group}
+    note = {"owner": owner, "started": 1.0, "group": group}
     (scratch / f"teacher-server-{group}.json").write_text(json.dumps(note))
 
 
