@@ -243,25 +243,6 @@ def contrastive_loss(positive: Tensor, negative: Tensor, beta: float) -> Tensor:
     return (positive - beta * negative).mean()
 
 
-def mutual_information_loss(rationale_peak: Tensor, label_peak: Tensor) -> Tensor:
-    """Draw what the explain task and the predict task say together, as released for MI.
-
-    Args:
-        rationale_peak: e, the largest probability of each word over the positions of the rationale,
-            padding included, [B, V].
-        label_peak: p, likewise of the label, [B, V]; detached here.
-
-    Returns:
-        -sum_v p_v log softmax(e)_v of each question, [B], nats.
-
-    Source:
-        Chen et al. (2024), arXiv 2403.03348, their released code: a cross entropy that takes the
-        probabilities e for logits, so that softmax is applied twice, and p, which sums to more than
-        1, for the target.
-    """
-    return functional.cross_entropy(rationale_peak, label_peak.detach(), reduction="none")
-
-
 def distillation_loss(
     label: Tensor, contrastive: Tensor, *, alpha_label: float, alpha_contrastive: float
 ) -> Tensor:
