@@ -1,13 +1,26 @@
 """The losses of QCRD (Wang et al., EMNLP 2025, arXiv 2405.13014), one small function each.
 
-Shape letters: B questions in the micro-batch, P positives and N negatives a question (functions for
-both polarities say P).
-CE(r | x) is always the token mean over one sequence, in nats: the margin of 3 nats and the choice
-of one rationale a question have no meaning for sums.
+    equation 2  quality_ratio      L_D; figure 2c: quality_bce, the default; ours: quality_infonce
+    equation 3  contrastive_loss   L_cl = mean(l_pos - beta l_neg)
+    equation 6  choose_min         the minimum over S_pos
+                positive_loss      l_pos = s CE
+    equation 7  choose_max         the maximum over S_neg
+                negative_loss      l_neg = (1 - s) min(CE - delta, 0)
+    equation 8  distillation_loss  L = a1 L_pred + a2 L_cl
+    table 5     choose_*           one rationale per question
+                *_weights          all of them
 
-Which rationales count: `choose_*` take one a question, which alone is back-propagated, `*_weights`
-take all. Either way l_pos = sum_j w_j s_j CE_j and l_neg = sum_j w_j (1 - s_j) min(CE_j - delta, 0)
-with constant w_j that sum to 1; for one rationale these are equations 6 and 7.
+Equation 1, s = D(x, r), is `qcrd_core.discriminator.model`.
+
+Shape letters: B questions in the micro-batch, P positives and N negatives per question (functions
+for both polarities say P), S rationales of a batch of the discriminator, Q questions of those.
+CE(r | x) is always the token mean over one sequence, in nats: the margin of 3 nats and the choice
+of one rationale per question have no meaning for sums.
+
+Which rationales count: `choose_*` take one per question, which alone is back-propagated,
+`*_weights` take all. Either way l_pos = sum_j w_j s_j CE_j and
+l_neg = sum_j w_j (1 - s_j) min(CE_j - delta, 0) with constant w_j that sum to 1; for one rationale
+these are equations 6 and 7.
 
 Doubt: equation 7 as printed has no margin; the margin delta, its value and beta come from the
 authors' answers in the public review of the paper.
@@ -34,7 +47,9 @@ def choose_min(nll: Tensor, mask: Tensor) -> Tensor:
     Source:
         Equation 6, the minimum over S_pos; table 5 for S_neg.
     """
-    return nll.masked_fill(~mask, torch.inf).argmin(dim=1)
+    # An index has no gradient and needs none: a minimum passes its gradient to the chosen rationale
+    # alone, which is then scored again. Infinity is never the minimum.
+    return nll.masked_fill(~mask, torch.inf).argmin(dim=1)  # [B, P] -> [B]
 
 
 def choose_max(nll: Tensor, mask: Tensor) -> Tensor:
@@ -51,7 +66,8 @@ def choose_max(nll: Tensor, mask: Tensor) -> Tensor:
         Equation 7: the maximum of min(CE - delta, 0) over S_neg is that of CE. It is the *easiest*
         negative: the hinge is 0 as soon as one negative is past the margin. Table 5 for S_pos.
     """
-    return nll.masked_fill(~mask, -torch.inf).argmax(dim=1)
+    # Compared without the hinge, for which all negatives beyond the margin would be equal.
+    return nll.masked_fill(~mask, -torch.inf).argmax(dim=1)  # [B, N] -> [B]
 
 
 def choose_sample(mask: Tensor, draw: Tensor) -> Tensor:
@@ -67,8 +83,10 @@ def choose_sample(mask: Tensor, draw: Tensor) -> Tensor:
     Source:
         Table 5, "sampling". Doubt: whether quality weighs the chance; here it does not.
     """
-    rank = (draw * mask.sum(dim=1)).long()
-    return (mask.cumsum(dim=1) > rank[:, None]).int().argmax(dim=1)
+    # The draws come from outside, so that a resumed run chooses the same. Slots may have gaps:
+    # counting finds the first one with more than `rank` rationales up to it.
+    rank = (draw * mask.sum(dim=1)).long()  # [B], in [0, number of rationales)
+    return (mask.cumsum(dim=1) > rank[:, None]).int().argmax(dim=1)  # [B, P] -> [B]
 
 
 def mean_weights(mask: Tensor) -> Tensor:
@@ -81,8 +99,9 @@ def mean_weights(mask: Tensor) -> Tensor:
         Weights, [B, P], float32; a row sums to 1, or to 0 where a question has none.
 
     Source:
-        Table 5, "mean": l_pos is the mean of s_j CE_j, l_neg likewise.
+        Table 5, "mean": l_pos is the mean of s_j CE_j, and l_neg that of its terms.
     """
+    # Clamped, so that a question without rationales has weights 0 instead of 0 / 0.
     return mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
@@ -100,8 +119,10 @@ def quality_weights(quality: Tensor, mask: Tensor) -> Tensor:
         Table 5, "weighted mean". Doubt: the paper names no weights. s stays in l_pos too, so a
         question whose rationales are all poor counts less, as in equation 6.
     """
-    kept = quality.detach() * mask
-    total = kept.sum(dim=1, keepdim=True)
+    # Detached, or the student's loss would train the weights. The smallest number stands in for a
+    # sum of 0, so that worthless rationales have weights 0 instead of 0 / 0.
+    kept = quality.detach() * mask  # [B, P]
+    total = kept.sum(dim=1, keepdim=True)  # [B, 1]
     return kept / total.clamp(min=torch.finfo(kept.dtype).tiny)
 
 
@@ -122,8 +143,9 @@ def softmin_weights(nll: Tensor, mask: Tensor, temperature: float) -> Tensor:
     Source:
         Ours: equation 6 without its winner taking all.
     """
+    # The lowest finite number instead of -inf: a row of -inf alone has a softmax of NaN.
     scaled = (-nll.detach() / temperature).masked_fill(~mask, torch.finfo(nll.dtype).min)
-    return scaled.softmax(dim=1) * mask
+    return scaled.softmax(dim=1) * mask  # [B, P]
 
 
 def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
@@ -139,6 +161,7 @@ def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
     Source:
         Equation 6. s is detached: with a gradient the loss is minimised by s = 0.
     """
+    # A positive of poor quality is followed less: s is only a weight.
     return quality_score.detach() * nll
 
 
@@ -156,6 +179,8 @@ def negative_loss(nll: Tensor, quality_score: Tensor, delta: float) -> Tensor:
     Source:
         Equation 7. s is detached.
     """
+    # min(., 0) stops the push at the margin: an ever less likely negative would teach nothing more,
+    # and -CE alone has no lower bound.
     return (1 - quality_score.detach()) * (nll - delta).clamp(max=0)
 
 
@@ -176,6 +201,7 @@ def softplus_negative_loss(
     Source:
         Ours: equation 7 without the corner. s is detached.
     """
+    # Divided by b, so that the slope far below the margin is 1, as the hinge's.
     return (
         -(1 - quality_score.detach()) * functional.softplus(sharpness * (delta - nll)) / sharpness
     )
@@ -202,6 +228,7 @@ def pairwise_negative_loss(
     Source:
         Ours; Bradley-Terry on token means. s is detached.
     """
+    # [B, N] - [B, 1]: each negative is compared with the positive of its question.
     return softplus_negative_loss(nll - positive_nll[:, None], quality_score, delta, sharpness)
 
 
@@ -221,6 +248,7 @@ def first_divergence(negative: Sequence[int], positives: Sequence[Sequence[int]]
     """
     shared = 0
     for positive in positives:
+        # If none of the compared tokens differs, the shorter of the two begins the longer.
         differing = (a != b for a, b in zip(negative, positive, strict=False))
         shared = max(shared, next(compress(count(), differing), min(len(negative), len(positive))))
     return shared
@@ -240,26 +268,9 @@ def contrastive_loss(positive: Tensor, negative: Tensor, beta: float) -> Tensor:
     Source:
         Equation 3.
     """
-    return (positive - beta * negative).mean()
-
-
-def mutual_information_loss(rationale_peak: Tensor, label_peak: Tensor) -> Tensor:
-    """Draw what the explain task and the predict task say together, as released for MI.
-
-    Args:
-        rationale_peak: e, the largest probability of each word over the positions of the rationale,
-            padding included, [B, V].
-        label_peak: p, likewise of the label, [B, V]; detached here.
-
-    Returns:
-        -sum_v p_v log softmax(e)_v of each question, [B], nats.
-
-    Source:
-        Chen et al. (2024), arXiv 2403.03348, their released code: a cross entropy that takes the
-        probabilities e for logits, so that softmax is applied twice, and p, which sums to more than
-        1, for the target.
-    """
-    return functional.cross_entropy(rationale_peak, label_peak.detach(), reduction="none")
+    # l_neg is never positive, so both terms are costs. The mean is over all questions: one without
+    # negatives counts with 0 instead of raising the weight of the others.
+    return (positive - beta * negative).mean()  # [B] -> scalar
 
 
 def distillation_loss(
@@ -280,6 +291,7 @@ def distillation_loss(
         Equation 8. The discriminator shares no weights with the student, so a3 L_D is minimised
         by its own optimiser (`qcrd_core.discriminator`).
     """
+    # The label keeps its own term, because inference asks for it alone, without a rationale.
     return alpha_label * label + alpha_contrastive * contrastive
 
 
@@ -296,6 +308,7 @@ def quality_bce(logits: Tensor, is_positive: Tensor) -> Tensor:
     Source:
         Figure 2c, which draws L_D as a cross entropy, in place of equation 2.
     """
+    # On logits: log(sigmoid) of a large negative logit would be log(0).
     return functional.binary_cross_entropy_with_logits(logits, is_positive.to(logits.dtype))
 
 
@@ -314,9 +327,11 @@ def quality_ratio(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tens
         Equation 2. On logits it would have no lower bound, so s is taken in (0, 1), as equation 1
         has it.
     """
-    score = logits.sigmoid()
-    positive = _log_sum_exp(score, is_positive, question)
-    return (_log_sum_exp(score, ~is_positive, question) - positive).mean()
+    score = logits.sigmoid()  # [S]
+    # The logarithm of a ratio as a difference of logarithms.
+    positive = _log_sum_exp(score, is_positive, question)  # [Q]
+    negative = _log_sum_exp(score, ~is_positive, question)  # [Q]
+    return (negative - positive).mean()
 
 
 def quality_infonce(logits: Tensor, is_positive: Tensor, question: Tensor) -> Tensor:
@@ -337,12 +352,14 @@ def quality_infonce(logits: Tensor, is_positive: Tensor, question: Tensor) -> Te
         Ours: the contrastive loss that equation 2 resembles (van den Oord et al., 2018), with
         several positives.
     """
-    positive = _log_sum_exp(logits, is_positive, question)
-    negative = _log_sum_exp(logits, ~is_positive, question)
+    positive = _log_sum_exp(logits, is_positive, question)  # [Q]
+    negative = _log_sum_exp(logits, ~is_positive, question)  # [Q]
+    # logaddexp is log(e_pos + e_neg) without computing either, which may overflow.
     return (torch.logaddexp(positive, negative) - positive).mean()
 
 
 def _log_sum_exp(values: Tensor, mask: Tensor, question: Tensor) -> Tensor:
-    """Over the masked values of each question, [number of questions]."""
-    member = (question == question.unique()[:, None]) & mask
-    return values.masked_fill(~member, -torch.inf).logsumexp(dim=1)
+    """Take log sum_j exp v_j over the masked values of each question, [Q]."""
+    member = (question == question.unique()[:, None]) & mask  # [Q, S]
+    # exp(-inf) = 0: what is not a member adds nothing.
+    return values.masked_fill(~member, -torch.inf).logsumexp(dim=1)  # [S] -> [Q, S] -> [Q]

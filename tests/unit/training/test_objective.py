@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from qcrd_core.config.method import LossSection
 from qcrd_core.student.model import wrap
 from qcrd_core.training.batches import Example, Rationale, batch_rows, collate, skip_shared_tokens
-from qcrd_core.training.losses import mutual_information_loss
+from qcrd_core.training.mutual_information import mutual_information_loss
 from qcrd_core.training.objective import QcrdObjective
 from tests.support.slow_objective import make_draws, make_examples, slow_loss
 from tests.support.tiny_models import tiny_llama, tiny_t5
