@@ -31,11 +31,10 @@ from qcrd_core.errors import DataError, QcrdError, StoreAwayError
 from qcrd_core.ids import bytes_hash, fingerprint
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.run.paths import RunPaths
-from qcrd_core.store.store import DONE, Store, StoredFile, part_name
+from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
 
 _QUARANTINE = "quarantine"
 _KEYS = ("question_id", "sample_idx", "prompt_hash")
-_LOCK = "_tmp-lock-"
 _RESTING = timedelta(hours=1)
 
 
@@ -112,17 +111,9 @@ def repair(store: Store, findings: list[Finding]) -> list[Finding]:
 
 
 def _temporaries(files: Sequence[StoredFile]) -> Iterator[Finding]:
-    # A folder is as young as the newest file in it: its own time stands still while they grow.
-    newest: dict[str, datetime] = {}
-    for file in files:
-        names = file.path.split("/")
-        for depth, name in enumerate(names):
-            if name.startswith("_tmp") and not name.startswith(_LOCK):
-                rel = "/".join(names[: depth + 1])
-                newest[rel] = max(file.modified, newest.get(rel, file.modified))
-                break
-    for rel, modified in newest.items():
-        if datetime.now(UTC) - modified > _RESTING:
+    for rel, left in temporaries(files).items():
+        # A folder is as young as the newest file in it: its own time stands still while they grow.
+        if datetime.now(UTC) - max(file.modified for file in left) > _RESTING:
             yield Finding(rel, "is a temporary that a killed process left", "delete")
 
 

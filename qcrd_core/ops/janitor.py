@@ -22,12 +22,11 @@ from qcrd_core.config.base import Section
 from qcrd_core.registry import registry
 from qcrd_core.run.locks import is_worked_on
 from qcrd_core.run.paths import RunPaths
-from qcrd_core.store.store import Store, StoredFile
+from qcrd_core.store.store import Store, StoredFile, temporaries
 from qcrd_core.teacher.generation import FILE as GENERATION_FILE
 from qcrd_core.teacher.generation import rationales_folder
 
 _TEMPORARY_AGE = timedelta(days=1)
-_LOCK = "_tmp-lock-"
 
 
 class Retention(Section):
@@ -201,14 +200,7 @@ def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterato
 
 def _temporaries(store: Store, before: datetime) -> Iterator[Waste]:
     """What writers left: temporary names, and version folders that never became whole."""
-    groups: dict[str, list[StoredFile]] = {}
-    for file in store.files(""):
-        parts = file.path.split("/")
-        for depth, part in enumerate(parts):
-            if part.startswith("_tmp") and not part.startswith(_LOCK):
-                groups.setdefault("/".join(parts[: depth + 1]), []).append(file)
-                break
-    for folder, files in groups.items():
+    for folder, files in temporaries(store.files("")).items():
         waste = _sum_up("temporary", folder, files)
         if waste is not None and waste.modified < before:
             yield _because(waste, "a writer was killed before it gave this its name")

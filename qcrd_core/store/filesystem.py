@@ -36,6 +36,8 @@ _PASSING_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 _UNFIT = "Failed to flush response stream"
 _PAUSE_SECONDS = 0.1
 _COPY_BYTES = 16 * 1024 * 1024
+LOCK = "_tmp-lock-"
+"""How the names of lock files begin."""
 # Up to the last @: a pasted secret may hold characters that should have been escaped.
 _CREDENTIALS = re.compile(r"(?<=://)[^/@?]*:.*@")
 # Azure's URLs, and those of fsspec, may hold them as options.
@@ -182,7 +184,7 @@ def download(system: fs.FileSystem, path: str, target: Path) -> None:
 
 def alone(path: Path) -> AbstractContextManager[bool]:
     """Let one thread of one process of this machine at a time work on a local path."""
-    return lock(path.with_name(f"_tmp-lock-{path.name}"))
+    return lock(path.with_name(f"{LOCK}{path.name}"))
 
 
 def fsync_path(path: Path) -> None:

@@ -22,7 +22,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.ids import content_hash, file_hash
 from qcrd_core.store.filesystem import (
+    LOCK,
     access_error,
     alone,
     download,
@@ -185,8 +186,8 @@ class Store:
         if not self.is_local:
             shutil.rmtree(self.local(rel), ignore_errors=True)
 
-    def write_bytes(self, rel: str, content: bytes) -> None:
-        """Write a small file whole or not at all.
+    def write_bytes(self, rel: str, content: bytes | pa.Buffer) -> None:
+        """Write a file whole or not at all.
 
         Args:
             rel: Path of the file.
@@ -195,7 +196,23 @@ class Store:
         Raises:
             StoreError: If the store refuses, for example a full disk.
         """
-        self._write(rel, content)
+        path = self.path(rel)
+        folder, _, name = path.rpartition("/")
+        target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
+        try:
+            with self._explained(rel, "writable"):
+                self._make_folder(folder)
+                with self.file_system.open_output_stream(target) as sink:
+                    sink.write(content)
+                if self.is_local:
+                    fsync_path(Path(target))
+                    Path(target).replace(path)
+                    fsync_path(Path(folder))
+        finally:
+            # After a rename the temporary is gone; after any failure it must go too.
+            if self.is_local:
+                with contextlib.suppress(OSError):
+                    Path(target).unlink()
 
     def read_bytes(self, rel: str) -> bytes:
         """Read a whole file.
@@ -243,7 +260,7 @@ class Store:
             write_part(frame, table, sink)
         except SchemaMismatchError as error:
             raise DataError(str(error)) from error
-        self._write(rel, sink.getvalue())
+        self.write_bytes(rel, sink.getvalue())
 
     def read_table(self, rel: str, table: type[Table]) -> pl.DataFrame:
         """Read a part, or all parts of a folder, as one frame.
@@ -263,7 +280,7 @@ class Store:
         parts = [rel]
         if not rel.endswith(".parquet"):
             parts = [file.path for file in self.part_files(rel)]
-        frames = [self._read_part(part, table) for part in parts]
+        frames = [self.check_rows(self.load_part(part, table), table, part) for part in parts]
         if not frames:
             return table.create_empty()
         frame = pl.concat(frames)
@@ -417,28 +434,6 @@ class Store:
                 self._fill(target, rel, hashes)
         return target
 
-    def _read_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
-        return self.check_rows(self.load_part(rel, table), table, rel)
-
-    def _write(self, rel: str, content: bytes | pa.Buffer) -> None:
-        path = self.path(rel)
-        folder, _, name = path.rpartition("/")
-        target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
-        try:
-            with self._explained(rel, "writable"):
-                self._make_folder(folder)
-                with self.file_system.open_output_stream(target) as sink:
-                    sink.write(content)
-                if self.is_local:
-                    fsync_path(Path(target))
-                    Path(target).replace(path)
-                    fsync_path(Path(folder))
-        finally:
-            # After a rename the temporary is gone; after any failure it must go too.
-            if self.is_local:
-                with contextlib.suppress(OSError):
-                    Path(target).unlink()
-
     def _make_folder(self, folder: str) -> None:
         """Make a local folder; of an object store the bucket at most, once.
 
@@ -492,6 +487,21 @@ def part_name(keys: pl.DataFrame) -> str:
     """
     rows = keys.sort(keys.columns).rows()
     return f"part-{content_hash(*(str(value) for row in rows for value in row))}.parquet"
+
+
+def temporaries(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
+    """Group the files that writers left, or still write, by their temporary file or folder.
+
+    Locks are not among them.
+    """
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        names = file.path.split("/")
+        for depth, name in enumerate(names, 1):
+            if name.startswith(_TEMPORARY) and not name.startswith(LOCK):
+                found.setdefault("/".join(names[:depth]), []).append(file)
+                break
+    return found
 
 
 def _write_done(folder: Path, hashes: dict[str, str]) -> None:

@@ -1,14 +1,11 @@
 """The flow `audit`, under Prefect's own test server, in a process of its own."""
 
-import os
 import re
-import subprocess
-import sys
 from base64 import b64decode
-from pathlib import Path
 from xml.etree import ElementTree
 
 from qcrd_core.store.store import Store
+from tests.support.distillation import run_script
 from tests.support.synthetic_run import RUN_ID, write_synthetic_run
 
 _RUN = """
@@ -29,17 +26,7 @@ print(page)
 def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
     write_synthetic_run(store)
-    root = str(Path(__file__).parents[2])
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": root}
-
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, f"{store}/runs/{RUN_ID}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, **quiet, "PREFECT_HOME": str(tmp_path / "prefect")},
-        check=False,
-    )
+    done = run_script(_RUN, tmp_path, f"{store}/runs/{RUN_ID}")
 
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{store}/runs/{RUN_ID}/audit.html"

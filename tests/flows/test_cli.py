@@ -3,14 +3,12 @@
 import json
 import re
 import socket
-import sys
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.commands.cli import main
 from qcrd_core.store.store import Store
 from tests.support.distillation import settings_for, write_settings
 from tests.support.sampling import Sampling
@@ -26,29 +24,8 @@ SPEC = {
 }
 
 
-class _NoEngine:
-    url = "http://127.0.0.1:9/v1"
-
-
-@pytest.fixture
-def qcrd(monkeypatch, capsys):
-    """Run the command in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["qcrd", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
 def _settings(folder, **sections):
-    content = settings_for(folder, _NoEngine(), **sections)
+    content = settings_for(folder, None, **sections)
     return write_settings(folder, content)
 
 

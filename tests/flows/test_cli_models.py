@@ -1,11 +1,9 @@
 """`qcrd models`, `promote` and `rollback`."""
 
 import os
-import sys
 
 import pytest
 
-from flows.commands.cli import main
 from qcrd_core.registry.registry import read_champion
 from qcrd_core.store.store import Store
 from tests.support.registered import complete_run
@@ -17,21 +15,10 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def qcrd(monkeypatch, capsys, store, tmp_path):
+def qcrd(qcrd, monkeypatch, store, tmp_path):
     """Run the command on the store: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["qcrd", *arguments, "--store", str(store)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return lambda *arguments: qcrd(*arguments, "--store", store)
 
 
 def test_promote_registers_a_run_and_says_why_it_is_taken_or_not(qcrd, store):

@@ -1,9 +1,6 @@
 """A task tries again where the store is away, under Prefect's own test server in a process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from tests.support.distillation import run_script
 
 _RUN = """
 from prefect import flow
@@ -42,17 +39,7 @@ with prefect_test_harness(server_startup_timeout=180):
 
 
 def test_stage_tries_again_where_the_store_is_away_and_not_on_a_mistake(tmp_path):
-    root = str(Path(__file__).parents[2])
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": root}
-
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, **quiet, "PREFECT_HOME": str(tmp_path / "prefect")},
-        check=False,
-    )
+    done = run_script(_RUN, tmp_path)
 
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == ["COMPLETED 3", "FAILED 1", "FAILED 4"]

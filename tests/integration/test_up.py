@@ -25,10 +25,6 @@ NIGHTLY = "redistill-nightly/redistill-nightly"
 STUB = Path(__file__).parents[1] / "support" / "stub_vllm.py"
 
 
-class _NoEngine:
-    url = "http://127.0.0.1:9/v1"
-
-
 class Webhook(ThreadingHTTPServer):
     """Somebody who wants to be told; `texts` is what arrived."""
 
@@ -226,7 +222,7 @@ def test_run_that_fails_is_told_in_its_own_words(up, tmp_path):
 
 def test_cron_of_every_minute_starts_runs(up, tmp_path):
     """Prefect 3.8 with SQLAlchemy 2.1 shows the schedule as active and never makes a run."""
-    config = settings_for(tmp_path, _NoEngine(), data={"dataset": str(tmp_path / "none.yaml")})
+    config = settings_for(tmp_path, None, data={"dataset": str(tmp_path / "none.yaml")})
     up.switch_nightly(
         active=True,
         schedule={"cron": "* * * * *", "timezone": "UTC"},
@@ -260,7 +256,7 @@ def test_cancel_in_sampling_leaves_no_child(up, tmp_path):
 
 
 def test_down_ends_every_process_and_marks_the_run(up, tmp_path):
-    config = settings_for(tmp_path, _NoEngine())
+    config = settings_for(tmp_path, None)
     run_id = up.trigger("distill/distill", {"config": config}).json()["id"]
     up.wait(run_id, {"RUNNING"})
     family = [up.pid("server"), up.pid("worker")]
@@ -288,7 +284,7 @@ def _start_sampling(up, folder):
         "endpoints": None,
         "concurrency": 1,
     }
-    config = settings_for(folder, _NoEngine(), teacher=teacher)
+    config = settings_for(folder, None, teacher=teacher)
     run = up.trigger("distill/distill", {"config": config}).json()
     _wait(lambda: _stubs(up) or up.state(run["id"])["type"] in FINAL, 90)
     _wait(lambda: any(folder.rglob("generation=*/part-*.parquet")), 30)

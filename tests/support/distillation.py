@@ -20,6 +20,7 @@ from qcrd_core.run.context import RunContext
 from tests.support.stub_engine import StubEngine, stub_engine
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 24, 6, 8
+_NOBODY = "http://127.0.0.1:9/v1"
 _TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
 
 
@@ -43,8 +44,13 @@ def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
         yield engine
 
 
-def settings_for(folder: Path, engine: StubEngine, **sections: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run of three rounds with negatives from the round before."""
+def settings_for(
+    folder: Path, engine: StubEngine | None, **sections: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings of a run of three rounds with negatives from the round before.
+
+    Without an engine the teacher is at an address where nobody answers.
+    """
     content: dict[str, Any] = {
         "run": {"name": "tiny", "store": str(folder / "store"), "scratch": str(folder / "scratch")},
         "data": {
@@ -55,7 +61,7 @@ def settings_for(folder: Path, engine: StubEngine, **sections: dict[str, Any]) -
         },
         "teacher": {
             "model": {"type": "hub", "name": "stub"},
-            "endpoints": [engine.url],
+            "endpoints": [engine.url if engine else _NOBODY],
             "api": "completions",
             "questions_per_shard": 4,
         },
@@ -119,6 +125,19 @@ def run_flow(name: str, settings: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         env=_environment(),
+    )
+
+
+def run_script(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a folder to its end, with a Prefect home of its own."""
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+        env={**_environment(), **quiet, "PREFECT_HOME": str(folder / "prefect")},
     )
 
 

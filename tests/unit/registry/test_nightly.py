@@ -10,16 +10,12 @@ from tests.support.distillation import settings_for
 from tests.support.registered import registered
 
 
-class _NoEngine:
-    url = "http://127.0.0.1:9/v1"
-
-
 @pytest.fixture
 def night(tmp_path):
     """Plan a night of model `synthetic` with a student of that kind."""
 
     def plan(student, *, warm_start=True):
-        content = settings_for(tmp_path, _NoEngine(), student={"model": student})
+        content = settings_for(tmp_path, None, student={"model": student})
         content["run"]["name"] = "synthetic"
         return plan_night(validate_config(content, "test"), warm_start=warm_start)
 

@@ -10,16 +10,12 @@ from tests.support.distillation import settings_for
 from tests.support.tables import make_rationales
 
 
-class _NoEngine:
-    url = "http://127.0.0.1:9/v1"
-
-
 def test_sample_teacher_joins_parts_where_an_earlier_start_left_many(tmp_path, caplog):
     sections = {
         "data": {"max_train": MANY + 1},
         "teacher": {"num_samples": 2, "questions_per_shard": 1},
     }
-    config = validate_config(settings_for(tmp_path, _NoEngine(), **sections), "test")
+    config = validate_config(settings_for(tmp_path, None, **sections), "test")
     sampling = plan_run(config).sampling
     store = plan_run(config).context.store
     for shard in sampling.shards:
