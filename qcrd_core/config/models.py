@@ -149,7 +149,7 @@ Weights = Annotated[HubModel | FolderModel | ScratchWeights, Field(discriminator
 
 
 class DiscriminatorSection(Section):
-    """The quality judge D."""
+    """The discriminator D."""
 
     model: Weights
     """Encoder: any Hugging Face encoder (T5's encoder half included), or one from scratch."""

@@ -1,1 +1,1 @@
-"""The quality judge D: s = D(x, r) in (0, 1), equation 1 of the paper."""
+"""The discriminator D: s = D(x, r) in (0, 1), equation 1 of the paper."""

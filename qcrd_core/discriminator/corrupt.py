@@ -20,7 +20,7 @@ def corrupt(
     Args:
         rationale: A positive rationale of one word or more.
         vocabulary: Words to replace with.
-        mask: What stands for a masked word.
+        mask: Text that replaces a masked word.
         mask_fraction: Share of words masked, in expectation.
         replace_fraction: Share of words replaced, in expectation.
         source: Randomness.
@@ -29,9 +29,11 @@ def corrupt(
         The corrupted text.
     """
     words = rationale.split()
+    # One word changes for certain: an unchanged positive would be a negative with a wrong label.
     forced = source.randrange(len(words))
     corrupted = []
     for index, word in enumerate(words):
+        # One draw for both: [0, mask) masks, [mask, mask + replace) replaces, the rest keeps.
         draw = source.random()
         if draw < mask_fraction or (index == forced and not vocabulary):
             corrupted.append(mask)
@@ -43,6 +45,7 @@ def corrupt(
 
 
 def _other(word: str, vocabulary: list[str], source: random.Random) -> str | None:
+    # Bounded, for the vocabulary may hold nothing but this word. None: the caller masks instead.
     for _ in range(8):
         drawn = source.choice(vocabulary)
         if drawn != word:

@@ -1,4 +1,7 @@
-"""Encoder, maximum over tokens, two linear layers (arXiv 2405.13014, section on the quality judge).
+"""The discriminator D, the paper's "quality judge": s = D(x, r), equation 1 of arXiv 2405.13014.
+
+Encoder, maximum over tokens, two linear layers, as the paper's review describes it. The output is a
+logit; s in (0, 1) is its sigmoid, which `score.py` takes.
 
 Shape letters: S texts, T tokens, H hidden size.
 """
@@ -27,13 +30,14 @@ class Discriminator(nn.Module):
     def __init__(self, encoder: Any) -> None:
         """Put a fresh head on an encoder."""
         super().__init__()
-        fuse(encoder)
+        fuse(encoder)  # replaces slow modules in place; the weights stay
         self.encoder = encoder
         size = encoder.config.hidden_size
+        # The review gives two layers. That the first keeps the width and a ReLU follows is ours.
         self.head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Judge texts.
+        """Compute the logits of texts.
 
         Args:
             ids: Token ids of `question, rationale`, [S, T].
@@ -42,9 +46,11 @@ class Discriminator(nn.Module):
         Returns:
             Logits, [S].
         """
-        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        hidden = hidden.masked_fill(~mask.bool()[..., None], -torch.inf)
-        logits: Tensor = self.head(hidden.amax(dim=1))[:, 0]
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # [S, T, H]
+        # Padding must never be the maximum, so that a score is the same in any batch.
+        hidden = hidden.masked_fill(~mask.bool()[..., None], -torch.inf)  # [S, T, H]
+        pooled = hidden.amax(dim=1)  # [S, H]
+        logits: Tensor = self.head(pooled)[:, 0]  # [S, 1] -> [S]
         return logits
 
     def save(self, folder: Path) -> None:
@@ -89,6 +95,7 @@ def make_discriminator(
 def _load_encoder(source: str | Path, revision: str | None) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
+        # AutoModel would load T5's decoder too.
         kind = T5EncoderModel if config.model_type in {"t5", "mt5"} else AutoModel
         return kind.from_pretrained(
             source, revision=revision, dtype=torch.float32, use_safetensors=True

@@ -2,7 +2,7 @@
 
 bce draws positives and negatives of all questions. ratio and infonce compare within a question:
 they draw a question and take its positives, and as many negatives. Corrupted positives make up for
-what is missing in real negatives.
+missing real negatives.
 """
 
 import random
@@ -27,7 +27,7 @@ class Pairs:
 
 
 class PairSource:
-    """Draws pairs, a function of the seed."""
+    """Draws pairs; the same ones for the same seed."""
 
     def __init__(
         self, rows: pl.DataFrame, config: DiscriminatorSection, mask: str, seed: int
@@ -37,12 +37,13 @@ class PairSource:
         Args:
             rows: Columns question, rationale, polarity.
             config: Batch size, loss, corruption.
-            mask: What stands for a masked word.
+            mask: Text that replaces a masked word.
             seed: Of the draws.
         """
         self.config, self.mask, self.random = config, mask, random.Random(seed)
         self.positives = self._pairs(rows, "positive")
         self.negatives = self._pairs(rows, "negative")
+        # Sorted, for the order of a set differs between processes and draws are to repeat.
         self.vocabulary = sorted({word for _, r in self.positives for word in r.split()})
         self.positives_of = _by_question(self.positives)
         self.negatives_of = _by_question(self.negatives)
@@ -58,10 +59,15 @@ class PairSource:
         return not self.positives
 
     def draw(self) -> Pairs:
-        """Pairs of one step."""
+        """Draw the pairs of one step, `batch_size` // 2 of each kind.
+
+        Returns:
+            Equally many positives and negatives, so that the classes are balanced.
+        """
         half = self.config.batch_size // 2
         if self.config.loss != "bce":
             return self._within_questions(half)
+        # With replacement: there may be fewer positives than half a batch.
         positives = self.random.choices(self.positives, k=half)
         return Pairs(positives, [self._negative() for _ in range(half)])
 
@@ -76,12 +82,14 @@ class PairSource:
         pairs = Pairs([], [])
         while len(pairs.positives) < half:
             question = self.random.choice(self.questions)
+            # Of the last question only as many positives as fill the half.
             known, wrong = self.positives_of[question], self.negatives_of.get(question, [])
             num_taken = min(len(known), half - len(pairs.positives))
             taken = self.random.sample(known, num_taken)
             real = self.random.sample(wrong, min(len(wrong), num_taken))
             pairs.positives.extend(taken)
             pairs.negatives.extend(real)
+            # As many negatives as positives, which keeps equation 2 in (-1, 1) for each question.
             pairs.negatives.extend(self._corrupted(pair) for pair in taken[len(real) :])
         return pairs
 

@@ -1,4 +1,4 @@
-"""The discriminator's job of a round: learn, be measured on held-out questions, score everything.
+"""The discriminator's job per round: learn, be measured on held-out questions, score everything.
 
 Reads: candidate rationales, the newest discriminator of an earlier round.
 Writes: the round's discriminator folder, table `metrics`, and last table `scores`, whose presence
@@ -52,8 +52,8 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     context, round_ = job.context, job.round
     candidates = pl.read_parquet(job.candidates)
     texts = _Texts(load_tokenizer(job.tokenizer), context.config)
-    judge, learned = _current(context, round_, texts.tokenizer)
-    judge.to(texts.device)
+    discriminator, learned = _current(context, round_, texts.tokenizer)
+    discriminator.to(texts.device)
     rate, num_steps = _schedule(context, round_, is_new=learned is None)
     held_out = pl.col("question_id").map_elements(
         lambda question_id: is_held_out(question_id, context.config.run.seed),
@@ -62,9 +62,11 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     loss = None
     if num_steps:
         seed = derive_seed(context.config.run.seed, "discriminator", round_)
-        loss = _learn(judge, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit)
-        _publish(context, round_, judge)
-    scores, num_cut = _score(judge, texts, candidates, emit)
+        loss = _learn(
+            discriminator, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit
+        )
+        _publish(context, round_, discriminator)
+    scores, num_cut = _score(discriminator, texts, candidates, emit)
     scored = candidates.with_columns(pl.Series("quality_score", scores, pl.Float64))
     numbers = {"loss": loss, "learning_rate": rate, **measure(scored.filter(held_out))}
     _write_metrics(context, round_, numbers, num_cut)
@@ -78,6 +80,7 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
 
 def is_held_out(question_id: str, seed: int) -> bool:
     """Whether the discriminator is measured, not trained, on a question."""
+    # By question, so that no rationale of a held-out one is learned, and the same in every round.
     return derive_seed(seed, "held out", question_id) % 1000 < 1000 * HELD_OUT_SHARE
 
 
@@ -90,6 +93,7 @@ def measure(scored: pl.DataFrame) -> dict[str, float | None]:
     Returns:
         auc_polarity, auc_correct and ece (of is_correct); None where one class is absent.
     """
+    # Not every question has a gold answer; polarity comes from the vote and is always known.
     known = scored.drop_nulls("is_correct")
     scores, correct = known["quality_score"].to_list(), known["is_correct"].to_list()
     positive = (scored["polarity"] == "positive").to_list()
@@ -101,7 +105,7 @@ def measure(scored: pl.DataFrame) -> dict[str, float | None]:
 
 
 class _Texts:
-    """Tokenises `question, rationale`, counts what it cuts, and has it judged."""
+    """Turns `question, rationale` into logits, and counts the texts that it cuts."""
 
     def __init__(self, tokenizer: Any, config: RunConfig) -> None:
         self.tokenizer, self.config = tokenizer, config.discriminator
@@ -109,17 +113,18 @@ class _Texts:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.num_cut = 0
 
-    def judge(self, judge: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
+    def logits(self, discriminator: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Logits of `(question, rationale)` pairs, [S], float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
-            logits: Tensor = judge(*self._batch(pairs))
+            logits: Tensor = discriminator(*self._batch(pairs))  # [S]
+        # Losses and scores are computed with more digits than bfloat16 has.
         return logits.float()
 
     def _batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
         rows = encode_texts(self.tokenizer, [f"{q}, {r}" for q, r in pairs], end=True)
         self.num_cut += sum(len(row) > self.config.max_tokens for row in rows)
         rows = [row[: self.config.max_tokens] for row in rows]
-        ids, mask = pad_rows(rows, self.tokenizer.pad_token_id)
+        ids, mask = pad_rows(rows, self.tokenizer.pad_token_id)  # [S, T] both
         return ids.to(self.device), mask.to(self.device)
 
 
@@ -134,6 +139,7 @@ def _current(context: RunContext, round_: int, tokenizer: Any) -> tuple[Discrimi
 
 def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float, int]:
     config = context.config.discriminator
+    # a3 <- 0.9 a3 of equation 8: as a factor on the loss Adam would undo it, so it is on the rate.
     rate = config.learning_rate * context.config.loss.alpha_discriminator_decay**round_
     if is_new:
         return rate, config.pretrain_steps
@@ -141,7 +147,7 @@ def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float,
 
 
 def _learn(
-    judge: Discriminator,
+    discriminator: Discriminator,
     texts: _Texts,
     rows: pl.DataFrame,
     schedule: tuple[int, float, int],
@@ -149,21 +155,23 @@ def _learn(
 ) -> float | None:
     num_steps, rate, seed = schedule
     tokenizer = texts.tokenizer
+    # T5's tokenizer has no mask token, and a byte-level one often neither of the two.
     mask = tokenizer.mask_token or tokenizer.unk_token or "_"
     source = PairSource(rows, texts.config, mask, seed)
     if source.is_empty:
         return None
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
-    judge.train()
+    optimiser = torch.optim.AdamW(discriminator.parameters(), lr=rate)
+    discriminator.train()
     total, num_texts = 0.0, texts.config.batch_size // 2 * 2
     for _ in range(num_steps):
         pairs = source.draw()
-        logits = texts.judge(judge, [*pairs.positives, *pairs.negatives])
+        # [S], positives first.
+        logits = texts.logits(discriminator, [*pairs.positives, *pairs.negatives])
         loss = _loss(texts.config.loss, logits, pairs)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(discriminator.parameters(), 1.0)
         optimiser.step()
         total += loss.item()
         emit({"advance": num_texts, "note": f"loss {loss.item():.3f}"})
@@ -171,41 +179,43 @@ def _learn(
 
 
 def _loss(name: str, logits: Tensor, pairs: Pairs) -> Tensor:
-    is_positive = torch.arange(len(logits), device=logits.device) < len(pairs.positives)
+    is_positive = torch.arange(len(logits), device=logits.device) < len(pairs.positives)  # [S]
     if name == "bce":
         return quality_bce(logits, is_positive)
     texts = [question for question, _ in (*pairs.positives, *pairs.negatives)]
     numbers = {text: number for number, text in enumerate(texts)}
-    question = torch.tensor([numbers[text] for text in texts], device=logits.device)
+    question = torch.tensor([numbers[text] for text in texts], device=logits.device)  # [S]
     compute = quality_ratio if name == "ratio" else quality_infonce
     return compute(logits, is_positive, question)
 
 
 @torch.no_grad()
 def _score(
-    judge: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
+    discriminator: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
 ) -> tuple[list[float], int]:
-    judge.eval()
+    discriminator.eval()
     texts.num_cut = 0
     pairs = candidates.select("question", "rationale").rows()
+    # Texts of similar length together, so that little padding is computed.
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     scores = [0.0] * len(pairs)
     for first in range(0, len(order), _SCORE_BATCH):
         rows = order[first : first + _SCORE_BATCH]
-        values = torch.sigmoid(texts.judge(judge, [pairs[row] for row in rows]).double())
+        # Equation 1, [S]. In float32 the sigmoid of a logit above 17 would be exactly 1.
+        values = torch.sigmoid(texts.logits(discriminator, [pairs[row] for row in rows]).double())
         for row, value in zip(rows, values.tolist(), strict=True):
             scores[row] = value
         emit({"advance": len(rows)})
     return scores, texts.num_cut
 
 
-def _publish(context: RunContext, round_: int, judge: Discriminator) -> None:
+def _publish(context: RunContext, round_: int, discriminator: Discriminator) -> None:
     rel = context.paths.discriminator(round_)
     target = context.store.local(rel)
     temporary = target.with_name(f"_tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    judge.save(temporary)
+    discriminator.save(temporary)
     context.store.publish_folder(temporary, rel)
 
 

@@ -12,11 +12,12 @@ def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None
     Args:
         context: The run.
         round_: The round.
-        scored: Candidates with quality_score; null where the run has no discriminator.
+        scored: Candidates with quality_score; null if the run has no discriminator.
 
     Raises:
         StoreError: If the store refuses.
     """
+    # What equations 6 and 7 multiply with: s of a positive, 1 - s of a negative, 1 without scores.
     score = pl.col("quality_score")
     weight = pl.when(pl.col("polarity") == "positive").then(score).otherwise(1 - score)
     frame = scored.with_columns(

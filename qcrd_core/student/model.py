@@ -8,10 +8,11 @@
 `read` takes each question once, with its gradient; `nll` then scores any number of target sequences
 against it, with or without. A T5 keeps the encoder's states, a causal model its prompt's keys and
 values; both are repeated for the targets. With gradient checkpointing a causal model keeps nothing,
-for a layer that is computed again has no cache: each target reads its prompt anew. `start` and
+for a layer that is computed again has no cache: each target reads its prompt again. `start` and
 `step` write, token by token.
 
-Shape letters: Q prompts, S target sequences, T tokens, H hidden size, V vocabulary.
+Shape letters: Q prompts, S target sequences, B texts being written, T tokens (T' of a target where
+a prompt is meant as well), H hidden size, V vocabulary.
 """
 
 from abc import abstractmethod
@@ -128,22 +129,24 @@ class Student(nn.Module):
         Returns:
             CE(target | prompt), token mean, [S], nats.
         """
-        first = torch.zeros_like(question) if first is None else first
+        first = torch.zeros_like(question) if first is None else first  # [S]
         buckets = by_length(target_mask, max_buckets)
         pieces = []
         for rows, longest in buckets:
+            # Rows of the bucket, without columns that are padding in all of them.
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
             pieces.append(self._nll(context, question[rows], ids, mask, first[rows]))
-        order = torch.cat([rows for rows, _ in buckets])
-        return torch.cat(pieces)[order.argsort()]
+        order = torch.cat([rows for rows, _ in buckets])  # [S], a permutation
+        return torch.cat(pieces)[order.argsort()]  # [S], in the order asked for
 
     def _nll(
         self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
     ) -> Tensor:
-        hidden = self._decode(context, question, ids, mask)
+        """CE of the targets of one pass, [S], nats."""
+        hidden = self._decode(context, question, ids, mask)  # [S, T, H]
         # Only real tokens reach the vocabulary: a third of a padded batch would be wasted on it.
-        real = _counted(mask, first)
-        logits = self._logits(hidden[real])
+        real = _counted(mask, first)  # [S, T]
+        logits = self._logits(hidden[real])  # [tokens that count, V]
         return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
 
     def nll_and_peak(
@@ -161,15 +164,15 @@ class Student(nn.Module):
             CE(target | prompt), [S], nats; and the largest probability of each word over all
             positions, those of the padding included, [S, V].
         """
-        logits = self._logits(self._decode(context, question, target_ids, target_mask))
-        real = target_mask.bool()
-        sequence = real.nonzero()[:, 0]
+        logits = self._logits(self._decode(context, question, target_ids, target_mask))  # [S, T, V]
+        real = target_mask.bool()  # [S, T]
+        sequence = real.nonzero()[:, 0]  # [real tokens], in [0, S)
         nll = token_mean_nll(logits[real], target_ids[real], sequence, target_ids.shape[0])
-        return nll, logits.float().softmax(dim=-1).amax(dim=1)
+        return nll, logits.float().softmax(dim=-1).amax(dim=1)  # [S], [S, T, V] -> [S, V]
 
 
 class Seq2SeqStudent(Student):
-    """T5, mT5, Flan-T5: the encoder runs once a question."""
+    """T5, mT5, Flan-T5: the encoder runs once per question."""
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, max_buckets: int = 1) -> Context:
         """Encode the prompts; see `Student.read`."""
@@ -178,30 +181,33 @@ class Seq2SeqStudent(Student):
         for rows, longest in buckets:
             ids, mask = prompt_ids[rows, :longest], prompt_mask[rows, :longest]
             states = encode(input_ids=ids, attention_mask=mask).last_hidden_state
-            pieces.append(pad(states, (0, 0, 0, width - longest)))
-        order = torch.cat([rows for rows, _ in buckets])
-        return Context(prompt_ids, prompt_mask, torch.cat(pieces)[order.argsort()])
+            pieces.append(pad(states, (0, 0, 0, width - longest)))  # [bucket, longest -> T, H]
+        order = torch.cat([rows for rows, _ in buckets])  # [Q], a permutation
+        return Context(prompt_ids, prompt_mask, torch.cat(pieces)[order.argsort()])  # [Q, T, H]
 
     def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         del mask  # targets are padded on the right: no real token sees padding
+        # The longest prompt of these targets: a bucket need not attend to the padding of the batch.
         width = int(context.prompt_mask[question].sum(dim=1).max())
         hidden: Tensor = self.model.decoder(
             input_ids=self._shift_right(ids),
-            encoder_hidden_states=context.states[question, :width],
+            encoder_hidden_states=context.states[question, :width],  # [Q, T, H] -> [S, width, H]
             encoder_attention_mask=context.prompt_mask[question, :width],
             use_cache=False,
         ).last_hidden_state
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
+        # T5 v1.0 ties its head to the embeddings and scales what it is fed; v1.1 does neither.
         if getattr(self.model.config, "scale_decoder_outputs", False):
             hidden = hidden * self.model.config.d_model**-0.5
         logits: Tensor = self.model.lm_head(hidden)
         return logits
 
     def _shift_right(self, ids: Tensor) -> Tensor:
+        # The decoder sees the token before the one that it predicts.
         start = torch.full_like(ids[:, :1], self.model.config.decoder_start_token_id)
-        return torch.cat([start, ids[:, :-1]], dim=1)
+        return torch.cat([start, ids[:, :-1]], dim=1)  # [S, 1] + [S, T - 1]
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
         """Encode prompts and take the start token; see `Student.start`."""
@@ -226,7 +232,7 @@ class Seq2SeqStudent(Student):
             past_key_values=EncoderDecoderCache(state.cache, state.prompt.cache),
             use_cache=True,
         ).last_hidden_state
-        return self._logits(hidden[:, 0])
+        return self._logits(hidden[:, 0])  # [B, 1, H] -> [B, V]
 
 
 class CausalStudent(Student):
@@ -238,7 +244,7 @@ class CausalStudent(Student):
         if self.training and self.model.is_gradient_checkpointing:
             return Context(prompt_ids, prompt_mask, torch.empty(0))
         cache = DynamicCache()
-        hidden = self._hidden(prompt_ids, prompt_mask, cache)
+        hidden = self._hidden(prompt_ids, prompt_mask, cache)  # [Q, T, H]
         return Context(prompt_ids, prompt_mask, _last_of(hidden, prompt_mask), cache)
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
@@ -246,7 +252,7 @@ class CausalStudent(Student):
         # The text follows its prompt at once: padding goes to the left.
         order = prompt_mask.argsort(dim=1, stable=True)
         ids, state = (
-            prompt_ids.gather(1, order),
+            prompt_ids.gather(1, order),  # [B, T]
             DecodeState(decode_cache(), prompt_mask.gather(1, order)),
         )
         return self._logits(self._hidden(ids, state.mask, state.cache)[:, -1]), state
@@ -260,17 +266,18 @@ class CausalStudent(Student):
         # The token before predicts: the prompt's last one the first target token, and so on. At
         # least one token is fed even if none is needed: ZeRO-3's ranks must make equal passes.
         fed, used = max(1, ids.shape[1] - 1), ids.shape[1] - 1
-        prompt_mask, fed_ids = context.prompt_mask[question], ids[:, :fed]
+        prompt_mask, fed_ids = context.prompt_mask[question], ids[:, :fed]  # [S, T], [S, fed]
         # Prompt padding sits between prompt and target: masked out, and not counted as positions.
-        joined_mask = torch.cat([prompt_mask, mask[:, :fed]], dim=1)
+        joined_mask = torch.cat([prompt_mask, mask[:, :fed]], dim=1)  # [S, T + fed]
         if context.cache is not None:
             hidden = self._hidden(fed_ids, joined_mask, select_rows(context.cache, question))
+            # [S, 1, H] + [S, T' - 1, H]
             return torch.cat([context.states[question], hidden[:, :used]], dim=1)
-        joined_ids = torch.cat([context.prompt_ids[question], fed_ids], dim=1)
-        hidden = self._hidden(joined_ids, joined_mask, None)
+        joined_ids = torch.cat([context.prompt_ids[question], fed_ids], dim=1)  # [S, T + fed]
+        hidden = self._hidden(joined_ids, joined_mask, None)  # [S, T + fed, H]
         width = prompt_mask.shape[1]
-        last = _last_of(hidden[:, :width], prompt_mask)
-        return torch.cat([last, hidden[:, width : width + used]], dim=1)
+        last = _last_of(hidden[:, :width], prompt_mask)  # [S, 1, H]
+        return torch.cat([last, hidden[:, width : width + used]], dim=1)  # [S, T', H]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.model.config
@@ -282,6 +289,8 @@ class CausalStudent(Student):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def _hidden(self, ids: Tensor, mask: Tensor, cache: Cache | None) -> Tensor:
+        # Padding does not count: the position of a token is the number of real ones before it.
+        # The mask covers the cache as well, `ids` only its end.
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.model.model(
             input_ids=ids,
@@ -301,8 +310,8 @@ def _counted(mask: Tensor, first: Tensor) -> Tensor:
 
 def _last_of(hidden: Tensor, mask: Tensor) -> Tensor:
     """Output at the last real token of right-padded prompts, [Q, 1, H]."""
-    last = (mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])
-    return hidden.gather(1, last)
+    last = (mask.sum(dim=1) - 1)[:, None, None].expand(-1, -1, hidden.shape[-1])  # [Q, 1, H]
+    return hidden.gather(1, last)  # [Q, T, H] -> [Q, 1, H]
 
 
 def wrap(model: Any) -> Student:
@@ -326,8 +335,10 @@ def token_mean_nll(logits: Tensor, targets: Tensor, sequence: Tensor, num_sequen
     Source:
         CE of equations 6 and 7; token mean instead of sum is this project's reading.
     """
+    # bfloat16 has three digits: too few for a logarithm over the vocabulary and for a margin.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nll = functional.cross_entropy(logits, targets, reduction="none")
-    total = nll.new_zeros(num_sequences).index_add(0, sequence, nll)
-    count = torch.bincount(sequence, minlength=num_sequences)
+    nll = functional.cross_entropy(logits, targets, reduction="none")  # [T]
+    total = nll.new_zeros(num_sequences).index_add(0, sequence, nll)  # [T] -> [S]
+    count = torch.bincount(sequence, minlength=num_sequences)  # [S]
+    # Clamped, so that a sequence without counted tokens has CE 0 instead of 0 / 0.
     return total / count.clamp(min=1)

@@ -85,8 +85,8 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
     model = make_student(weights, tokenizer, config.run.seed)
     longest = _check_lengths(context, _questions(context), tokenizer, model)
     if not isinstance(config.discriminator.model, ScratchWeights):
-        judge_tokenizer = _pretrained_tokenizer(config.discriminator.model)
-        _publish(context, judge_tokenizer, paths.discriminator_tokenizer)
+        discriminator_tokenizer = _pretrained_tokenizer(config.discriminator.model)
+        _publish(context, discriminator_tokenizer, paths.discriminator_tokenizer)
     _publish(context, tokenizer, paths.tokenizer)
     return {"vocab_size": len(tokenizer), "longest_question_tokens": longest}
 

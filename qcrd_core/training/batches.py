@@ -2,6 +2,9 @@
 
 The order of the data is a pure function of (seed, epoch), and a step's questions a pure function
 of its number: a resumed run sees exactly the batches that the uninterrupted one would have seen.
+
+Shape letters: B questions in the micro-batch, R rationales in it, P positives and N negatives of
+the question that has most of them, T tokens.
 """
 
 from collections import defaultdict
@@ -44,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch. R rationales in all, B questions."""
+    """A micro-batch. Masks are 1 on real tokens and have the shape of their ids."""
 
     question_ids: list[str]
     prompt_ids: Tensor
@@ -61,7 +64,7 @@ class Batch:
     positive: Tensor
     """Rationale index of each positive, [B, P]; -1 where there is none."""
     negative: Tensor
-    """Likewise, [B, N]."""
+    """The same of each negative, [B, N]."""
     first: Tensor
     """First token of each rationale that counts, [R]."""
     score: Tensor
@@ -89,7 +92,7 @@ def make_examples(
     """Tokenise the questions and rationales of a round.
 
     Args:
-        labels: question_id, question, label: one row a training question.
+        labels: question_id, question, label: one row per training question.
         scores: Table `scores` of the round.
         tokenizer: The student's.
         student: Prefixes and length limits.
@@ -109,6 +112,7 @@ def make_examples(
     ids = encode_texts(tokenizer, scores["rationale"].to_list(), end=True)
     rows = scores.select("question_id", "polarity", "quality_score").rows()
     for row, (question_id, polarity, quality_score) in zip(ids, rows, strict=True):
+        # Cut short, it would be learned as if it were whole: it is left out and counted.
         if len(row) > student.max_target_tokens:
             too_long += 1
             continue
@@ -116,6 +120,7 @@ def make_examples(
         # Without a discriminator equations 6 and 7 have weight 1: s = 1 and 1 - s = 1.
         score = float(is_positive) if quality_score is None else quality_score
         by_question[question_id].append(Rationale(row, is_positive, score))
+    # A question without rationales stays: its label is learned all the same.
     examples = [
         Example(question_id, p, e, y, tuple(by_question[question_id]))
         for question_id, p, e, y in zip(
@@ -142,6 +147,7 @@ def skip_shared_tokens(examples: Sequence[Example]) -> tuple[list[Example], int]
             r if r.is_positive else replace(r, first=first_divergence(r.ids, positives))
             for r in example.rationales
         ]
+        # Of a copy of a positive no token is left to push down.
         distinct = tuple(r for r in rationales if r.first < len(r.ids))
         num_copies += len(rationales) - len(distinct)
         kept.append(replace(example, rationales=distinct))
@@ -153,7 +159,7 @@ def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list
 
     Args:
         num_examples: Size of the training set.
-        batch_size: Questions a step, over all devices.
+        batch_size: Questions per step, over all devices.
         step: Global step, from 0.
         seed: Run seed.
 
@@ -161,7 +167,8 @@ def batch_rows(num_examples: int, batch_size: int, step: int, seed: int) -> list
         `batch_size` example indices.
     """
     rows: list[int] = []
-    position = step * batch_size
+    position = step * batch_size  # in the endless row
+    # More than one turn if the batch reaches over the end of an epoch.
     while len(rows) < batch_size:
         epoch, offset = divmod(position, num_examples)
         order = np.random.default_rng(derive_seed(seed, "data order", epoch)).permutation(
@@ -177,7 +184,7 @@ def batch_draws(batch_size: int, step: int, seed: int) -> list[list[float]]:
     """Random numbers that choose among the rationales of an optimiser step's questions.
 
     Args:
-        batch_size: Questions a step, over all devices.
+        batch_size: Questions per step, over all devices.
         step: Global step, from 0.
         seed: Run seed.
 
@@ -185,7 +192,9 @@ def batch_draws(batch_size: int, step: int, seed: int) -> list[list[float]]:
         Numbers in [0, 1), [batch_size, 2], in the order of `batch_rows`.
     """
     source = np.random.default_rng(derive_seed(seed, "selection", step))
-    draws: list[list[float]] = source.random((batch_size, 2)).tolist()
+    # A column for the positive and one for the negative, drawn even if only one of them is sampled:
+    # runs that differ in one selection see the same numbers for the other.
+    draws: list[list[float]] = source.random((batch_size, 2)).tolist()  # [B, 2]
     return draws
 
 
@@ -201,23 +210,26 @@ def collate(
         examples: B examples.
         pad_id: Padding token.
         end_id: End token.
-        draws: From `batch_draws`, [B, 2]; None, where nothing is sampled, is zeros.
+        draws: From `batch_draws`, [B, 2]; None if nothing is sampled, which gives zeros.
 
     Returns:
         The batch, on the CPU.
     """
-    prompts = [e.predict_ids for e in examples] + [e.explain_ids for e in examples]
-    rationales = [(i, r) for i, e in enumerate(examples) for r in e.rationales]
+    # Predict prompts first: prompt i and prompt B + i are the two of question i.
+    prompts = [e.predict_ids for e in examples] + [e.explain_ids for e in examples]  # 2B
+    rationales = [(i, r) for i, e in enumerate(examples) for r in e.rationales]  # R
     slots: dict[bool, list[list[int]]] = {
         True: [[] for _ in examples],
         False: [[] for _ in examples],
     }
     for index, (question, rationale) in enumerate(rationales):
         slots[rationale.is_positive][question].append(index)
+    # Without any rationale a stand-in keeps R >= 1: the objective scores it in the place of a
+    # missing positive. No slot points to it, so no term reads it.
     ids = [r.ids for _, r in rationales] or [[end_id]]
-    prompt_ids, prompt_mask = pad_rows(prompts, pad_id)
-    label_ids, label_mask = pad_rows([e.label_ids for e in examples], pad_id)
-    rationale_ids, rationale_mask = pad_rows(ids, pad_id)
+    prompt_ids, prompt_mask = pad_rows(prompts, pad_id)  # [2B, T]
+    label_ids, label_mask = pad_rows([e.label_ids for e in examples], pad_id)  # [B, T]
+    rationale_ids, rationale_mask = pad_rows(ids, pad_id)  # [R, T]
     return Batch(
         question_ids=[e.question_id for e in examples],
         prompt_ids=prompt_ids,
@@ -226,10 +238,10 @@ def collate(
         label_mask=label_mask,
         rationale_ids=rationale_ids,
         rationale_mask=rationale_mask,
-        question=torch.tensor([i for i, _ in rationales] or [0]),
-        positive=pad_rows(slots[True], -1)[0],
-        negative=pad_rows(slots[False], -1)[0],
-        first=torch.tensor([r.first for _, r in rationales] or [0]),
-        score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),
-        draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),
+        question=torch.tensor([i for i, _ in rationales] or [0]),  # [R]
+        positive=pad_rows(slots[True], -1)[0],  # [B, P]
+        negative=pad_rows(slots[False], -1)[0],  # [B, N]
+        first=torch.tensor([r.first for _, r in rationales] or [0]),  # [R]
+        score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),  # [R]
+        draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),  # [B, 2]
     )

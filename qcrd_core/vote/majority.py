@@ -3,7 +3,7 @@
     votes = vote(rationales, questions, tie="abstain")
 
 Answers are canonical already (`qcrd_core.data.answers`), so equal text is equal meaning here.
-Source: method.md section 2; arXiv 2405.13014, figure 2b.
+Source: arXiv 2405.13014, figure 2b; arXiv 2203.11171, section 2.
 """
 
 import logging
@@ -55,17 +55,21 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
     _refuse_students(rationales)
     gold = questions.lazy().select("question_id", "gold_answer")
     rows = rationales.lazy().select("question_id", "sample_idx", "answer", "cumulative_logprob")
+    # question_id, num_samples, num_valid: `count` leaves out nulls, so only answers are voters.
     totals = rows.group_by("question_id").agg(
         pl.len().alias("num_samples"), pl.col("answer").count().alias("num_valid")
     )
     frame = (
+        # Inner: questions of this run alone. Left: a question in which nobody votes keeps its row.
         totals.join(gold, on="question_id", how="inner")
         .join(_winners(rows, tie), on="question_id", how="left")
         .with_columns(pl.col("vote_count", "second_count", "num_tied").fill_null(0))
+        # The winner ties with itself, so a tie is two or more with the most votes.
         .with_columns(is_tie=pl.col("num_tied") > 1)
         .with_columns(abstained=_abstained(tie))
         .with_columns(
             majority_answer=pl.when(~pl.col("abstained")).then("winner"),
+            # Shares of the voters, not of the samples: an unparsable one disagrees with nobody.
             agreement=_share(pl.col("vote_count")),
             margin=_share(pl.col("vote_count") - pl.col("second_count")),
         )
@@ -94,6 +98,7 @@ def vote_summary(
         no sample) and unparsable_share (of completed samples), None where there is no such sample.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
+    # A failed request says nothing of the teacher. An unparsable text does: it counts as wrong.
     completed = rows.filter(pl.col("status") != "failed")
     unvoted = questions.join(votes, on="question_id", how="anti")
     num_unparsable = completed["answer"].null_count()
@@ -126,6 +131,7 @@ def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
         "num_questions_with_gold": with_gold.height,
         "num_ties": int(votes["is_tie"].sum()),
         "num_abstained": int(votes["abstained"].sum()),
+        # Null is an abstained vote: wrong in the first, left out of the second.
         "majority_accuracy": _mean(with_gold["is_majority_correct"].fill_null(value=False)),
         "majority_accuracy_decided": _mean(with_gold["is_majority_correct"]),
         "mean_agreement": _mean(votes["agreement"]),
@@ -134,16 +140,20 @@ def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
 
 def is_correct() -> pl.Expr:
     """Whether `answer` equals `gold_answer`; null without a gold answer, as `is_correct`."""
+    # eq_missing: without an answer it is wrong (false), while == would leave it unknown (null).
     correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
     return pl.when(pl.col("gold_answer").is_not_null()).then(correct).alias("is_correct")
 
 
 def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
     """question_id, winner, vote_count, second_count, num_tied of questions with a voter."""
+    # Most votes first. Among equal ones the log-probability, if asked for, then who came first:
+    # the order is complete, so that the winner never depends on the order of the rows.
     order = ["vote_count", "first_idx"]
     if tie == "logprob":
         order.insert(1, "best_logprob")
     descending = [name != "first_idx" for name in order]
+    # One row per question and answer: question_id, answer, vote_count, first_idx, best_logprob.
     counts = (
         rows.filter(pl.col("answer").is_not_null())
         .group_by("question_id", "answer")
@@ -154,6 +164,8 @@ def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
         )
         .sort(["question_id", *order], descending=[False, *descending], nulls_last=True)
     )
+    # One row per question. Groups keep the order above, so the first answer is the winner and the
+    # second one is the runner-up, null if all agree.
     return counts.group_by("question_id").agg(
         pl.col("answer").first().alias("winner"),
         pl.col("vote_count").first(),
@@ -168,6 +180,7 @@ def _abstained(tie: Tie) -> pl.Expr:
 
 
 def _share(count: pl.Expr) -> pl.Expr:
+    # Null without voters, where 0 / 0 would be NaN.
     return pl.when(pl.col("num_valid") > 0).then(count / pl.col("num_valid"))
 
 
