@@ -12,6 +12,7 @@ import yaml
 
 from flows.commands.cli import main
 from qcrd_core.store.store import Store
+from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import settings_for, write_settings
 from tests.support.sampling import Sampling
 from tests.support.stub_engine import stub_engine
@@ -33,6 +34,8 @@ class _NoEngine:
 @pytest.fixture
 def qcrd(monkeypatch, capsys):
     """Run the command in this process: (exit code, stdout, stderr)."""
+    # No run starts here. Without it each command would start a server that ends with this process.
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["qcrd", *map(str, arguments)])
