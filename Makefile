@@ -1,7 +1,7 @@
 # `make help` lists the targets. Works with GNU make 3.81 (macOS) and newer.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install install-gpu quickstart explorer test test-gpu check format lock bench clean FORCE
+.PHONY: help install install-gpu quickstart explorer test test-unit test-gpu check format lock bench clean FORCE
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 ...` names another.
 ifndef PYTHON
@@ -46,6 +46,9 @@ explorer: install ## See every rationale in a browser: the quickstart's, or STOR
 
 test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist loadfile  # two: engines take several GiB each
+
+test-unit: $(QCRD) ## The tests without an engine or a server, 2 minutes on two cores
+	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/integration --ignore tests/gpu
 
 test-gpu: install ## The tests that need a CUDA device
 	@$(has_gpu)

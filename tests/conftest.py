@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.postgres import find_postgres
 
+# As in jobs. Read when torch is loaded; two test processes that spin would slow each other down.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_collection_modifyitems(items):
     for mark, is_here, reason in (

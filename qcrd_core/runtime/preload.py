@@ -7,8 +7,9 @@ around, torch shows it no device, and counts them without the driver.
 
 import os
 
-from qcrd_core.runtime.processes import COUNT_WITHOUT_DRIVER, has_accelerator
+from qcrd_core.runtime.processes import COUNT_WITHOUT_DRIVER, PASSIVE_OPENMP, has_accelerator
 
+os.environ.update({**PASSIVE_OPENMP, **os.environ})
 # Named, for DeepSpeed would look for one: on a CPU with a warning.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if has_accelerator() else "cpu")
 _visible = os.environ.get("CUDA_VISIBLE_DEVICES")

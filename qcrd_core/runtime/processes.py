@@ -52,6 +52,9 @@ _ACCELERATOR_DEVICES = (_CUDA_DEVICE, "/dev/kfd", "/dev/accel")
 COUNT_WITHOUT_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch counts CUDA devices without waking the driver: ranks are forked from
 their job after torchrun's agent has asked."""
+PASSIVE_OPENMP = {"OMP_WAIT_POLICY": "passive"}
+"""Environment in which OpenMP's threads sleep while they wait. By default they spin, which takes
+the cores from every other process. OpenMP reads it once, when torch is loaded."""
 _PR_SET_PDEATHSIG = 1
 _PRELOAD = ["qcrd_core.runtime.preload"]
 _context_lock = threading.Lock()
@@ -94,10 +97,9 @@ def run_job(
     log.parent.mkdir(parents=True, exist_ok=True)
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
-    # The fork server's environment is that of its first job; each job gets today's.
     # Pickled here and unpickled behind the child's log, so that a failure of either is explained.
     work, name = pickle.dumps((function, job)), function.__name__
-    arguments = (work, name, str(log), sender, {**os.environ, **COUNT_WITHOUT_DRIVER})
+    arguments = (work, name, str(log), sender, _job_environment())
     process = context.Process(target=_child, args=arguments)
     process.start()
     sender.close()
@@ -231,6 +233,11 @@ def _context() -> Any:
     with _context_lock:
         context.set_forkserver_preload(_PRELOAD)
     return context
+
+
+def _job_environment() -> dict[str, str]:
+    """What a job finds in its environment: the fork server's own is that of its first job."""
+    return {**PASSIVE_OPENMP, **os.environ, **COUNT_WITHOUT_DRIVER}
 
 
 def _child(

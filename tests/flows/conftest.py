@@ -5,11 +5,14 @@ import sys
 import pytest
 
 from flows.commands.cli import main
+from qcrd_core.teacher.servers.launch import free_port
 
 
 @pytest.fixture
 def qcrd(monkeypatch, capsys):
     """Run the command in this process: (exit code, stdout, stderr)."""
+    # No run starts here. Without it each command would start a server that ends with this process.
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["qcrd", *map(str, arguments)])

@@ -11,6 +11,7 @@ from typing import Any
 
 from qcrd_core.errors import TrainingError
 from qcrd_core.runtime.processes import Emit
+from qcrd_core.training.jobs import TrainRound, train_round
 
 _STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -102,3 +103,13 @@ def multiply_on_gpu(job: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:
 
     value = torch.full((4,), float(job["value"]), device="cuda")
     return {"sum": float((value * 2).sum()), "is_forked": is_forked}
+
+
+def train_and_say_how_it_waits(job: TrainRound, emit: Emit) -> str | None:
+    """Train a round; events and result carry what OpenMP is told in the rank and in the job."""
+
+    def say(_event: dict[str, Any]) -> None:
+        emit({"rank": os.environ.get("OMP_WAIT_POLICY")})
+
+    train_round(job, say)
+    return os.environ.get("OMP_WAIT_POLICY")

@@ -88,9 +88,13 @@ def prepare(context: RunContext) -> Path:
 
 def train(context: RunContext, round_: int, on_event: Emit | None = None) -> Trained:
     """Train a round, in a job, as the flow does."""
-    job = TrainRound(context.config, context.paths.run_id, round_, _labels(context))
     log = context.config.run.scratch / "train.log"
-    return run_job(train_round, job, log=log, on_event=on_event).value
+    return run_job(train_round, round_job(context, round_), log=log, on_event=on_event).value
+
+
+def round_job(context: RunContext, round_: int) -> TrainRound:
+    """What the job of a round is given."""
+    return TrainRound(context.config, context.paths.run_id, round_, _labels(context))
 
 
 def losses(context: RunContext, round_: int) -> list[float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qcrd_core.config.models import HubModel, TeacherSection, VllmServer
 from qcrd_core.errors import LaunchError
-from qcrd_core.runtime.processes import has_accelerator, num_gpus
+from qcrd_core.runtime.processes import PASSIVE_OPENMP, has_accelerator, num_gpus
 
 MODULE = "vllm.entrypoints.openai.api_server"
 
@@ -127,7 +127,7 @@ def free_port() -> int:
 
 
 def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **PASSIVE_OPENMP}
     # vLLM's own binding keeps one core a rank for its scheduler, half of a two-core machine.
     if teacher.server.tensor_parallel_size * num_engines(teacher.server) == 1:
         cpus = sorted(os.sched_getaffinity(0))

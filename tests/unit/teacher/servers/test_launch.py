@@ -90,3 +90,16 @@ def test_server_environment_keeps_the_users_own_cpu_settings(monkeypatch, tmp_pa
     assert environment["VLLM_API_KEY"] == "secret"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
     assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(("set_by_user", "policy"), [(None, "passive"), ("active", "active")])
+def test_server_on_a_cpu_waits_passively_unless_told_otherwise(
+    monkeypatch, tmp_path, set_by_user, policy
+):
+    monkeypatch.setattr(launch, "has_accelerator", lambda: False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("OMP_WAIT_POLICY", set_by_user)
+    teacher = make_config(tmp_path, None).teacher
+    environment = launch.server_environment(teacher, str(tmp_path), "secret")
+    assert environment["OMP_WAIT_POLICY"] == policy
