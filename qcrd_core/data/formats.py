@@ -86,7 +86,7 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
             f"holds questions itself; got {questions} ({path})."
         )
         raise ConfigError(msg)
-    outputs, asked = _texts(path), read_rows(questions)
+    outputs, asked = _array(path), read_rows(questions)
     if len(outputs) != len(asked):
         msg = (
             f"Outputs are joined to questions by their order, so there must be equally many; got "
@@ -105,10 +105,6 @@ def model_name(rows: Sequence[Row]) -> str | None:
 
 def _is_array_of_texts(path: Path) -> bool:
     return path.suffix == ".json" and all(isinstance(item, str | None) for item in _array(path))
-
-
-def _texts(path: Path) -> list[str | None]:
-    return _array(path)
 
 
 def _array(path: Path) -> list[str | None]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+import psutil
 import pytest
 
 from qcrd_core.runtime.daemons import Daemon
@@ -46,6 +47,15 @@ def test_daemon_is_found_again_by_another_process(start, tmp_path):
 
     assert Daemon("one", tmp_path, marker="marked").pid == pid
     assert os.getsid(pid) == pid
+
+
+def test_daemon_is_found_again_after_the_clock_was_set(start, monkeypatch):
+    daemon = start(STAY)
+    begun, booted = psutil.Process.create_time, psutil.boot_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: begun(process) + 3600)
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted() + 3600)
+
+    assert daemon.is_alive()
 
 
 def test_stop_ends_daemon_and_children(start):
