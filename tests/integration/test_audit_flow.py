@@ -1,4 +1,4 @@
-"""The flow `audit`, under Prefect's own test server, in a process of its own."""
+"""The flow `audit`, in a process of its own."""
 
 import os
 import re
@@ -8,36 +8,36 @@ from base64 import b64decode
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from qcrd_core.store.store import Store
 from tests.support.synthetic_run import RUN_ID, write_synthetic_run
 
 _RUN = """
 import sys
 from prefect.artifacts import Artifact
-from prefect.testing.utilities import prefect_test_harness
 from flows.audit import audit
 
-with prefect_test_harness(server_startup_timeout=180):
-    page = audit(sys.argv[1])
-    print(Artifact.get("audit").data)
-    for name in ("agreement", "precision", "samples", "cost", "similar"):
-        print(Artifact.get(f"audit-{name}").data)
+page = audit(sys.argv[1])
+print(Artifact.get("audit").data)
+for name in ("agreement", "precision", "samples", "cost", "similar"):
+    print(Artifact.get(f"audit-{name}").data)
 print(page)
 """
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
     write_synthetic_run(store)
     root = str(Path(__file__).parents[2])
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PYTHONPATH": root}
 
     done = subprocess.run(
         [sys.executable, "-c", _RUN, f"{store}/runs/{RUN_ID}"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, **quiet, "PREFECT_HOME": str(tmp_path / "prefect")},
+        env={**os.environ, "PYTHONPATH": root},
         check=False,
     )
 
