@@ -9,14 +9,26 @@ import time
 import httpx
 import pytest
 
+from flows.server.app import place_database
 from qcrd_core.teacher.servers.launch import free_port
 
 
 @pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory):
+def prefect_server(_shared_server):
     """A Prefect server for the runs of a file: an embedded one costs each run ten seconds."""
+    home, url = _shared_server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("PREFECT_API_URL", url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _shared_server(tmp_path_factory):
+    """Home and API of the server; only the files that ask for it have it in their environment."""
     home, port = tmp_path_factory.mktemp("prefect"), free_port()
     url = f"http://127.0.0.1:{port}/api"
+    place_database(home)
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -27,15 +39,12 @@ def prefect_server(tmp_path_factory):
         server = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, start_new_session=True
         )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_API_URL", url)
-        try:
-            _wait_until_healthy(url)
-            yield url
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+    try:
+        _wait_until_healthy(url)
+        yield home, url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def _wait_until_healthy(url):

@@ -1,8 +1,10 @@
-"""The flow `audit`, under Prefect's own test server, in a process of its own."""
+"""The flow `audit`, in a process of its own."""
 
 import re
 from base64 import b64decode
 from xml.etree import ElementTree
+
+import pytest
 
 from qcrd_core.store.store import Store
 from tests.support.distillation import run_script
@@ -11,18 +13,17 @@ from tests.support.synthetic_run import RUN_ID, write_synthetic_run
 _RUN = """
 import sys
 from prefect.artifacts import Artifact
-from prefect.testing.utilities import prefect_test_harness
 from flows.audit import audit
 
-with prefect_test_harness(server_startup_timeout=180):
-    page = audit(sys.argv[1])
-    print(Artifact.get("audit").data)
-    for name in ("agreement", "precision", "samples", "cost", "similar"):
-        print(Artifact.get(f"audit-{name}").data)
+page = audit(sys.argv[1])
+print(Artifact.get("audit").data)
+for name in ("agreement", "precision", "samples", "cost", "similar"):
+    print(Artifact.get(f"audit-{name}").data)
 print(page)
 """
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
     write_synthetic_run(store)

@@ -1,10 +1,11 @@
-"""A task tries again where the store is away, under Prefect's own test server in a process."""
+"""A task tries again where the store is away, in a process of its own."""
+
+import pytest
 
 from tests.support.distillation import run_script
 
 _RUN = """
 from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
 from qcrd_core.errors import ConfigError, StoreAwayError
 from tasks import stage
 
@@ -31,13 +32,13 @@ def say(*errors):
     print(state.type.value, len(calls))
 
 
-with prefect_test_harness(server_startup_timeout=180):
-    say(StoreAwayError("away"), StoreAwayError("away"))
-    say(ConfigError("wrong"))
-    say(*[StoreAwayError("away")] * 9)
+say(StoreAwayError("away"), StoreAwayError("away"))
+say(ConfigError("wrong"))
+say(*[StoreAwayError("away")] * 9)
 """
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_stage_tries_again_where_the_store_is_away_and_not_on_a_mistake(tmp_path):
     done = run_script(_RUN, tmp_path)
 
