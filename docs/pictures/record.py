@@ -121,7 +121,7 @@ def _bar(found: re.Match[str]) -> RenderableType:
     # The columns of `qcrd_core.progress`, without the times, which a log does not have.
     bars = Progress(
         TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24, finished_style="green"),
         TextColumn(f"{found['done']}/{found['total']}".rjust(9), style="progress.download"),
         TextColumn("{task.fields[note]}"),
     )
@@ -161,7 +161,7 @@ def _command(line: str) -> str:
 
 
 def _left_out() -> Text:
-    return Text("  ...", "bright_black")
+    return Text("  ...", "rgb(139,148,158)")
 
 
 if __name__ == "__main__":
