@@ -2,7 +2,7 @@
 
     questions -> sample teacher -> vote -> tokenizers
     round t:  negatives of student t - j -> scores -> train -> validate
-              with `run.runner: ray` written on another worker, beside rounds t - j + 1 ... t - 1
+              with `run.ray_address` written on another worker, beside rounds t - j + 1 ... t - 1
     best round -> test -> report
 
 Started again with the same configuration, also after a kill, it continues where it stopped.

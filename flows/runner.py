@@ -1,4 +1,4 @@
-"""Where a run does what need not be done in its own process: the setting `run.runner`.
+"""Where a run does what need not be done in its own process: the setting `run.ray_address`.
 
     local   in the run's own process, one after the other
     ray     tasks on a Ray cluster: several samplers, and negatives beside training
@@ -119,7 +119,7 @@ class RayRunner(Runner):
 
 @contextmanager
 def open_runner(config: RunConfig, run_id: str) -> Iterator[Runner]:
-    """Make ready what `run.runner` names, before any work.
+    """Make ready what `run.ray_address` names, before any work.
 
     Args:
         config: The run's configuration.
@@ -133,11 +133,11 @@ def open_runner(config: RunConfig, run_id: str) -> Iterator[Runner]:
             its nodes could reach.
         LaunchError: If the cluster does not answer.
     """
-    if config.run.runner == "local":
+    if config.run.ray_address is None:
         yield Runner(config, run_id)
         return
     _check_ray()
-    _check_address(config.run.ray_address or "")
+    _check_address(config.run.ray_address)
     from prefect_ray import RayTaskRunner
 
     address = config.run.ray_address
@@ -155,8 +155,8 @@ def _check_ray() -> None:
     absent = [name for name in ("ray", "prefect_ray") if find_spec(name) is None]
     if absent:
         msg = (
-            f"run.runner=ray needs the packages ray and prefect-ray; {absent[0]} is not installed. "
-            "Run `pip install 'qcrd[ray]'`, or set run.runner=local."
+            f"run.ray_address needs the packages ray and prefect-ray; {absent[0]} is not "
+            "installed. Run `pip install 'qcrd[ray]'`, or set run.ray_address=null."
         )
         raise ConfigError(msg)
     if PREFECT_API_URL.value() is None:

@@ -15,6 +15,12 @@ from qcrd_core.config.models import DiscriminatorSection
 from qcrd_core.discriminator.corrupt import corrupt
 
 Pair = tuple[str, str]
+
+BATCH_SIZE = 32
+"""Rationales per step, half of them positive."""
+# The paper's review says that words are masked and replaced, not how many. BERT masks 15%.
+_MASK_FRACTION = 0.15
+_REPLACE_FRACTION = 0.15
 """(question, rationale)"""
 
 
@@ -59,7 +65,7 @@ class PairSource:
 
     def draw(self) -> Pairs:
         """Pairs of one step."""
-        half = self.config.batch_size // 2
+        half = BATCH_SIZE // 2
         if self.config.loss != "bce":
             return self._within_questions(half)
         positives = self.random.choices(self.positives, k=half)
@@ -91,8 +97,8 @@ class PairSource:
             rationale,
             self.vocabulary,
             mask=self.mask,
-            mask_fraction=self.config.mask_fraction,
-            replace_fraction=self.config.replace_fraction,
+            mask_fraction=_MASK_FRACTION,
+            replace_fraction=_REPLACE_FRACTION,
             source=self.random,
         )
         return question, changed

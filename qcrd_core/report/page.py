@@ -13,6 +13,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
+from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.svg import DRAWING_CSS
@@ -152,7 +153,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "css": Markup(DRAWING_CSS + (_HERE / "page.css").read_text(encoding="utf-8")),  # our own
         "data": data,
         "teacher": summary.teacher_name(data.config.teacher.model),
-        "confidence": data.config.evaluation.confidence,
+        "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data),
         "chosen": chosen,
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
@@ -160,9 +161,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "vote_rows": VOTE_ROWS,
         "warnings": summary.warnings(data),
         "rounds": rounds,
-        "validation_chart": charts.validation_chart(
-            data.metrics, data.config.evaluation.confidence
-        ),
+        "validation_chart": charts.validation_chart(data.metrics, CONFIDENCE),
         "loss_chart": charts.loss_chart(data),
         "hinge_chart": charts.hinge_chart(data),
         "discriminator_chart": charts.discriminator_chart(data),

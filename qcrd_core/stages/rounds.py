@@ -12,6 +12,7 @@ import polars as pl
 
 from data_schemas import Metrics
 from qcrd_core.config.models import ScratchWeights
+from qcrd_core.discriminator.pairs import BATCH_SIZE
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
@@ -84,9 +85,8 @@ def negatives_checkpoint(context: RunContext, round_: int) -> int | None:
     negatives = context.config.negatives
     if not negatives.student or round_ == 0:
         return None
-    if round_ >= negatives.lag:
-        return round_ - negatives.lag
-    return 0 if negatives.lag_warmup == "nearest" else None
+    # Before round j there is no student of j rounds before, and an untrained one writes noise.
+    return round_ - negatives.lag if round_ >= negatives.lag else None
 
 
 def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
@@ -114,13 +114,11 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         return {"num_scored": 0}
     path = _hand_over(context, "candidates", rows)
     config = context.config.discriminator
-    num_steps = config.pretrain_steps if round_ == 0 else 0
-    if round_ > 0 and round_ % config.update_every == 0:
-        num_steps = config.update_steps
+    num_steps = config.pretrain_steps if round_ == 0 else config.update_steps
     return _show(
         context,
         "score_rationales",
-        num_steps * (config.batch_size // 2 * 2) + rows.height,
+        num_steps * BATCH_SIZE + rows.height,
         "texts",
         "qcrd_core.discriminator.score:main",
         round=round_,
@@ -244,7 +242,7 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
 
 
 def _discriminator_tokenizer(context: RunContext) -> str:
-    is_own = not isinstance(context.config.discriminator.model, ScratchWeights)
+    is_own = not isinstance(context.config.discriminator_model, ScratchWeights)
     paths = context.paths
     rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
     return str(context.store.fetch_folder(rel))

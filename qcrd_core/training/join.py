@@ -4,7 +4,12 @@ import logging
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import ConfigError, TrainingError
-from qcrd_core.runtime.hosts import own_place, wait_until_closed, wait_until_open
+from qcrd_core.runtime.hosts import (
+    RENDEZVOUS_PORT,
+    own_place,
+    wait_until_closed,
+    wait_until_open,
+)
 from qcrd_core.runtime.processes import run_job
 
 logger = logging.getLogger(__name__)
@@ -31,7 +36,7 @@ def join_rounds(config: RunConfig) -> None:
             f"{named}. On the first host start the run itself."
         )
         raise ConfigError(msg)
-    first, port = training.hosts[0], training.rendezvous_port
+    first, port = training.hosts[0], RENDEZVOUS_PORT
     payload = {"config": config.model_dump(mode="json"), "place": place}
     result = {"is_last_round": False}
     while not result["is_last_round"]:

@@ -36,6 +36,9 @@ from qcrd_core.training.losses import (
     softplus_negative_loss,
 )
 
+# b of softplus and pairwise, per nat: the logistic loss as it is usually written.
+_SHARPNESS = 1.0
+
 PARTS = (
     "loss",
     "loss_label_nats",
@@ -185,10 +188,10 @@ class QcrdObjective(nn.Module):
         """l_neg of each kept negative, [B, N]."""
         loss = self.loss
         if loss.neg_loss == "softplus":
-            return softplus_negative_loss(nll, score, loss.delta, loss.sharpness)
+            return softplus_negative_loss(nll, score, loss.delta, _SHARPNESS)
         if loss.neg_loss == "pairwise":
             return pairwise_negative_loss(
-                nll, positive_nll, score, delta=loss.delta, sharpness=loss.sharpness
+                nll, positive_nll, score, delta=loss.delta, sharpness=_SHARPNESS
             )
         return negative_loss(nll, score, loss.delta)
 

@@ -17,7 +17,7 @@ from tests.support.distillation import settings_for
 def _config(folder, **sections):
     engine = SimpleNamespace(url="http://127.0.0.1:9/v1")
     content = settings_for(folder, engine, **sections)
-    content["run"] |= {"runner": "ray", "ray_address": "auto", "num_samplers": 2}
+    content["run"] |= {"ray_address": "auto", "num_samplers": 2}
     return validate_config(content, "test")
 
 
@@ -80,15 +80,15 @@ def test_nothing_missing_asks_no_cluster(tmp_path, monkeypatch):
 
 
 def test_negatives_begin_with_their_checkpoint_and_are_waited_for(tmp_path, here):
-    config = _config(tmp_path, negatives={"lag": 2, "lag_warmup": "nearest"})
-    ray = _Ray(*[Completed(data={})] * 2)
+    config = _config(tmp_path, negatives={"lag": 2})
+    ray = _Ray(Completed(data={}))
     on_ray = RayRunner(config, "run", ray)
     on_ray.sample_negatives(0)  # there is no checkpoint yet
     on_ray.begin_negatives(0)
     rounds = [parameters["round_"] for _, parameters in ray.submitted]
     on_ray.sample_negatives(1)
     on_ray.sample_negatives(2)
-    assert (rounds, here) == ([1, 2], [0])
+    assert (rounds, here) == ([2], [0, 1])
 
 
 def test_negatives_that_are_lost_with_their_node_are_written_here(tmp_path, here, caplog):
