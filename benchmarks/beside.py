@@ -1,4 +1,4 @@
-"""Negatives beside training: the rounds of one run, one after the other and with `run.runner: ray`.
+"""Negatives beside training: the rounds of one run, one after the other and with `run.ray_address`.
 
     ray start --head --num-cpus 0 && taskset -c 1 ray start --address ADDRESS --num-cpus 1
     PREFECT_API_URL=... taskset -c 0 .venv/bin/python -m benchmarks.beside --ray-address ADDRESS
@@ -63,7 +63,7 @@ def _config(folder: Path, arguments: argparse.Namespace, way: str) -> RunConfig:
         f"training.steps_per_round={arguments.steps}",
     ]
     if way == "ray":
-        overrides += ["run.runner=ray", f"run.ray_address={arguments.ray_address}"]
+        overrides += [f"run.ray_address={arguments.ray_address}"]
     return load_config(Path("configs/quickstart.yaml"), tuple(overrides))
 
 

@@ -33,6 +33,7 @@ from benchmarks.word_problems import prepare_run
 from qcrd_core.runtime.processes import has_accelerator
 from qcrd_core.stages.rounds import train_round
 from qcrd_core.student.decoding import DecodeOptions, Written, write
+from qcrd_core.student.metadata import EXPLAIN_PREFIX
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -64,7 +65,7 @@ def main() -> int:
             train_round(context, round_)
         student = context.store.fetch_folder(context.paths.student(arguments.rounds - 1))
         model, tokenizer = load_model(student), load_tokenizer(student)
-        prefix = context.config.student.explain_prefix
+        prefix = EXPLAIN_PREFIX
         questions = context.read_questions("train")["question"]
     if has_accelerator():
         model.to("cuda")

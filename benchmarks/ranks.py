@@ -34,7 +34,7 @@ from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import make_student
 from qcrd_core.training.jobs import TrainRound, train_round
 
-STUDENT = ScratchWeights(hidden_size=384, ffn_size=768, num_layers=4, num_heads=6, dropout=0.0)
+STUDENT = ScratchWeights(hidden_size=384, num_layers=4, dropout=0.0)
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0}
 WARM_UP = 2
 TOLERANCE = 1e-4

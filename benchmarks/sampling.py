@@ -38,7 +38,7 @@ from qcrd_core.progress import progress
 from qcrd_core.runtime.processes import has_accelerator
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Meter, Tokens
-from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.generation import TOP_P, generation_identity
 from qcrd_core.teacher.job import SamplingJob
 from qcrd_core.teacher.plan import open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import PreparedTeacher, prepare_teacher
@@ -119,8 +119,7 @@ def _bench(arguments: argparse.Namespace, work: Path) -> Bench:
             "model": {"type": "folder", "path": str(teacher)},
             "server": {
                 "max_model_len": _MAX_MODEL_LEN,
-                "max_num_seqs": _MAX_NUM_SEQS,
-                "enforce_eager": True,
+                "extra_args": [f"--max-num-seqs={_MAX_NUM_SEQS}", "--enforce-eager"],
             },
             "num_samples": arguments.samples,
             "max_new_tokens": arguments.tokens,
@@ -201,7 +200,7 @@ def _bare(bench: Bench, engine: str) -> dict[str, Any]:
         "seeds": [bench.seeds(repeat) for repeat in range(bench.num_repeats)],
         "sampling": {
             "temperature": teacher.sampling_temperature,
-            "top_p": teacher.top_p,
+            "top_p": TOP_P,
             "max_tokens": teacher.max_new_tokens,
             **({"stop": list(bench.spec.answer.stop)} if bench.spec.answer.stop else {}),
         },

@@ -73,9 +73,16 @@ class Sizes:
 
 SIZES = Sizes()
 
+
+class _Weights(ScratchWeights):
+    @property
+    def ffn_size(self) -> int:
+        return 3 * self.hidden_size
+
+
 STUDENTS = {
-    "t5": ScratchWeights(architecture="t5", ffn_size=768, num_layers=4, dropout=0.0),
-    "causal": ScratchWeights(architecture="llama", ffn_size=768, num_layers=9, dropout=0.0),
+    "t5": _Weights(architecture="t5", num_layers=4, dropout=0.0),
+    "causal": _Weights(architecture="llama", num_layers=9, dropout=0.0),
 }
 """8.4 and 8.7 million weights."""
 

@@ -1,4 +1,4 @@
-"""Where a run does what need not be done in its own process: the setting `run.runner`.
+"""Where a run does what need not be done in its own process: the setting `run.ray_address`.
 
 local   in the run's own process, one after the other
 ray     tasks on a Ray cluster, see `flows.experimental.ray`
@@ -36,7 +36,7 @@ class Runner:
 
 @contextmanager
 def open_runner(run: Run) -> Iterator[Runner]:
-    """Make ready what `run.runner` names, before any work.
+    """Make ready what `run.ray_address` names, before any work.
 
     Args:
         run: The run.
@@ -49,7 +49,7 @@ def open_runner(run: Run) -> Iterator[Runner]:
             its nodes could reach.
         LaunchError: If the cluster does not answer.
     """
-    if run.config.run.runner == "local":
+    if run.config.run.ray_address is None:
         yield Runner()
         return
     from flows.experimental.ray import open_ray

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from data_schemas.predictions import Predictions
 from qcrd_core.errors import DataError
 
+CONFIDENCE = 0.95
+"""Level of the intervals in reports: the custom, so that numbers of several runs compare."""
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -110,7 +110,7 @@ def janitor(
     """
     from pydantic import ValidationError
 
-    from qcrd_core.config.run import explain
+    from qcrd_core.config.reading import explain
     from qcrd_core.ops.janitor import Retention, find_waste, megabytes, remove, waste_table
     from qcrd_core.store.store import Store
 

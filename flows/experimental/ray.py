@@ -109,7 +109,7 @@ class RayRunner(Runner):
 def open_ray(config: RunConfig) -> Iterator[RayRunner]:
     """Connect to the cluster that `run.ray_address` names; see `flows.runner.open_runner`."""
     _check_ray()
-    _check_address(config.run.ray_address or "")
+    _check_address(str(config.run.ray_address))
     from prefect_ray import RayTaskRunner
 
     address = config.run.ray_address
@@ -127,8 +127,8 @@ def _check_ray() -> None:
     absent = [name for name in ("ray", "prefect_ray") if find_spec(name) is None]
     if absent:
         msg = (
-            f"run.runner=ray needs the packages ray and prefect-ray; {absent[0]} is not installed. "
-            "Run `pip install 'qcrd[ray]'`, or set run.runner=local."
+            f"run.ray_address needs the packages ray and prefect-ray; {absent[0]} is not "
+            "installed. Run `pip install 'qcrd[ray]'`, or set run.ray_address=null."
         )
         raise ConfigError(msg)
     if PREFECT_API_URL.value() is None:

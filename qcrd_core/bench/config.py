@@ -16,14 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from qcrd_core.bench.methods import METHODS
 from qcrd_core.config.base import Section
-from qcrd_core.config.run import (
-    RunConfig,
-    apply_setting,
-    explain,
-    parse_override,
-    read_yaml,
-    validate_config,
-)
+from qcrd_core.config.reading import apply_setting, explain, parse_override, read_yaml
+from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import ConfigError
 
 

@@ -19,7 +19,7 @@ from data_schemas import BenchAnswers, BenchCells
 from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.statistics import Comparison, Summary, compare, summarize
 from qcrd_core.config.base import Section
-from qcrd_core.config.run import explain
+from qcrd_core.config.reading import explain
 from qcrd_core.errors import DataError
 from qcrd_core.store.store import Store
 

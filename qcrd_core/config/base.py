@@ -1,5 +1,7 @@
 """What all sections of a configuration have in common."""
 
+from typing import ClassVar
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -9,6 +11,8 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
     )
+    expert: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a first run needs no opinion on; lists show them apart from the others."""
 
     def changed(self, *names: str) -> list[str]:
         """Which of these settings are not at their default."""

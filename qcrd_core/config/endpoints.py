@@ -30,15 +30,16 @@ DEFAULT_KEY = "QCRD_API_KEY"
 
 
 class Endpoint(Section):
-    """One OpenAI-compatible server. Its URL alone will do where the rest is the default."""
+    """One OpenAI-compatible server. A text is short for its URL with all else at the default."""
 
-    url: str
-    """Base URL with its `/v1`, http or https."""
-    max_concurrency: int | None = Field(default=None, ge=1)
+    url: str = Field(examples=["http://gpu1:8000/v1"])
+    """Base URL of a server with its `/v1`, http or https."""
+    max_concurrency: int | None = Field(default=None, ge=1, examples=[64])
     """Samples in flight at this server, at most. Null takes `teacher.concurrency`."""
-    api_key_env: str = Field(default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Environment variable that holds the server's key. QCRD_API_KEY may be unset; one that is
-    named here may not."""
+    api_key_env: str = Field(
+        default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", examples=["EXAMPLE_KEY"]
+    )
+    """Environment variable that holds the server's API key. Only QCRD_API_KEY may be unset."""
 
     @field_validator("url")
     @classmethod

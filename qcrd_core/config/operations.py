@@ -1,10 +1,10 @@
 """The sections of the configuration that govern a student's use, not what it learns.
 
-Promotion, budget and model card. None of them is part of a run's name: changing a rule or a price
-trains nothing anew.
+Promotion, budget and model card. None of them is part of a run's name: a changed rule or price
+leads to no new training.
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -18,50 +18,53 @@ class PromotionSection(Section):
     `qcrd_core.registry.promotion`.
     """
 
+    expert: ClassVar = frozenset({"guarded_slices", "slice_tolerance"})
+
     max_p_value: float = Field(default=0.05, gt=0, le=1)
-    """Exact one-sided McNemar test: how likely so large a gain would be by chance, at most. 1 asks
-    for no test."""
+    """Largest p of the exact one-sided McNemar test: how likely so large a gain is by chance. 1
+    skips the test."""
     min_gain: float = Field(default=0.0, ge=0, lt=1)
-    """Least gain in test accuracy, as a share: 0.01 is one point. No gain is never enough."""
-    guarded_slices: tuple[str, ...] = ()
-    """Names in the column `template` of the test questions on which nothing may be lost."""
+    """Least gain in test accuracy, as a fraction: 0.01 is one point. The gain must always be above
+    0."""
+    guarded_slices: tuple[str, ...] = Field(default=(), examples=[["division"]])
+    """Values of the column `template` of the test questions on which accuracy may not drop."""
     slice_tolerance: float = Field(default=0.0, ge=0, lt=1)
-    """Accuracy that a guarded slice may lose, as a share."""
+    """Accuracy that a guarded slice may still lose, as a fraction."""
 
 
 class BudgetSection(Section):
-    """What sampling the teacher may take. Counted a run: new questions make a new run.
+    """What sampling the teacher may cost, per run. New questions make a new run.
 
-    At the limit sampling stops; samples that are there, those in flight included, are kept.
+    At the limit sampling stops; samples that exist, including those in flight, are kept.
     """
 
-    prompt_price: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens, in any currency. A prompt counts once a sample, though a
+    prompt_price: float = Field(default=0.0, ge=0, examples=[0.15])
+    """Price per million prompt tokens, in any currency. A prompt counts once per sample, though a
     server may read and bill it once for all samples of a question."""
-    sampled_price: float = Field(default=0.0, ge=0)
-    """Price of a million sampled tokens, in the same currency."""
-    gpu_tokens_per_second: float | None = Field(default=None, gt=0)
-    """Tokens that one GPU of a teacher of one's own samples a second, all requests together, as an
-    earlier run measured it. Makes GPU-hours of tokens."""
-    gpu_hour_price: float = Field(default=0.0, ge=0)
-    """Price of a GPU-hour of the teacher, in the same currency."""
-    max_cost: float | None = Field(default=None, gt=0)
-    """Limit in that currency."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Limit in tokens, prompts and samples together."""
+    sampled_price: float = Field(default=0.0, ge=0, examples=[0.6])
+    """Price per million sampled tokens, in the same currency."""
+    gpu_tokens_per_second: float | None = Field(default=None, gt=0, examples=[2500])
+    """Tokens per second and GPU that your own teacher samples, over all requests, as an earlier run
+    measured them. Converts tokens into GPU-hours."""
+    gpu_hour_price: float = Field(default=0.0, ge=0, examples=[2.0])
+    """Price per GPU-hour of the teacher, in the same currency."""
+    max_cost: float | None = Field(default=None, gt=0, examples=[25.0])
+    """Cost limit, in that currency."""
+    max_tokens: int | None = Field(default=None, ge=1, examples=[5000000])
+    """Token limit, prompts and samples together."""
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> Self:
         if self.gpu_hour_price and self.gpu_tokens_per_second is None:
             msg = (
-                f"budget.gpu_hour_price must come with budget.gpu_tokens_per_second; got "
-                f"{self.gpu_hour_price:g} without a speed"
+                "budget.gpu_hour_price needs budget.gpu_tokens_per_second, which converts tokens "
+                "into GPU-hours; it is null"
             )
             raise ValueError(msg)
         if self.max_cost is not None and not self.has_price:
             msg = (
-                f"budget.max_cost must come with budget.prompt_price, budget.sampled_price or "
-                f"budget.gpu_hour_price; got {self.max_cost:g} without a price"
+                "budget.max_cost needs a price: budget.prompt_price, budget.sampled_price or "
+                "budget.gpu_hour_price; all are 0"
             )
             raise ValueError(msg)
         return self
@@ -86,13 +89,19 @@ class BudgetSection(Section):
 class CardSection(Section):
     """What a model card says beyond what qcrd measures. Null: "not stated"."""
 
-    license: str | None = None
-    """Licence of the student, as the hub writes it, for example `apache-2.0`."""
-    teacher_license: str | None = None
-    """Licence of the teacher; some forbid training other models on its output."""
-    data_license: str | None = None
+    expert: ClassVar = frozenset(
+        {"license", "teacher_license", "data_license", "intended_use", "contact"}
+    )
+
+    license: str | None = Field(default=None, examples=["apache-2.0"])
+    """Licence of the student, as the hub writes it."""
+    teacher_license: str | None = Field(default=None, examples=["apache-2.0"])
+    """Licence of the teacher. Some licences forbid training other models on a model's output."""
+    data_license: str | None = Field(default=None, examples=["cc-by-4.0"])
     """Licence of the questions."""
-    intended_use: str | None = None
+    intended_use: str | None = Field(
+        default=None, examples=["Arithmetic word problems in English."]
+    )
     """What the student is for, and what it is not for."""
-    contact: str | None = None
-    """Whom to ask."""
+    contact: str | None = Field(default=None, examples=["ml-team@example.com"])
+    """Whom to ask about the student."""

@@ -40,15 +40,16 @@ class AnswerSpec(Section):
     """What an answer is in one data set, and where a completion names it."""
 
     kind: Literal["number", "choice", "label", "text"]
-    """number: compared by value. choice: letter or text of one of the question's choices.
-    label: one of `labels`. text: compared without case and punctuation."""
-    labels: tuple[str, ...] = ()
+    """What an answer is. A number is compared by value; a choice is the letter or text of one of
+    the question's choices; a label is one of `labels`; a text is compared without case and
+    punctuation."""
+    labels: tuple[str, ...] = Field(default=(), examples=[["yes", "no", "maybe"]])
     """All labels of the data set, for kind label."""
-    marker: str | None = Field(default="The answer is", min_length=1)
+    marker: str | None = Field(default="The answer is", min_length=1, examples=["Answer:"])
     """Text before the answer in a completion, compared without case. Null: there is none."""
-    stop: tuple[str, ...] = ()
-    """Texts that begin something new, such as an invented next question: sampling stops there,
-    and a completion that ran on is cut there."""
+    stop: tuple[str, ...] = Field(default=(), examples=[["Question:"]])
+    """Texts that begin something new, such as an invented next question. Sampling stops there, and
+    a completion that ran on is cut there."""
 
     @property
     def marked(self) -> str:

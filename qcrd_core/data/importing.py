@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from data_schemas import Questions, Rationales
 from qcrd_core.config.base import Section
-from qcrd_core.config.run import explain
+from qcrd_core.config.reading import explain
 from qcrd_core.data.answers import extract
 from qcrd_core.data.files import Row
 from qcrd_core.data.formats import Format, default_columns, model_name, read_format

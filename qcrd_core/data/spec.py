@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from qcrd_core.config.base import Section
-from qcrd_core.config.run import explain, read_yaml
+from qcrd_core.config.names import check_names
+from qcrd_core.config.reading import explain, read_yaml
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.templates import template_fields
 from qcrd_core.errors import ConfigError
@@ -25,40 +26,43 @@ class FilesSource(Section):
     """Your own files: JSON lines, a JSON array, CSV (with a header) or Parquet, by their ending."""
 
     type: Literal["files"] = "files"
-    train: Path
-    """Training questions, or all questions when there is no other file. Relative paths start at
-    the spec's folder."""
-    validation: Path | None = None
-    """Validation questions. Null: a share of `train`."""
-    test: Path | None = None
-    """Test questions. Null: a share of `train`."""
+    """Where the questions come from: your files, the Hugging Face hub, or qcrd's own generator."""
+    train: Path = Field(examples=["questions.jsonl"])
+    """Training questions: a file, or names of the hub's splits, which are joined in this order. If
+    it is the only file, it holds all questions. Relative paths start at the YAML file's folder."""
+    validation: Path | None = Field(default=None, examples=["validation.jsonl"])
+    """Validation questions: a file, or names of the hub's splits. Not set: a part of `train`."""
+    test: Path | None = Field(default=None, examples=["test.jsonl"])
+    """Test questions: a file, or names of the hub's splits. Not set: a part of `train`."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of `train` set apart where no validation file is given, chosen by hash of the question
-    id: a question stays in its split when the file grows."""
+    """Fraction of `train` that becomes validation if there is no validation file. It is chosen by
+    hash of the question id, so that a question stays in its split when the file grows."""
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
-    """Likewise for test."""
+    """Fraction of `train` that becomes test if there is no test file, chosen likewise."""
 
 
 class HubSource(Section):
     """A data set of the Hugging Face hub, or a local copy of it (`data.path`)."""
 
     type: Literal["hub"] = "hub"
-    repo: str
-    """Repository name, for example `openai/gsm8k`."""
-    config: str | None = None
+    """Where the questions come from."""
+    repo: str = Field(examples=["openai/gsm8k"])
+    """Repository name on the hub."""
+    config: str | None = Field(default=None, examples=["main"])
     """Configuration of the repository."""
-    revision: str | None = None
-    """Commit, tag or branch. Null takes the newest."""
+    revision: str | None = Field(default=None, examples=["main"])
+    """Commit, tag or branch of the repository. Null takes the newest."""
     train: tuple[str, ...] = ("train",)
-    """Names of the hub's splits that make up train, one after the other."""
+    """Names of the hub's splits that make up train, in this order."""
     validation: tuple[str, ...] = ()
-    """Likewise for validation; empty: `validation_size` questions of train."""
+    """Names of the hub's splits that make up validation. Empty: `validation_size` questions of
+    train."""
     test: tuple[str, ...] = ()
-    """Likewise for test; empty: `test_size` questions of train."""
-    validation_size: int | None = Field(default=None, ge=1)
-    """Number of questions taken from train, by hash of the question id."""
-    test_size: int | None = Field(default=None, ge=1)
-    """Likewise for test."""
+    """Names of the hub's splits that make up test. Empty: `test_size` questions of train."""
+    validation_size: int | None = Field(default=None, ge=1, examples=[500])
+    """Number of train questions that become validation, chosen by hash of the question id."""
+    test_size: int | None = Field(default=None, ge=1, examples=[500])
+    """Number of train questions that become test, chosen by hash of the question id."""
 
     @model_validator(mode="after")
     def _splits_are_complete(self) -> Self:
@@ -73,14 +77,15 @@ class WordProblemsSource(Section):
     """Our own generator of arithmetic word problems (`qcrd_core.data.word_problems`)."""
 
     type: Literal["word_problems"] = "word_problems"
-    seed: int = Field(ge=0)
-    """Seed of numbers and words."""
-    num_train: int = Field(ge=1)
-    """Training questions."""
-    num_validation: int = Field(ge=1)
-    """Validation questions."""
-    num_test: int = Field(ge=1)
-    """Test questions."""
+    """Where the questions come from."""
+    seed: int = Field(ge=0, examples=[0])
+    """Seed of the generator's numbers and words."""
+    num_train: int = Field(ge=1, examples=[1000])
+    """Training questions to generate."""
+    num_validation: int = Field(ge=1, examples=[200])
+    """Validation questions to generate."""
+    num_test: int = Field(ge=1, examples=[400])
+    """Test questions to generate."""
 
 
 Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discriminator="type")]
@@ -89,44 +94,46 @@ Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discrimin
 class Columns(Section):
     """Names of the source's columns."""
 
-    question_id: str | None = None
-    """Your own ids, distinct over all splits. Null: a hash of question and choices."""
-    question: str = "question"
-    """The question; not read when there is a `question_template`."""
-    gold_answer: str | None = None
-    """The right answer. Null, or an empty value in a row: no label."""
-    gold_after: str | None = Field(default=None, min_length=1)
-    """Text after which the right answer stands in its column (GSM8K: `####`)."""
-    gold_names: tuple[str, ...] = ()
-    """Names of the answers when the column holds their numbers, from 0."""
-    gold_target: str | None = None
-    """Text the student learns as the label instead of the answer (SVAMP: the equation)."""
-    choices: str | tuple[str, ...] | None = None
-    """Choices of the question: one column with a list (in CSV a JSON list), or a column each."""
-    template: str | None = None
-    """Name of the slice in reports."""
+    question_id: str | None = Field(default=None, examples=["id"])
+    """Column of your own ids, distinct over all splits. Null: ids are a hash of question and
+    choices."""
+    question: str = Field(default="question", examples=["text"])
+    """Column of the question. It is not read if there is a `question_template`."""
+    gold_answer: str | None = Field(default=None, examples=["answer"])
+    """Column of the right answer. Null, or an empty value in a row: the question has no label."""
+    gold_after: str | None = Field(default=None, min_length=1, examples=["####"])
+    """Text in the column `gold_answer` after which the answer begins."""
+    gold_names: tuple[str, ...] = Field(default=(), examples=[["yes", "no"]])
+    """Names of the answers if the column `gold_answer` holds their numbers, from 0."""
+    gold_target: str | None = Field(default=None, examples=["equation"])
+    """Column of a text that the student learns as the label instead of the answer."""
+    choices: str | tuple[str, ...] | None = Field(default=None, examples=["choices"])
+    """Choices of the question: one column with a list (in CSV a JSON list), or one column per
+    choice."""
+    template: str | None = Field(default=None, examples=["template"])
+    """Column that names the slice of a question in reports."""
 
 
 class Demonstration(Section):
     """One worked example for the teacher's prompt."""
 
-    question: str = Field(min_length=1)
-    """As the models read questions, choices included."""
-    rationale: str = Field(min_length=1)
-    """Reasoning in the wording the teacher should take up."""
-    answer: str = Field(min_length=1)
-    """Its answer."""
+    question: str = Field(min_length=1, examples=["What is 2 + 3?"])
+    """Question of a worked example, as the models read questions, choices included."""
+    rationale: str = Field(min_length=1, examples=["2 + 3 = 5."])
+    """Rationale of a worked example, in the wording that the teacher should use."""
+    answer: str = Field(min_length=1, examples=["5"])
+    """Answer of a worked example."""
 
 
 class PromptSpec(Section):
     """How the teacher is asked."""
 
-    instruction: str | None = Field(default=None, min_length=1)
-    """What to do, before everything else."""
+    instruction: str | None = Field(default=None, min_length=1, examples=["Solve the problem."])
+    """What the teacher is told to do, before everything else."""
     demonstrations: tuple[Demonstration, ...] = ()
     """Worked examples, before the question."""
     question_template: str = "Question: {question}\nAnswer:"
-    """Wording around a question; the completion follows it."""
+    """Text around a question in the prompt. The completion follows it."""
 
     @model_validator(mode="after")
     def _template_has_question(self) -> Self:
@@ -142,29 +149,38 @@ class PromptSpec(Section):
 class DatasetSpec(Section):
     """One data set."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Name, and folder below `<store>/datasets`."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["mine"])
+    """Name of the data set, and of its folder below `<store>/datasets`."""
     source: Source
     """Where the questions come from."""
     columns: Columns = Columns()
     """What the source's columns mean. Not used by word_problems."""
     duplicates: Literal["refuse", "first"] = "refuse"
-    """Questions whose id stands in the source more than once: refuse the source, or keep the first
-    (test before validation before train) and log how many were left out."""
-    question_template: str | None = Field(default=None, min_length=1)
+    """What happens if a question id occurs more than once: the source is refused; or the first is
+    kept (test before validation before train) and the log says how many were left out."""
+    question_template: str | None = Field(
+        default=None, min_length=1, examples=["{passage}\n{question}"]
+    )
     """The question as models read it, with `{column}` for columns of the source and `{choices}`
-    for the lettered choices. Null: the question column, and the choices below it if there are."""
+    for the lettered choices. Null: the question column, then the choices if there are any."""
     answer: AnswerSpec
     """What an answer is."""
     prompt: PromptSpec = PromptSpec()
     """How the teacher is asked."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_are_settings(cls, content: Any) -> Any:
+        if isinstance(content, dict):
+            check_names(cls, content, listed_by="qcrd settings --dataset")
+        return content
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.prompt.demonstrations and self.answer.marker is None:
             msg = (
-                "answer.marker must be set when there are prompt.demonstrations; got null. It "
-                "stands between a demonstration's rationale and its answer"
+                "answer.marker must be set if there are prompt.demonstrations; got null. It "
+                "separates a demonstration's rationale from its answer"
             )
             raise ValueError(msg)
         if (self.answer.kind == "choice") != (self.columns.choices is not None):

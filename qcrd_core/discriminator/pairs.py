@@ -15,6 +15,12 @@ from qcrd_core.config.models import DiscriminatorSection
 from qcrd_core.discriminator.corrupt import corrupt
 
 Pair = tuple[str, str]
+
+BATCH_SIZE = 32
+"""Rationales per step, half of them positive."""
+# The paper's review says that words are masked and replaced, not how many. BERT masks 15%.
+_MASK_FRACTION = 0.15
+_REPLACE_FRACTION = 0.15
 """(question, rationale)"""
 
 
@@ -59,12 +65,12 @@ class PairSource:
         return not self.positives
 
     def draw(self) -> Pairs:
-        """Draw the pairs of one step, `batch_size` // 2 of each kind.
+        """Draw the pairs of one step, `BATCH_SIZE` // 2 of each kind.
 
         Returns:
             Equally many positives and negatives, so that the classes are balanced.
         """
-        half = self.config.batch_size // 2
+        half = BATCH_SIZE // 2
         if self.config.loss != "bce":
             return self._within_questions(half)
         # With replacement: there may be fewer positives than half a batch.
@@ -99,8 +105,8 @@ class PairSource:
             rationale,
             self.vocabulary,
             mask=self.mask,
-            mask_fraction=self.config.mask_fraction,
-            replace_fraction=self.config.replace_fraction,
+            mask_fraction=_MASK_FRACTION,
+            replace_fraction=_REPLACE_FRACTION,
             source=self.random,
         )
         return question, changed

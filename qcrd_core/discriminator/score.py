@@ -20,7 +20,7 @@ from torch import Tensor
 from qcrd_core.config.run import RunConfig
 from qcrd_core.discriminator.jobs import ScoreRationales
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
-from qcrd_core.discriminator.pairs import Pairs, PairSource
+from qcrd_core.discriminator.pairs import BATCH_SIZE, Pairs, PairSource
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.evaluation import auc, expected_calibration_error
 from qcrd_core.ids import derive_seed
@@ -29,6 +29,9 @@ from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, pad_rows
 from qcrd_core.training.losses import quality_bce, quality_infonce, quality_ratio
 
+# The paper's a3 <- 0.9 a3 per round, as a factor on the learning rate: under Adam a factor on the
+# loss itself changes next to nothing.
+_RATE_DECAY = 0.9
 HELD_OUT_SHARE = 0.1
 """Questions whose rationales the discriminator never learns from, so that it can be measured."""
 
@@ -134,16 +137,15 @@ def _current(context: RunContext, round_: int, tokenizer: Any) -> tuple[Discrimi
         if context.store.is_published(rel):
             return Discriminator.load(context.store.fetch_folder(rel)), earlier
     config = context.config
-    return make_discriminator(config.discriminator.model, tokenizer, config.run.seed), None
+    return make_discriminator(config.discriminator_model, tokenizer, config.run.seed), None
 
 
 def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float, int]:
     config = context.config.discriminator
-    # a3 <- 0.9 a3 of equation 8: as a factor on the loss Adam would undo it, so it is on the rate.
-    rate = config.learning_rate * context.config.loss.alpha_discriminator_decay**round_
+    rate = config.learning_rate * _RATE_DECAY**round_
     if is_new:
         return rate, config.pretrain_steps
-    return rate, config.update_steps if round_ % config.update_every == 0 else 0
+    return rate, config.update_steps
 
 
 def _learn(
@@ -163,7 +165,7 @@ def _learn(
     torch.manual_seed(seed)
     optimiser = torch.optim.AdamW(discriminator.parameters(), lr=rate)
     discriminator.train()
-    total, num_texts = 0.0, texts.config.batch_size // 2 * 2
+    total, num_texts = 0.0, BATCH_SIZE
     for _ in range(num_steps):
         pairs = source.draw()
         # [S], positives first.

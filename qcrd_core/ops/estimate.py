@@ -15,10 +15,8 @@ are scored and a student writes a negative for each question: that grows.
 
 from dataclasses import dataclass
 
-import yaml
-
 from qcrd_core.config.models import ImportedModel
-from qcrd_core.config.run import RunConfig, validate_config
+from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.ops.measurements import Measured, read_measured
 from qcrd_core.run.paths import RunPaths
@@ -197,8 +195,8 @@ def _asked(config: RunConfig) -> tuple[object, ...]:
 def _config(store: Store, paths: RunPaths) -> RunConfig | None:
     try:
         text = store.read_bytes(paths.config)
-        return validate_config(yaml.safe_load(text), paths.config)
-    except (QcrdError, yaml.YAMLError):  # of another release; it says nothing of this one's speed
+        return read_stored_config(text, paths.config)
+    except QcrdError:  # of another release; it says nothing of this one's speed
         return None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import summary
 from qcrd_core.report.data import RunData
 from qcrd_core.report.markdown import cell, table
@@ -66,7 +67,7 @@ def _accuracy(data: RunData) -> str:
     test = summary.student_accuracy(data)
     if test is None:
         return "Not measured: no test question has a gold answer."
-    level = f"{data.config.evaluation.confidence:.0%}"
+    level = f"{CONFIDENCE:.0%}"
     rows = [
         (
             *(_text(part.label), f"{part.share:.1%}"),

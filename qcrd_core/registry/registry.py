@@ -25,11 +25,10 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import yaml
 
 from data_schemas import Predictions, Questions, write_part
 from qcrd_core.config.operations import PromotionSection
-from qcrd_core.config.run import RunConfig, validate_config
+from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import ConfigError, StoreError
 from qcrd_core.registry.card import model_card
 from qcrd_core.registry.promotion import Decision, compare, frozen_answers
@@ -145,7 +144,7 @@ def version_config(store: Store, version: Version) -> RunConfig:
         StoreError: If the version's files are damaged.
     """
     rel = f"{version.folder}/run/config.yaml"
-    return validate_config(yaml.safe_load(store.read_bytes(rel)), rel)
+    return read_stored_config(store.read_bytes(rel), rel)
 
 
 def register(

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-import yaml
 
 from data_schemas import Metrics, Predictions, Questions, Scores, Table, Votes
-from qcrd_core.config.run import RunConfig, validate_config
+from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import StoreError
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
@@ -59,7 +58,7 @@ def collect_run(store: Store, run_id: str) -> RunData:
         raise StoreError(msg)
     config_text = store.read_bytes(paths.config).decode()
     environment = store.read_json(paths.environment) if store.exists(paths.environment) else {}
-    config = validate_config(yaml.safe_load(config_text), paths.config)
+    config = read_stored_config(config_text, paths.config)
     scores = store.list(f"{paths.root}/scores", ".parquet")
     tests = store.list(f"{paths.root}/predictions/test", ".parquet")
     return RunData(

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.html import PAGE_CSS, templates
@@ -142,7 +143,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "css": Markup(PAGE_CSS),  # our own
         "data": data,
         "teacher": summary.teacher_name(data.config.teacher.model),
-        "confidence": data.config.evaluation.confidence,
+        "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data),
         "chosen": chosen,
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
@@ -150,9 +151,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "vote_rows": VOTE_ROWS,
         "warnings": summary.warnings(data),
         "rounds": rounds,
-        "validation_chart": charts.validation_chart(
-            data.metrics, data.config.evaluation.confidence
-        ),
+        "validation_chart": charts.validation_chart(data.metrics, CONFIDENCE),
         "loss_chart": charts.loss_chart(data),
         "hinge_chart": charts.hinge_chart(data),
         "discriminator_chart": charts.discriminator_chart(data),

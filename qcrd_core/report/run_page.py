@@ -6,6 +6,7 @@ import polars as pl
 from markupsafe import Markup
 
 from data_schemas import Metrics, Scores, Votes
+from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
@@ -88,7 +89,7 @@ def vote_agreement(context: RunContext) -> list[Row]:
 def learning_curve(context: RunContext) -> str | None:
     """Validation accuracy by round, an image in Markdown; None where none was measured."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
-    return _curve(metrics, context.config.evaluation.confidence)
+    return _curve(metrics, CONFIDENCE)
 
 
 def score_histograms(context: RunContext, round_: int) -> str | None:
@@ -121,7 +122,7 @@ def _rounds(data: RunData) -> list[str]:
     said = "The chosen round is bold: it is the best on validation."
     if len(shown) < len(rounds):
         said += f" {len(rounds) - len(shown)} earlier rounds are in the report."
-    curve = _curve(data.metrics, data.config.evaluation.confidence)
+    curve = _curve(data.metrics, CONFIDENCE)
     return ["## Rounds", *filter(None, [curve]), table(head, rows), said]
 
 

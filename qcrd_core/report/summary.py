@@ -13,7 +13,7 @@ from qcrd_core.config.models import (
     TeacherModel,
 )
 from qcrd_core.errors import DataError
-from qcrd_core.evaluation import Interval, accuracy_interval, best_round
+from qcrd_core.evaluation import CONFIDENCE, Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
 from qcrd_core.report.text import percent
 from qcrd_core.vote.majority import summarize_votes
@@ -77,7 +77,7 @@ def accuracies(data: RunData) -> list[tuple[str, str]]:
     test, vote = student_accuracy(data), vote_numbers(data)
     student = "not measured"
     if test is not None:
-        level = data.config.evaluation.confidence
+        level = CONFIDENCE
         student = (
             f"{test.share:.1%}  ({level:.0%} interval {test.interval.low:.1%} to "
             f"{test.interval.high:.1%}, {test.num_correct} of {test.num_questions})"
@@ -107,13 +107,13 @@ def last_values(metrics: pl.DataFrame, stage: str) -> dict[str, float]:
 
 def student_accuracy(data: RunData) -> Accuracy | None:
     """Accuracy on the test split; None without predictions that have a gold answer."""
-    return _accuracy("test", data.test, data.config.evaluation.confidence)
+    return _accuracy("test", data.test, CONFIDENCE)
 
 
 def accuracy_by_template(data: RunData) -> list[Accuracy]:
     """Test accuracy of each template of the data set, best first; empty without templates."""
     slices = data.test.join(data.questions.select("question_id", "template"), on="question_id")
-    confidence = data.config.evaluation.confidence
+    confidence = CONFIDENCE
     parts = slices.drop_nulls("template").partition_by("template", as_dict=True)
     measured = [_accuracy(str(key[0]), part, confidence) for key, part in parts.items()]
     return sorted((a for a in measured if a is not None), key=lambda a: (-a.share, a.label))

@@ -23,6 +23,9 @@ from qcrd_core.errors import ConfigError, TrainingError
 
 _POLL_SECONDS = 0.5
 _LEFTOVER_SECONDS = 30.0
+RENDEZVOUS_PORT = 29500
+"""Port of the first host at which the others come in: torch's own. One training takes the whole
+machine, so no second one asks for it."""
 _LINE = re.compile(r"(?P<host>\S+)(\s+slots=(?P<slots>\d+))?")
 
 
@@ -187,7 +190,7 @@ def wait_until_open(host: str, port: int, patience: float) -> None:
 
     Args:
         host: The first host.
-        port: `training.rendezvous_port`.
+        port: `RENDEZVOUS_PORT`.
         patience: Longest time without any answer, seconds.
 
     Raises:

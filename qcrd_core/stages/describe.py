@@ -45,7 +45,7 @@ def describe_plan(plan: RunPlan) -> str:
         ),
         ("negatives", _negatives(plan)),
         ("student", _model_name(config.student.model) + _adapters(config.student.lora)),
-        ("discriminator", _model_name(config.discriminator.model)),
+        ("discriminator", _model_name(config.discriminator_model)),
     ]
     return "\n".join(_row(name, visible(value)) for name, value in rows)
 

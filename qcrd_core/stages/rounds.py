@@ -17,6 +17,7 @@ from data_schemas import Metrics
 from qcrd_core.config.method import NegativesSection
 from qcrd_core.config.models import ScratchWeights
 from qcrd_core.discriminator import jobs as discriminator_jobs
+from qcrd_core.discriminator.pairs import BATCH_SIZE
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
@@ -85,9 +86,8 @@ def negatives_checkpoint(negatives: NegativesSection, round_: int) -> int | None
     """Round whose student writes the negatives of `round_`; None if no student does."""
     if not negatives.student or round_ == 0:
         return None
-    if round_ >= negatives.lag:
-        return round_ - negatives.lag
-    return 0 if negatives.lag_warmup == "nearest" else None
+    # Before round j there is no student of j rounds before, and an untrained one writes noise.
+    return round_ - negatives.lag if round_ >= negatives.lag else None
 
 
 def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
@@ -121,10 +121,8 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         _discriminator_tokenizer(context),
     )
     config = context.config.discriminator
-    num_steps = config.pretrain_steps if round_ == 0 else 0
-    if round_ > 0 and round_ % config.update_every == 0:
-        num_steps = config.update_steps
-    num_texts = num_steps * (config.batch_size // 2 * 2) + rows.height
+    num_steps = config.pretrain_steps if round_ == 0 else config.update_steps
+    num_texts = num_steps * BATCH_SIZE + rows.height
     step = _Step(context, "score_rationales", round_, num_texts, "texts")
     return step.run(discriminator_jobs.score_rationales, job)
 
@@ -236,7 +234,7 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
 
 
 def _discriminator_tokenizer(context: RunContext) -> Path:
-    is_own = not isinstance(context.config.discriminator.model, ScratchWeights)
+    is_own = not isinstance(context.config.discriminator_model, ScratchWeights)
     paths = context.paths
     rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
     return context.store.fetch_folder(rel)

@@ -10,13 +10,17 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from qcrd_core.config.base import Section
-from qcrd_core.config.run import explain
+from qcrd_core.config.reading import explain
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
 from qcrd_core.errors import ConfigError
 from qcrd_core.run.context import RunContext
 
 FILE = "qcrd.json"
+EXPLAIN_PREFIX = "explain: "
+"""Before the question when the rationale is asked for, as in Distilling Step-by-Step."""
+# The teacher's default: votes of a student and of its teacher compare.
+_VOTE_TEMPERATURE = 0.7
 
 
 class StudentAbout(Section):
@@ -68,12 +72,12 @@ class StudentAbout(Section):
             round=round_,
             dataset=spec.name,
             predict_prefix=student.predict_prefix,
-            explain_prefix=student.explain_prefix,
+            explain_prefix=EXPLAIN_PREFIX,
             max_input_tokens=student.max_input_tokens,
             max_new_tokens=longest,
             infer=evaluation.infer,
             num_votes=evaluation.texts_per_question,
-            sampling_temperature=evaluation.sampling_temperature if is_vote else None,
+            sampling_temperature=_VOTE_TEMPERATURE if is_vote else None,
             max_rationale_tokens=student.max_target_tokens,
             seed=context.config.run.seed,
             columns=spec.columns,

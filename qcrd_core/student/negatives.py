@@ -24,6 +24,7 @@ from qcrd_core.runtime.processes import Emit
 from qcrd_core.store.store import part_name
 from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.jobs import SampleNegatives
+from qcrd_core.student.metadata import EXPLAIN_PREFIX
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -78,7 +79,7 @@ class _Writer:
         self.generation = fingerprint(
             {
                 "checkpoint": context.store.read_json(f"{rel}/DONE"),
-                "prefix": context.config.student.explain_prefix,
+                "prefix": EXPLAIN_PREFIX,
                 "sampling_temperature": self.config.sampling_temperature,
                 "max_new_tokens": self.config.max_new_tokens,
             }
@@ -93,7 +94,7 @@ class _Writer:
             sampling_temperature=self.config.sampling_temperature,
             seed=seed,
         )
-        prefix = self.context.config.student.explain_prefix
+        prefix = EXPLAIN_PREFIX
         prompts = [prefix + question for question in questions["question"]]
         written = write(self.model, self.tokenizer, prompts, options, emit)
         rows = [

@@ -21,8 +21,13 @@ from qcrd_core.errors import DataError
 from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.jobs import MakeTokenizers
+from qcrd_core.student.metadata import EXPLAIN_PREFIX
 from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
+
+# Largest vocabulary of a tokenizer made from the run's texts: the numbers and words of a few
+# thousand short questions, and no more, because a model from scratch learns every entry anew.
+_VOCAB_SIZE = 2048
 
 
 def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
@@ -46,11 +51,11 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
     questions = _questions(context)
     if isinstance(weights, ScratchWeights):
         texts = [*questions["question"], *questions["gold_target"].drop_nulls()]
-        tokenizer = make_tokenizer(texts, weights.vocab_size)
+        tokenizer = make_tokenizer(texts, _VOCAB_SIZE)
     else:
         tokenizer = _pretrained_tokenizer(weights)
-    if not isinstance(context.config.discriminator.model, ScratchWeights):
-        _pretrained_tokenizer(context.config.discriminator.model)
+    if not isinstance(context.config.discriminator_model, ScratchWeights):
+        _pretrained_tokenizer(context.config.discriminator_model)
     lora = context.config.student.lora
     model = make_student(weights, tokenizer, context.config.run.seed, lora)
     return {
@@ -79,13 +84,13 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
     weights = config.student.model
     if isinstance(weights, ScratchWeights):
         texts = pl.read_parquet(job.texts)["text"].to_list()
-        tokenizer = make_tokenizer(texts, weights.vocab_size)
+        tokenizer = make_tokenizer(texts, _VOCAB_SIZE)
     else:
         tokenizer = _pretrained_tokenizer(weights)
     model = make_student(weights, tokenizer, config.run.seed)
     longest = _check_lengths(context, _questions(context), tokenizer, model)
-    if not isinstance(config.discriminator.model, ScratchWeights):
-        discriminator_tokenizer = _pretrained_tokenizer(config.discriminator.model)
+    if not isinstance(config.discriminator_model, ScratchWeights):
+        discriminator_tokenizer = _pretrained_tokenizer(config.discriminator_model)
         _publish(context, discriminator_tokenizer, paths.discriminator_tokenizer)
     _publish(context, tokenizer, paths.tokenizer)
     return {"vocab_size": len(tokenizer), "longest_question_tokens": longest}
@@ -105,7 +110,7 @@ def _pretrained_tokenizer(weights: HubModel | FolderModel) -> Any:
 def _check_lengths(context: RunContext, questions: pl.DataFrame, tokenizer: Any, model: Any) -> int:
     """Tokens of the longest question with its longer prefix."""
     student = context.config.student
-    prefix = max(student.predict_prefix, student.explain_prefix, key=len)
+    prefix = max(student.predict_prefix, EXPLAIN_PREFIX, key=len)
     texts: Sequence[str] = [prefix + question for question in questions["question"]]
     rows = encode_texts(tokenizer, texts, end=model.config.is_encoder_decoder)
     lengths = [len(row) for row in rows]

@@ -15,7 +15,13 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from qcrd_core.config.models import FolderModel, HubModel, LoraSection, ScratchWeights
+from qcrd_core.config.models import (
+    NUM_HEADS,
+    FolderModel,
+    HubModel,
+    LoraSection,
+    ScratchWeights,
+)
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 
@@ -112,8 +118,8 @@ def _from_scratch(weights: ScratchWeights, tokenizer: Any) -> Any:
         hidden_size=weights.hidden_size,
         intermediate_size=weights.ffn_size,
         num_hidden_layers=weights.num_layers,
-        num_attention_heads=weights.num_heads,
-        num_key_value_heads=weights.num_heads,
+        num_attention_heads=NUM_HEADS,
+        num_key_value_heads=NUM_HEADS,
         attention_dropout=weights.dropout,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -128,9 +134,9 @@ def t5_config(weights: ScratchWeights, tokenizer: Any) -> T5Config:
         vocab_size=len(tokenizer),
         d_model=weights.hidden_size,
         d_ff=weights.ffn_size,
-        d_kv=weights.hidden_size // weights.num_heads,
+        d_kv=weights.hidden_size // NUM_HEADS,
         num_layers=weights.num_layers,
-        num_heads=weights.num_heads,
+        num_heads=NUM_HEADS,
         dropout_rate=weights.dropout,
         feed_forward_proj="gated-gelu",
         pad_token_id=tokenizer.pad_token_id,

@@ -21,6 +21,8 @@ from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
 
+TOP_P = 1.0
+"""No nucleus: the vote needs the samples of the whole distribution, wrong answers included."""
 FILE = "generation.json"
 
 _MAX_SHOWN = 60
@@ -46,7 +48,7 @@ def generation_identity(
         "api": teacher.api,
         "prompt": prompt_identity(spec),
         "sampling_temperature": teacher.sampling_temperature,
-        "top_p": teacher.top_p,
+        "top_p": TOP_P,
         "max_new_tokens": teacher.max_new_tokens,
         "seed": teacher.seed,
     }

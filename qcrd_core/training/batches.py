@@ -19,6 +19,7 @@ from torch import Tensor
 
 from qcrd_core.config.models import StudentSection
 from qcrd_core.ids import derive_seed
+from qcrd_core.student.metadata import EXPLAIN_PREFIX
 from qcrd_core.student.tokenizer import encode_texts, pad_rows
 from qcrd_core.training.losses import first_divergence
 
@@ -105,7 +106,7 @@ def make_examples(
     labels = labels.sort("question_id")
     questions = labels["question"].to_list()
     predict = encode_texts(tokenizer, [student.predict_prefix + q for q in questions], end=end)
-    explain = encode_texts(tokenizer, [student.explain_prefix + q for q in questions], end=end)
+    explain = encode_texts(tokenizer, [EXPLAIN_PREFIX + q for q in questions], end=end)
     label_ids = encode_texts(tokenizer, labels["label"].to_list(), end=True)
     by_question: dict[str, list[Rationale]] = defaultdict(list)
     too_long = 0

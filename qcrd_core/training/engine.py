@@ -22,6 +22,9 @@ from qcrd_core.student.metadata import FILE, StudentAbout
 from qcrd_core.student.weights import make_student
 from qcrd_core.training.objective import QcrdObjective
 
+# Largest norm, as in the recipe of Distilling Step-by-Step.
+_GRADIENT_CLIP = 1.0
+
 
 def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
     """Generate DeepSpeed's settings.
@@ -43,7 +46,7 @@ def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
         "train_batch_size": training.global_batch_size,
         "train_micro_batch_size_per_gpu": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_clipping": training.gradient_clip,
+        "gradient_clipping": _GRADIENT_CLIP,
         # A step that is not finite ends the round with a sentence; DeepSpeed would leave it out.
         "bf16": {"enabled": is_bfloat16, "check_grad_overflow": False},
         "zero_optimization": zero,
@@ -82,7 +85,7 @@ def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
     optimizer = torch.optim.AdamW(
         learning,
         lr=training.learning_rate,
-        weight_decay=training.weight_decay,
+        weight_decay=0.0,  # as in the recipe of Distilling Step-by-Step
         fused=True,
     )
     engine, _, _, _ = deepspeed.initialize(

@@ -4,7 +4,12 @@ import logging
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import ConfigError, TrainingError
-from qcrd_core.runtime.hosts import own_place, wait_until_closed, wait_until_open
+from qcrd_core.runtime.hosts import (
+    RENDEZVOUS_PORT,
+    own_place,
+    wait_until_closed,
+    wait_until_open,
+)
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.training.jobs import JoinRound, join_round
 
@@ -32,7 +37,7 @@ def join_rounds(config: RunConfig) -> None:
             f"{named}. On the first host start the run itself."
         )
         raise ConfigError(msg)
-    first, port = training.hosts[0], training.rendezvous_port
+    first, port = training.hosts[0], RENDEZVOUS_PORT
     is_last_round = False
     while not is_last_round:
         logger.info("Waiting for %s:%d to begin a round", first, port)

@@ -41,6 +41,9 @@ from qcrd_core.training.losses import (
 )
 from qcrd_core.training.mutual_information import score_with_mutual_information
 
+# b of softplus and pairwise, per nat: the logistic loss as it is usually written.
+_SHARPNESS = 1.0
+
 PARTS = (
     "loss",
     "loss_label_nats",
@@ -208,10 +211,10 @@ def _terms(positive: Side, negative: Side, loss: LossSection) -> tuple[Tensor, T
         negative = replace(negative, slots=slots)
         reached = negative.nll - positive_nll[:, None]  # [B, N] - [B, 1]
         each = pairwise_negative_loss(
-            negative.nll, positive_nll, negative.score, delta=loss.delta, sharpness=loss.sharpness
+            negative.nll, positive_nll, negative.score, delta=loss.delta, sharpness=_SHARPNESS
         )
     elif loss.neg_loss == "softplus":
-        each = softplus_negative_loss(negative.nll, negative.score, loss.delta, loss.sharpness)
+        each = softplus_negative_loss(negative.nll, negative.score, loss.delta, _SHARPNESS)
     else:
         each = negative_loss(negative.nll, negative.score, loss.delta)  # [B, N]
     # Equation 7. A good negative is one with a low s, so its quality is 1 - s.

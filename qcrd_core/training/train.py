@@ -27,7 +27,7 @@ from qcrd_core import errors
 from qcrd_core.config.method import TrainingSection
 from qcrd_core.errors import QcrdError, TrainingError
 from qcrd_core.run.context import RunContext
-from qcrd_core.runtime.hosts import choose_interface
+from qcrd_core.runtime.hosts import RENDEZVOUS_PORT, choose_interface
 from qcrd_core.runtime.processes import (
     Emit,
     can_fork,
@@ -84,7 +84,7 @@ def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
     if len(hosts) > 1:
         choose_interface(hosts[0] if place else hosts[1])
         # Static: ranks go by the place among the hosts, so that rank 0 is where the flow runs.
-        backend, endpoint = "static", f"{hosts[0]}:{training.rendezvous_port}"
+        backend, endpoint = "static", f"{hosts[0]}:{RENDEZVOUS_PORT}"
     with TemporaryDirectory() as folder:
         launch = LaunchConfig(
             min_nodes=max(1, len(hosts)),

@@ -84,7 +84,10 @@ def test_dry_run_of_own_file_shows_its_instruction(tmp_path, qcrd):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("teacher.num_smaples=3", "teacher.num_smaples is no known setting"),
+        (
+            "teacher.num_smaples=3",
+            r"teacher.num_smaples is not a setting \(.*\). Did you mean teacher.num_samples\?",
+        ),
         ("teacher.num_samples=many", "teacher.num_samples must be valid integer.*'many'"),
         ("teacher.num_samples=1", "teacher.num_samples must be at least 2 for a majority vote"),
         ("teacher.num_samples", "An override must have the form section.key=value"),

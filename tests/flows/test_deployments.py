@@ -56,7 +56,7 @@ def test_preset_with_wrong_setting_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("run: {name: mine, stoer: here}")
 
-    with pytest.raises(ConfigError, match=r"run\.stoer is no known setting"):
+    with pytest.raises(ConfigError, match=r"run\.stoer is not a setting .*Did you mean run\.store"):
         read_preset(str(path))
 
 

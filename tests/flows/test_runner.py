@@ -19,7 +19,7 @@ from tests.support.distillation import settings_for
 def _config(folder, **sections):
     engine = SimpleNamespace(url="http://127.0.0.1:9/v1")
     content = settings_for(folder, engine, **sections)
-    content["run"] |= {"runner": "ray", "ray_address": "auto", "num_samplers": 2}
+    content["run"] |= {"ray_address": "auto", "num_samplers": 2}
     return validate_config(content, "test")
 
 
@@ -104,14 +104,13 @@ def test_nothing_missing_asks_no_cluster(tmp_path, monkeypatch):
 
 
 def test_negatives_begin_with_their_checkpoint_and_are_waited_for(tmp_path, here):
-    config = _config(tmp_path, negatives={"lag": 2, "lag_warmup": "nearest"})
-    ray = _Ray(*[Completed(data={})] * 2)
+    config = _config(tmp_path, negatives={"lag": 2})
+    ray = _Ray(Completed(data={}))
     on_ray, first = RayRunner(config, ray), Checkpoint(config, "run", 0)
     on_ray.begin_negatives(first)
     rounds = [parameters["round_"] for _, parameters in ray.submitted]
-    waited = [on_ray.sample_negatives(first, round_) for round_ in (1, 2)]
-    assert all(future.state.is_completed() for future in waited)
-    assert (rounds, here) == ([1, 2], [])
+    assert on_ray.sample_negatives(first, 2).state.is_completed()
+    assert (rounds, here) == ([2], [])
 
 
 def test_negatives_that_are_lost_with_their_node_are_written_here(tmp_path, here, caplog):

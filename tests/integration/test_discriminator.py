@@ -11,7 +11,7 @@ from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.student.tokenizer import make_tokenizer
 
-TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+TINY = {"type": "scratch", "hidden_size": 32, "num_layers": 1}
 
 
 def _context(folder, **loss):
@@ -24,7 +24,6 @@ def _context(folder, **loss):
             "pretrain_steps": 60,
             "update_steps": 2,
             "learning_rate": 3e-3,
-            "batch_size": 16,
             **loss,
         },
         "student": {"model": TINY},

@@ -265,7 +265,7 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
         },
         "negatives": {"verify": "promote"},
         "discriminator": {"loss": "infonce"},
-        "evaluation": {"infer": "vote_k", "num_votes": 2},
+        "evaluation": {"infer": "vote_k"},
         "training": {"num_rounds": 2},
     }
     with taught_teacher() as engine:

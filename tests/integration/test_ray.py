@@ -1,4 +1,4 @@
-"""`run.runner: ray` on a real cluster: a head and two nodes on the loopback."""
+"""`run.ray_address` on a real cluster: a head and two nodes on the loopback."""
 
 import contextlib
 import os
@@ -116,7 +116,7 @@ def test_negatives_beside_training_are_those_of_a_run_without_ray(
 def test_cluster_that_is_not_there_is_one_sentence(tmp_path):
     with taught_teacher() as engine:
         content = _settings(tmp_path, [engine])
-        content["run"] |= {"runner": "ray", "ray_address": f"127.0.0.1:{free_port()}"}
+        content["run"] |= {"ray_address": f"127.0.0.1:{free_port()}"}
         done = run_flow("sample_teacher", write_settings(tmp_path, content))
         assert engine.num_asked == 0
 
@@ -141,7 +141,7 @@ def _let(start):
 
 
 def _on(cluster):
-    return {"runner": "ray", "ray_address": cluster.address, "num_samplers": 2}
+    return {"ray_address": cluster.address, "num_samplers": 2}
 
 
 def _settings(folder, engines, cluster=None):

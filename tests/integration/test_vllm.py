@@ -19,7 +19,7 @@ from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.tiny_llama import make_tiny_llama
 from tests.support.two_engines import two_engines
 
-_SERVER = {"max_model_len": 128, "enforce_eager": True, "max_num_seqs": 16}
+_SERVER = {"max_model_len": 128, "extra_args": ["--enforce-eager", "--max-num-seqs=16"]}
 _CONTENT = ("question_id", "sample_idx", "seed", "text", "num_tokens", "finish_reason")
 
 

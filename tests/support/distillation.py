@@ -22,6 +22,7 @@ from tests.support.stub_engine import StubEngine, stub_engine
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 24, 6, 8
 _NOBODY = "http://127.0.0.1:9/v1"
 _TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+_TINY = {"type": "scratch", "hidden_size": 32, "num_layers": 1}
 
 
 @contextmanager
@@ -70,10 +71,9 @@ def settings_for(
             "model": _TINY,
             "pretrain_steps": 5,
             "update_steps": 2,
-            "batch_size": 8,
             "max_tokens": 128,
         },
-        "student": {"model": {**_TINY, "vocab_size": 256}, "max_input_tokens": 128},
+        "student": {"model": _TINY, "max_input_tokens": 128},
         "training": {
             "num_rounds": 3,
             "steps_per_round": 4,

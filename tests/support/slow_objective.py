@@ -82,11 +82,10 @@ def _start(negative, positives, loss):
 
 def _push(ce, anchor, loss):
     """What a negative with this CE costs, >= 0."""
-    b, m = loss.sharpness, loss.sharpness * loss.delta
     if loss.neg_loss == "softplus":
-        return torch.log(1 + torch.exp(b * (loss.delta - ce))) / b
+        return torch.log(1 + torch.exp(loss.delta - ce))
     if loss.neg_loss == "pairwise":
-        return torch.log(1 + torch.exp(-(b * (ce - anchor) - m))) / b
+        return torch.log(1 + torch.exp(-(ce - anchor - loss.delta)))
     return -torch.minimum(ce - loss.delta, torch.tensor(0.0))
 
 

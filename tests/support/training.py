@@ -21,7 +21,7 @@ from qcrd_core.runtime.processes import Emit, run_job
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.training.jobs import Trained, TrainRound, train_round
 
-TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
+TINY = {"type": "scratch", "hidden_size": 32, "num_layers": 1}
 NO_DROPOUT = {**TINY, "dropout": 0.0}
 SAMPLED = {"pos_select": "sample", "neg_select": "sample"}
 

@@ -27,6 +27,7 @@ from yarl import URL
 from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.models import TeacherSection
 from qcrd_core.errors import SamplingError
+from qcrd_core.teacher.generation import TOP_P
 from qcrd_core.teacher.servers.pool import TeacherPool, root_of
 
 Prompt = str | list[dict[str, str]]
@@ -39,6 +40,8 @@ _RETRIED = _BUSY | {408}
 _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_WAIT_SECONDS = 300.0
 _MAX_ERROR_CHARS = 300
+# All missing samples of a question, at the speed of a loaded server; a slower one is down.
+_REQUEST_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class TeacherClient:
     async def __aenter__(self) -> Self:
         """Open the connections."""
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._teacher.request_timeout_seconds),
+            timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
             # The dispatcher bounds the requests in flight.
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._pool.tls
@@ -136,7 +139,7 @@ class TeacherClient:
         body: dict[str, Any] = {
             "model": self._pool.served_name,
             "temperature": teacher.sampling_temperature,
-            "top_p": teacher.top_p,
+            "top_p": TOP_P,
             "max_tokens": teacher.max_new_tokens,
         }
         if self._stop:

@@ -9,7 +9,7 @@ it does not matter who draws it in the end, nor with which others:
   for one at a time from then on. What it refuses, or fails at twice, is asked for one by one: their
   number may be the reason.
 - transport error, timeout, 408, 425, 429, 5xx: it goes to another server, or to the same one after
-  a growing pause. More than `teacher.max_retries` such failures of one request are a SamplingError;
+  a growing pause. More than `_MAX_RETRIES` such failures of one request are a SamplingError;
   those that only say "too busy", or come from a server that died, are not counted.
 - a server that fails three times in a row, refuses connections, or lets everything wait ten times
   as long as the others is drained: it gets nothing, what it had goes elsewhere. It is looked at
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _FAILURES_IN_A_ROW = 3
+# Attempts after the first. With the pauses between them they outlast a server's restart.
+_MAX_RETRIES = 5
 _FAILURES_TOGETHER = 2
 """Failures of a request for several samples, after which each is asked for alone."""
 _STALL_SECONDS = 30.0
@@ -270,7 +272,7 @@ class Dispatcher:
             is_counted = lane.is_open and not outcome.is_absent and not self._pool.is_dead()
             request.num_failures += is_counted
         is_busy_for_ever = self._busy_since and now - self._busy_since > self._pool.wait_seconds
-        if request.num_failures > self._teacher.max_retries or is_busy_for_ever:
+        if request.num_failures > _MAX_RETRIES or is_busy_for_ever:
             self._stop(SamplingError(self._says_unavailable(outcome.reason)))
             return
         is_unfit = lane.num_failures_in_a_row >= _FAILURES_IN_A_ROW
@@ -425,8 +427,8 @@ class Dispatcher:
 
     def _says_unavailable(self, reason: str) -> str:
         return (
-            f"The teacher must answer; got {reason} after {self._teacher.max_retries} retries "
-            "(teacher.max_retries). Finished shards are kept: look at the server and run again."
+            f"The teacher must answer; got {reason} after {_MAX_RETRIES} retries. Finished shards "
+            "are kept: look at the server and run again."
         )
 
     def _says_absent(self) -> str:

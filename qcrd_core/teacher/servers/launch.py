@@ -74,15 +74,12 @@ def server_command(teacher: TeacherSection, name: str, *, served_name: str, port
         arguments += ["--revision", teacher.model.revision]
     if server.max_model_len is not None:
         arguments += ["--max-model-len", str(server.max_model_len)]
-    if server.max_num_seqs is not None:
-        arguments += ["--max-num-seqs", str(server.max_num_seqs)]
-    if server.enforce_eager:
-        arguments += ["--enforce-eager"]
     if server.tensor_parallel_size > 1:
         arguments += ["--tensor-parallel-size", str(server.tensor_parallel_size)]
     if num_engines(server) > 1:
         arguments += ["--data-parallel-size", str(num_engines(server))]
     arguments += _device_arguments(teacher)
+    # Last, because of an argument given twice vLLM takes the second.
     return [*arguments, *server.extra_args]
 
 
@@ -139,10 +136,9 @@ def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
 def _device_arguments(teacher: TeacherSection) -> list[str]:
     server = teacher.server
     if has_accelerator():
-        utilization = str(server.gpu_memory_utilization)
-        return ["--dtype", server.dtype, "--gpu-memory-utilization", utilization]
-    dtype = "float32" if server.dtype == "auto" else server.dtype
-    arguments = ["--dtype", dtype, "--no-enable-chunked-prefill"]
+        return ["--dtype", "auto", "--gpu-memory-utilization", "0.9"]
+    # CPUs without AVX512-BF16 are fast in float32 only.
+    arguments = ["--dtype", "float32", "--no-enable-chunked-prefill"]
     # A seeded request whose prompt is prefilled in two pieces kills the CPU engine, so every
     # prompt must fit into one step. Without max_model_len vLLM itself takes the model's length.
     if server.max_model_len is not None:

@@ -195,7 +195,7 @@ def test_description_with_unknown_key_is_refused(tmp_path):
     write_bench(store, "bench/tiny", tiny(clear_difference()))
     content = store.read_json("bench/tiny/bench.json")
     store.write_json("bench/tiny/bench.json", {**content, "colour": "red"})
-    with pytest.raises(DataError, match="colour is no known setting"):
+    with pytest.raises(DataError, match="colour is not a setting here"):
         read_bench(store, "bench/tiny")
 
 

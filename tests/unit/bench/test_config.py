@@ -81,7 +81,7 @@ def test_override_is_on_top_of_the_run(tmp_path):
         ({"shares": [0.5], "share_methods": ["mi"]}, "share_methods must be among methods; got mi"),
         ({"shares": [1.5]}, "shares must lie between 0 and 1; got [1.5]"),
         ({"seeds": [1, 1]}, "seeds must not repeat a value; got [1, 1]"),
-        ({"seed": 1}, "seed is no known setting"),
+        ({"seed": 1}, "seed is not a setting here"),
         ({"run": 3}, "run must be the path of a run's file"),
         (
             {"variants": {"qcrd": {"description": "mine", "settings": {"loss.beta": 1}}}},
@@ -105,5 +105,5 @@ def test_contradictory_options_of_a_method_are_refused_at_load(tmp_path):
 
     message = _refusal(tmp_path, methods=["qcrd", "dss_sc", "odd"], variants={"odd": variant})
 
-    assert message.startswith("loss.neg_select must be left alone where no negative is learnt from")
+    assert message.startswith("loss.neg_select applies only when the student learns from negatives")
     assert "bench b, method odd" in message

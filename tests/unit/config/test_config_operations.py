@@ -31,10 +31,10 @@ def test_cost_of_a_teacher_of_ones_own_is_of_gpu_hours():
 
 
 def test_price_of_a_gpu_hour_without_a_speed_is_refused():
-    with pytest.raises(ConfigError, match=r"gpu_hour_price must come with budget\.gpu_tokens_per"):
+    with pytest.raises(ConfigError, match=r"gpu_hour_price needs budget\.gpu_tokens_per"):
         tiny_config(budget={"gpu_hour_price": 2})
 
 
 def test_limit_of_cost_without_a_price_is_refused():
-    with pytest.raises(ConfigError, match=r"budget\.max_cost must come with budget\.prompt_price"):
+    with pytest.raises(ConfigError, match=r"budget\.max_cost needs a price: budget\.prompt_price"):
         tiny_config(budget={"max_cost": 5})

@@ -1,11 +1,11 @@
-"""`run.runner`: what goes together."""
+"""`run.ray_address`: what goes together."""
 
 import pytest
 
 from qcrd_core.errors import ConfigError
 from tests.support.tiny_config import tiny_config
 
-_RAY = {"runner": "ray", "ray_address": "auto", "num_samplers": 4}
+_RAY = {"ray_address": "auto", "num_samplers": 4}
 _SERVED = {"model": {"type": "hub", "name": "m"}, "endpoints": ["http://gpu1:8000/v1"]}
 
 
@@ -25,18 +25,14 @@ def test_ray_with_running_servers_or_without_a_teacher_is_fine(teacher):
 
 
 def test_ray_without_running_servers_is_refused():
-    message = r"run\.runner must be local where teacher\.endpoints is null; got ray.*of its own\."
+    message = (
+        r"run\.ray_address needs running servers in teacher\.endpoints; it is null.*its own vLLM"
+    )
     with pytest.raises(ConfigError, match=message):
         _config(_RAY, {"model": {"type": "hub", "name": "m"}})
 
 
-def test_ray_without_an_address_is_refused():
-    with pytest.raises(ConfigError, match=r"run\.ray_address must name the cluster"):
-        _config({"runner": "ray"}, _SERVED)
-
-
-@pytest.mark.parametrize("setting", [{"ray_address": "auto"}, {"num_samplers": 2}])
-def test_settings_of_ray_without_it_are_refused(setting):
-    message = rf"run\.{next(iter(setting))} must be left alone where run\.runner is local"
+def test_samplers_without_a_cluster_are_refused():
+    message = r"run\.num_samplers applies only when run\.ray_address names a cluster; it is null"
     with pytest.raises(ConfigError, match=message):
-        _config(setting, _SERVED)
+        _config({"num_samplers": 2}, _SERVED)

@@ -77,7 +77,9 @@ def test_load_spec_of_absent_file_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        pytest.param({"sourse": 1}, "sourse is no known setting", id="unknown key"),
+        pytest.param(
+            {"sourse": 1}, "sourse is not a setting .*Did you mean source", id="unknown key"
+        ),
         pytest.param({"answer": {"kind": "sum"}}, "answer.kind must be 'number'", id="kind"),
         pytest.param({"name": "a/b"}, "name must be", id="name is no folder"),
         pytest.param({"source": {"type": "files"}}, "source.train must be set", id="no train"),
@@ -114,7 +116,7 @@ def test_load_spec_of_absent_file_says_so(tmp_path: Path) -> None:
                 "answer": {"kind": "number", "marker": None},
                 "prompt": {"demonstrations": [{"question": "q", "rationale": "r", "answer": "1"}]},
             },
-            "answer.marker must be set when there are prompt.demonstrations",
+            "answer.marker must be set if there are prompt.demonstrations",
             id="demonstrations without marker",
         ),
         pytest.param(

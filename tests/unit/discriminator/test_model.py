@@ -4,7 +4,7 @@ from qcrd_core.config.models import ScratchWeights
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.student.tokenizer import make_tokenizer
 
-TINY = ScratchWeights(hidden_size=32, ffn_size=64, num_layers=1, num_heads=2)
+TINY = ScratchWeights(hidden_size=32, num_layers=1)
 
 
 def _make():

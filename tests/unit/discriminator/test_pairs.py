@@ -21,7 +21,7 @@ NEGATIVES = [("q0", "bad guess"), ("q2", "lone wrong")]
 
 
 def _source(loss, rows=ROWS, seed=0):
-    config = DiscriminatorSection(model={"type": "scratch"}, loss=loss, batch_size=8)
+    config = DiscriminatorSection(model={"type": "scratch"}, loss=loss)
     return PairSource(rows, config, "<mask>", seed)
 
 
@@ -29,7 +29,7 @@ def _source(loss, rows=ROWS, seed=0):
 def test_draws_are_balanced_and_a_function_of_the_seed(loss):
     first, second, other = _source(loss), _source(loss), _source(loss, seed=1)
     drawn = [first.draw() for _ in range(20)]
-    assert {(len(p.positives), len(p.negatives)) for p in drawn} == {(4, 4)}
+    assert {(len(p.positives), len(p.negatives)) for p in drawn} == {(16, 16)}
     assert drawn == [second.draw() for _ in range(20)] != [other.draw() for _ in range(20)]
 
 

@@ -15,9 +15,7 @@ MAX_NEW_TOKENS = 16
 
 def _student(architecture):
     tokenizer = make_tokenizer([*PROMPTS, "= 4"], 60)
-    tiny = ScratchWeights(
-        architecture=architecture, hidden_size=32, ffn_size=64, num_layers=2, num_heads=2
-    )
+    tiny = ScratchWeights(architecture=architecture, hidden_size=32, num_layers=2)
     return make_student(tiny, tokenizer, seed=0), tokenizer
 
 

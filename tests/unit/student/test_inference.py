@@ -131,7 +131,7 @@ def test_vote_takes_the_answer_of_most_sampled_rationales():
 
 def test_vote_samples_each_rationale_anew_and_repeats_itself():
     tokenizer = make_tokenizer([*QUESTIONS["question"], "explain: predict: 0 1 2 3"], 60)
-    tiny = ScratchWeights(hidden_size=32, ffn_size=64, num_layers=1, num_heads=2)
+    tiny = ScratchWeights(hidden_size=32, num_layers=1)
     about = _about(infer="vote_k", num_votes=2, sampling_temperature=0.7, seed=1)
     answerer = Answerer(make_student(tiny, tokenizer, seed=0), tokenizer, about, batch_size=4)
     first, second, first_again = (answerer._explain(QUESTIONS, k, print) for k in (0, 1, 0))

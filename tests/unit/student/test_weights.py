@@ -16,9 +16,7 @@ TOKENIZER = make_tokenizer(["explain: 2 + 2", "= 4"], 100)
 
 
 def _scratch(architecture, seed=0):
-    tiny = ScratchWeights(
-        architecture=architecture, hidden_size=32, ffn_size=64, num_layers=1, num_heads=2
-    )
+    tiny = ScratchWeights(architecture=architecture, hidden_size=32, num_layers=1)
     return make_student(tiny, TOKENIZER, seed)
 
 

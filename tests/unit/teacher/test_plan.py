@@ -94,11 +94,11 @@ def test_rows_of_another_generation_are_not_reused(tmp_path, caplog):
         first = Sampling(make_config(tmp_path / "one", [engine.url]), numbered_questions(2))
         first.run()
     folder = first.store.local(first.plan().folder)
-    config = make_config(tmp_path / "two", None, reuse=[str(folder)], top_p=0.5)
+    config = make_config(tmp_path / "two", None, reuse=[str(folder)], sampling_temperature=0.5)
     with caplog.at_level(logging.WARNING):
         plan = Sampling(config, numbered_questions(2)).plan()
     assert (plan.reused.height, plan.num_missing) == (0, 4)
-    assert "cannot be reused: top_p 1.0 -> 0.5" in caplog.text
+    assert "cannot be reused: sampling_temperature 0.7 -> 0.5" in caplog.text
 
 
 def test_reuse_without_generation_json_is_refused(tmp_path):

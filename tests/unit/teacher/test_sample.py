@@ -176,12 +176,11 @@ def test_temporary_fault_is_retried(tmp_path, fault):
     assert sum(server.num_failures for server in sampling.servers) == 4
 
 
-def test_lasting_fault_raises_and_writes_nothing(tmp_path):
+def test_lasting_fault_raises_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("qcrd_core.teacher.servers.dispatch._MAX_RETRIES", 1)
     seed = derive_seed(3, "q004")
     with stub_engine(fault=lambda body, _: 500 if body["seed"] == seed else None) as engine:
-        sampling = Sampling(
-            make_config(tmp_path, [engine.url], max_retries=1), numbered_questions(6)
-        )
+        sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(6))
         with pytest.raises(SamplingError, match=r"got HTTP 500.*Finished shards are kept"):
             sampling.run()
     # The first shard stands; the second, whose request failed, has left nothing.

@@ -51,6 +51,12 @@ def test_server_command_on_a_cpu_never_prefills_in_pieces(monkeypatch, tmp_path)
     assert command[command.index("--dtype") + 1] == "float32"
 
 
+def test_argument_of_the_user_stands_after_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "has_accelerator", lambda: False)
+    command = _command(tmp_path, extra_args=["--dtype=bfloat16", "--enforce-eager"])
+    assert command[-2:] == ["--dtype=bfloat16", "--enforce-eager"]
+
+
 def test_server_command_on_a_gpu_spreads_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "has_accelerator", lambda: True)
     command = _command(tmp_path, tensor_parallel_size=2, data_parallel_size=4)

@@ -49,22 +49,24 @@ def test_managed_server_serves_and_leaves_nothing(sampling):
         os.killpg(group, 0)
 
 
-def test_dead_server_is_started_again_and_no_sample_is_lost(sampling):
+def test_dead_server_is_started_again_and_no_sample_is_lost(sampling, monkeypatch):
     # Each life ends at its 5th request: 12 samples need at least three.
-    run = sampling("die-after:5", max_restarts=12)
+    monkeypatch.setattr("qcrd_core.teacher.servers.managed._MAX_RESTARTS", 12)
+    run = sampling("die-after:5")
     assert run.run().height == 12
 
 
 def test_server_that_keeps_dying_is_given_up(sampling):
-    run = sampling("die-after:1", max_restarts=1)
-    with pytest.raises(SamplingError, match=r"died 2 times \(teacher.server.max_restarts is 1\)"):
+    run = sampling("die-after:1")
+    with pytest.raises(SamplingError, match=r"vLLM died 4 times in this run"):
         run.run()
     assert run.table().is_empty()
     assert not list(run.config.run.scratch.glob("teacher-server-*"))
 
 
-def test_server_that_is_never_ready_is_given_up(sampling):
-    run = sampling("silent", start_timeout_seconds=0.3)
+def test_server_that_is_never_ready_is_given_up(sampling, monkeypatch):
+    monkeypatch.setattr("qcrd_core.teacher.servers.managed._START_SECONDS", 0.3)
+    run = sampling("silent")
     with pytest.raises(LaunchError, match=r"was not ready within 0.3 s"):
         run.run()
 

@@ -268,7 +268,7 @@ def _certified(authority, name):
         (["http://a/v1", "http://a/v1/"], "each once; got http://a/v1 twice"),
         (["gpu1:8000"], "must hold URLs such as"),
         (["http://user:secret@a/v1"], "without user, password or query"),
-        ([{"url": "http://a/v1", "key": "secret"}], "endpoints.0.key is no known setting"),
+        ([{"url": "http://a/v1", "key": "secret"}], "teacher.endpoints.key is not a setting"),
     ],
 )
 def test_wrong_endpoints_are_refused(tmp_path, endpoints, match):

@@ -1,0 +1,151 @@
+"""Settings as text: YAML files, overrides, and what is wrong with them in one line per problem."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from qcrd_core.config.endpoints import ENDPOINT_TAGS
+from qcrd_core.config.names import UnknownSettingError
+from qcrd_core.errors import ConfigError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ConfigError: If it is absent, unreadable, no YAML, or no mapping.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"{path} must be a readable YAML file; got {error.strerror}. Check the path."
+        raise ConfigError(msg) from error
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(text: bytes | str, where: str) -> dict[str, Any]:
+    """Read YAML text that must hold a mapping.
+
+    Args:
+        text: The YAML.
+        where: How errors name it.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ConfigError: If it is no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        msg = f"{where} must be valid YAML; got {detail}. Correct the file."
+        raise ConfigError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{where} must hold a mapping of settings; got {type(content).__name__}."
+        raise ConfigError(msg)
+    return content
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """Put a pydantic error into one line per problem.
+
+    Args:
+        error: What pydantic raised.
+        where: The file or form the settings came from.
+
+    Returns:
+        Lines without pydantic's own jargon.
+    """
+    return "\n".join(_explain_one(item, where) for item in error.errors(include_url=False))
+
+
+_UNION_TAGS = frozenset(
+    {"hub", "folder", "scratch", "gguf_package", "imported", "files", "word_problems"}
+    | ENDPOINT_TAGS
+)
+
+
+def _explain_one(item: Any, where: str) -> str:
+    # A discriminated union puts its tag into the location; a user knows the setting without it.
+    name = ".".join(str(part) for part in item["loc"] if part not in _UNION_TAGS)
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    if kind == "extra_forbidden":  # of a variant that has other keys, or no file of settings
+        return f"{name} is not a setting here ({where}). Check its spelling and its section."
+    if kind == "missing":
+        return f"{name} must be set; it has no default ({where})."
+    if kind == "union_tag_not_found":
+        return f"{name}.type must be set ({where}). docs/settings.md lists the types."
+    if kind == "union_tag_invalid":
+        return (
+            f"{name}.type must be one of {context['expected_tags']}; got {context['tag']!r} "
+            f"({where})."
+        )
+    if kind in {"model_type", "model_attributes_type"}:
+        return f"{name} must be a section of settings; got {value!r:.80} ({where})."
+    if kind == "value_error" and isinstance(context["error"], UnknownSettingError):
+        return "\n".join(problem.text(where) for problem in context["error"].problems)
+    if kind == "value_error":
+        message = str(context["error"]).rstrip(".")
+        return f"{message} ({where}{', ' + name if name else ''})."
+    rule = item["msg"].removeprefix("Input should be ").removeprefix("a ").removeprefix("an ")
+    shown = f"{value!r}"[:80]
+    return f"{name} must be {rule}; got {shown} ({where})."
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Take a `section.key=value` text apart.
+
+    Args:
+        override: The text; its value is read as YAML.
+
+    Returns:
+        The dotted name and the value.
+
+    Raises:
+        ConfigError: If it has another form.
+    """
+    name, separator, text = override.partition("=")
+    if not separator or not all(name.split(".")):
+        msg = (
+            f"An override must have the form section.key=value; got {override!r} (command line). "
+            "For example teacher.num_samples=4."
+        )
+        raise ConfigError(msg)
+    try:
+        return name, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{name} must be given a YAML value; got {text!r} (command line)."
+        raise ConfigError(msg) from error
+
+
+def apply_setting(content: dict[str, Any], name: str, value: Any, where: str) -> None:
+    """Put a value where its dotted name points.
+
+    Args:
+        content: Nested settings; changed.
+        name: For example `teacher.num_samples`.
+        value: What is put there.
+        where: How errors name the source.
+
+    Raises:
+        ConfigError: If the name leads through a value.
+    """
+    *sections, last = name.split(".")
+    node = content
+    for key in sections:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            msg = f"{name} must name a setting below a section; {key} is a value ({where})."
+            raise ConfigError(msg)
+        node = child
+    node[last] = value
