@@ -81,7 +81,7 @@ has_gpu = .venv/bin/python -c 'import sys, torch; torch.cuda.is_available() or s
 	" with one; if pip is set to a CPU index there, run `make clean` and unset it first.")'
 
 $(MAIN): | python
-	@echo "[.venv] 1/3 torch: 200 MB (CPU build) or 3 GB (CUDA), depending on the index that pip is set to"
+	@echo "[.venv] 1/3 torch: 200 MB (CPU build) or 3 GB (CUDA), by the index that pip is set to"
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python $(PIP) -r requirements/torch.txt
 	@echo "[.venv] 2/3 $$(cat $(MAIN_LOCKS) | grep -c ==) locked packages, 1 to 2 minutes"
