@@ -10,42 +10,42 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && break; done)
 endif
 
-# An environment is made afresh when what it is made of changes: its locks, Python, or the clone's
-# place. The stamp's name carries a checksum of these; qcrd's own metadata has a stamp of its own.
+# An environment is built again when its locks, Python or the clone's path change: the stamp's name
+# contains a checksum of these. The metadata of qcrd itself has a separate stamp.
 PYTHON_VERSION := $(shell $(or $(PYTHON),false) -c 'import sys; print(*sys.version_info[:2], sep=".")')
 key = $(shell { echo $(CURDIR) $(PYTHON_VERSION); cat requirements/torch.txt $(1); } | cksum | cut -d' ' -f1)
 MAIN_LOCKS := requirements/main.lock requirements/dev.lock
 MAIN := .venv/.installed-$(call key,$(MAIN_LOCKS))
 QCRD := .venv/.qcrd-$(shell cksum < pyproject.toml | cut -d' ' -f1)
-# cpu or gpu; what is installed stays, `make install-gpu` changes it.
+# cpu or gpu: `make install` keeps the installed build, `make install-gpu` changes it.
 VLLM_BUILD := $(if $(wildcard .venv-vllm/.installed-gpu-*),gpu,cpu)
 VLLM := .venv-vllm/.installed-$(VLLM_BUILD)-$(call key,requirements/vllm.lock)
 
 PIP := -m pip --disable-pip-version-check -qq install --no-compile
-# Compiled here on all cores: pip does it on one, and a first run would wait for it. Skipped is
-# what is seldom imported. Some files are for other Pythons and cannot compile: not an error.
+# Compiled here on all cores, because pip uses one, and the first run would wait for it. Files that
+# are seldom imported are skipped. Some files are for other Pythons and cannot compile: no error.
 COMPILE := -m compileall -q -j 0 -x '/(tests?|testing|models)/'
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
 	| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once when they are there
+install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once if they exist
 	@$(MAKE) -s --no-print-directory -j 2 $(QCRD) $(VLLM)
 
 install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
 	@$(MAKE) -s --no-print-directory install VLLM_BUILD=gpu
 	@$(has_gpu)
 
-quickstart: install ## Questions to a distilled student on this machine; FRESH=1 samples all of it live
+quickstart: install ## From questions to a student on this machine; FRESH=1 samples everything live
 	.venv/bin/qcrd run --config configs/quickstart.yaml \
 	$(if $(FRESH),'teacher.reuse=[]' run.store=.qcrd/quickstart-fresh)
 
-explorer: install ## See every rationale in a browser: the quickstart's, or STORE=path
+explorer: install ## See every rationale in a browser, of the quickstart or of STORE=path
 	.venv/bin/qcrd explore $(or $(STORE),.qcrd/quickstart)
 
 test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
-	.venv/bin/python -m pytest -n 2 --dist loadfile  # two: engines take several GiB each
+	.venv/bin/python -m pytest -n 2 --dist loadfile  # two, because engines take several GiB each
 
 test-unit: $(QCRD) ## The tests without an engine or a server, 2 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/integration --ignore tests/gpu
@@ -64,7 +64,7 @@ format: $(QCRD) ## Rewrite the files in the project's format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-lock: $(QCRD) ## Resolve requirements/*.in to *.lock anew (Python 3.11, a CPU torch, 2 minutes)
+lock: $(QCRD) ## Resolve requirements/*.in to *.lock again (Python 3.11, a CPU torch, 2 minutes)
 	.venv/bin/python requirements/lock.py
 
 bench: install ## The benchmarks, one after the other, half an hour
@@ -73,7 +73,7 @@ bench: install ## The benchmarks, one after the other, half an hour
 	.venv/bin/python -m benchmarks.negatives
 	.venv/bin/python -m benchmarks.sampling
 
-clean: ## Remove both environments and all caches; stores of runs stay
+clean: ## Remove both environments and all caches; keep the stores of runs
 	rm -rf .venv .venv-vllm *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -84,7 +84,7 @@ has_gpu = .venv/bin/python -c 'import sys, torch; torch.cuda.is_available() or s
 	" with one; if pip is set to a CPU index there, run `make clean` and unset it first.")'
 
 $(MAIN): | python
-	@echo "[.venv] 1/3 torch: 200 MB (CPU build) or 3 GB (CUDA), whichever pip is set to find"
+	@echo "[.venv] 1/3 torch: 200 MB (CPU build) or 3 GB (CUDA), by the index that pip is set to"
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python $(PIP) -r requirements/torch.txt
 	@echo "[.venv] 2/3 $$(cat $(MAIN_LOCKS) | grep -c ==) locked packages, 1 to 2 minutes"
@@ -97,7 +97,7 @@ $(VLLM): | python
 	@echo "[.venv-vllm] 1/3 torch"
 	@$(PYTHON) -m venv --clear .venv-vllm
 ifeq ($(VLLM_BUILD),gpu)
-	@echo "[.venv-vllm] 2/3 vllm and what it requires, 5 to 15 minutes"
+	@echo "[.venv-vllm] 2/3 vllm and its requirements, 5 to 15 minutes"
 	@.venv-vllm/bin/python $(PIP) -r requirements/torch.txt vllm==0.32.0
 else
 	@.venv-vllm/bin/python $(PIP) -r requirements/torch.txt
