@@ -10,6 +10,7 @@
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
     qcrd audit STORE_OR_RUN
+    qcrd settings [KEY] [--dataset]
     qcrd plan --config FILE --questions N --gpus G [--gpu-hour-price PRICE]
     qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd doctor
@@ -36,6 +37,7 @@ from flows.commands.exchange import export_sft, import_file
 from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
 from flows.commands.models import janitor, models, promote, rollback
 from flows.commands.server import deploy, down, status, up
+from flows.commands.settings import settings as list_settings
 from flows.server.temporary import TemporaryServer
 from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
@@ -59,6 +61,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in _COMMANDS:
     app.command(command)
+app.command(list_settings, name="settings")
 
 
 @app.command

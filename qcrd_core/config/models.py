@@ -96,10 +96,10 @@ class TeacherSection(Section):
 
     expert: ClassVar = frozenset({"seed", "shards_in_flight", "questions_per_shard", "reuse"})
 
-    model: TeacherModelOrText
-    """The teacher. A text is short for a hub model's name or, if it begins with `.`, `/` or `~`,
-    for a folder. Running servers must serve this very name."""
-    endpoints: Endpoints | None = None
+    model: TeacherModelOrText = Field(examples=["Qwen/Qwen2.5-7B-Instruct"])
+    """The teacher: the name of a hub model or, if it begins with `.`, `/` or `~`, a folder; other
+    kinds of teachers are a section. Running servers must serve this very name."""
+    endpoints: Endpoints | None = Field(default=None, examples=[["http://gpu1:8000/v1"]])
     """Running OpenAI-compatible servers: a list of URLs, or a YAML or JSON file with such a list,
     which may change while the run samples. Null starts and stops a local vLLM server."""
     server: VllmServer = VllmServer()
@@ -160,10 +160,10 @@ class DiscriminatorSection(Section):
 
     expert: ClassVar = frozenset({"loss", "max_tokens"})
 
-    model: WeightsOrText | None = None
-    """Any Hugging Face encoder, or a small one from scratch. Null takes the student's own encoder;
-    for a student from scratch, an encoder of as many layers and half the width. A text is short
-    for a hub model's name or, if it begins with `.`, `/` or `~`, for a folder."""
+    model: WeightsOrText | None = Field(default=None, examples=["google/t5-v1_1-base"])
+    """Any Hugging Face encoder, named like `student.model`, or a small one from scratch. Null takes
+    the student's own encoder; for a student from scratch, an encoder of as many layers and half
+    the width."""
     loss: Literal["bce", "ratio", "infonce"] = "bce"
     """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
     logits. The last two compare the rationales of one question."""
@@ -201,9 +201,9 @@ class StudentSection(Section):
 
     expert: ClassVar = frozenset({"target", "predict_prefix"})
 
-    model: WeightsOrText
-    """A T5-type or causal model. A text is short for a hub model's name or, if it begins with `.`,
-    `/` or `~`, for a folder."""
+    model: WeightsOrText = Field(examples=["google/t5-v1_1-base"])
+    """A T5-type or causal model: the name of a hub model or, if it begins with `.`, `/` or `~`, a
+    folder; a small model from scratch is a section."""
     lora: LoraSection | None = None
     """Train adapters instead of all weights. Null trains all weights."""
     max_input_tokens: int = Field(default=256, ge=8, examples=[1024])

@@ -10,11 +10,11 @@ value in place of its section (`teacher.endpoints: pool.yaml`) is listed too, bu
 import difflib
 import functools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 
@@ -29,6 +29,8 @@ class Setting:
     is_expert: bool
     holds_settings: bool
     """Whether it is a section that may also be given as one value."""
+    variants: tuple[str, ...] = ()
+    """The `type` of each variant of its section that has it; empty if all have."""
 
     @property
     def meaning(self) -> str:
@@ -71,14 +73,19 @@ def settings_of(model: type[BaseModel]) -> Mapping[str, Setting]:
     found: dict[str, Setting] = {}
     for setting in _walk(model, "", is_expert=False):
         known = found.get(setting.name)
-        fields = (*known.fields, *setting.fields) if known else setting.fields
-        found[setting.name] = Setting(
-            setting.name,
-            fields,
-            setting.is_expert and (known is None or known.is_expert),
-            setting.holds_settings,
-        )
+        found[setting.name] = setting if known is None else _joined(known, setting)
     return found
+
+
+def _joined(first: Setting, second: Setting) -> Setting:
+    """One setting of a key that two variants of a section share."""
+    return Setting(
+        first.name,
+        (*first.fields, *second.fields),
+        first.is_expert and second.is_expert,
+        first.holds_settings,
+        (*first.variants, *second.variants),
+    )
 
 
 def sections_in(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -94,14 +101,17 @@ def takes_value(annotation: Any) -> bool:
     """Whether a type takes anything but settings and null."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return any(hasattr(note, "json_schema_input_type") for note in parts[1:]) or takes_value(
-            parts[0]
-        )
+        return _reads_text(parts[1:]) or takes_value(parts[0])
     if origin in (Union, types.UnionType):
         return any(takes_value(part) for part in parts)
     return annotation is not type(None) and not (
         isinstance(annotation, type) and issubclass(annotation, BaseModel)
     )
+
+
+def _reads_text(metadata: Sequence[Any]) -> bool:
+    """Whether a validator turns a text into settings before they are read."""
+    return any(isinstance(note, BeforeValidator) for note in metadata)
 
 
 def check_names(model: type[BaseModel], content: Mapping[str, Any], *, listed_by: str) -> None:
@@ -120,10 +130,20 @@ def check_names(model: type[BaseModel], content: Mapping[str, Any], *, listed_by
     known = [*names, *sorted(sections - names.keys())]
     unknown = list(_unknown(content, "", frozenset(known)))
     if unknown:
-        raise UnknownSettingError([_problem(name, known, listed_by) for name in unknown])
+        raise UnknownSettingError([unknown_setting(name, known, listed_by) for name in unknown])
 
 
-def _problem(name: str, known: list[str], listed_by: str) -> Problem:
+def unknown_setting(name: str, known: Sequence[str], listed_by: str) -> Problem:
+    """Say that a name is no setting, and which is the nearest.
+
+    Args:
+        name: The name.
+        known: All names.
+        listed_by: Command that lists them.
+
+    Returns:
+        The problem.
+    """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     remedy = f"Did you mean {near[0]}?" if near else f"Run `{listed_by}` to list all."
     return Problem(f"{name} is not a setting", remedy)
@@ -140,13 +160,17 @@ def _unknown(content: Mapping[str, Any], prefix: str, known: frozenset[str]) -> 
                 yield from _unknown(part, f"{name}.", known)
 
 
-def _walk(model: type[BaseModel], prefix: str, *, is_expert: bool) -> Iterator[Setting]:
+def _walk(
+    model: type[BaseModel], prefix: str, *, is_expert: bool, variants: tuple[str, ...] = ()
+) -> Iterator[Setting]:
     experts: frozenset[str] = getattr(model, "expert", frozenset())
     for key, entry in model.model_fields.items():
         name, is_for_experts = f"{prefix}{key}", is_expert or key in experts
-        annotation = Annotated[entry.annotation, *entry.metadata, None]
-        sections = sections_in(annotation)
-        if not sections or takes_value(annotation):
-            yield Setting(name, (entry,), is_for_experts, bool(sections))
+        sections = sections_in(entry.annotation)
+        if not sections or _reads_text(entry.metadata) or takes_value(entry.annotation):
+            of_type = () if key == "type" else variants
+            yield Setting(name, (entry,), is_for_experts, bool(sections), of_type)
         for section in sections:
-            yield from _walk(section, f"{name}.", is_expert=is_for_experts)
+            kind = section.model_fields["type"].default if len(sections) > 1 else None
+            of_type = variants if kind is None else (kind,)
+            yield from _walk(section, f"{name}.", is_expert=is_for_experts, variants=of_type)

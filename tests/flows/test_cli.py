@@ -231,6 +231,31 @@ def test_command_with_wrong_arguments_exits_with_2(qcrd, arguments, sentence):
     assert sentence in out + err
 
 
+def test_settings_lists_explains_and_corrects(qcrd):
+    _, listed, _ = qcrd("settings")
+    code, explained, _ = qcrd("settings", "answer.kind", "--dataset")
+    wrong, _, err = qcrd("settings", "teacher.num_smaples")
+
+    assert (code, wrong) == (0, 2)
+    assert listed.splitlines()[-1] == "qcrd settings teacher.num_samples"
+    assert explained.startswith("answer.kind\n")
+    assert err == "teacher.num_smaples is not a setting. Did you mean teacher.num_samples?\n"
+
+
+def test_misspelt_command_is_refused_with_the_nearest(qcrd):
+    code, out, err = qcrd("settigns")
+
+    assert code == 2
+    assert 'Did you mean "settings"?' in out + err
+
+
+def test_dry_run_of_the_first_configuration_shows_its_plan(qcrd):
+    code, out, _ = qcrd("run", "--config", "configs/first.yaml", "--dry-run")
+
+    assert code == 0
+    assert "google/t5-v1_1-base" in out
+
+
 def test_status_and_down_without_server_say_how_to_start_one(tmp_path, qcrd, monkeypatch):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
 
