@@ -1,16 +1,18 @@
-"""Errors a user can meet.
+"""Errors that a user can meet.
 
     QcrdError
     ├── ConfigError      a setting or a data-set file breaks a rule (also a ValueError)
     ├── DataError        questions, rationales or a table break a rule
     ├── StoreError       the store cannot be read or written
-    │   └── StoreAwayError   it does not answer: worth another try after a pause
+    │   └── StoreAwayError   the store does not answer: try again after a pause
     ├── SamplingError    the teacher cannot be sampled
     ├── TrainingError    training diverged, ran out of memory or left no checkpoint
-    └── LaunchError      a child process could not be started or died
+    └── LaunchError      a child process could not be started, or died
 
-Each message follows one form: `<what> must/cannot <rule>; got <value> (<where>). <Remedy>.`
-The command line prints the message alone and exits with 1 (2 for a ConfigError).
+A message about a wrong setting, file or argument has one form:
+`<what> must/cannot <rule>; got <value> (<where>). <Remedy>.` A message about an event says what
+happened, what was kept and what to do.
+The command line prints only the message and exits with 1 (2 for a ConfigError).
 """
 
 
@@ -39,8 +41,8 @@ class TrainingError(QcrdError):
 
 
 class LaunchError(QcrdError):
-    """A child process could not be started, or died; carries the end of its log."""
+    """A child process could not be started, or died; the message ends with its last log lines."""
 
 
 class StoreAwayError(StoreError):
-    """The store does not answer, or is too busy to: worth another try after a pause."""
+    """The store does not answer or is overloaded; the same call may succeed after a pause."""

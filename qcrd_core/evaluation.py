@@ -1,7 +1,7 @@
-"""Numbers that say how good a student, a teacher or a discriminator is.
+"""Measures of a student, a teacher or a discriminator.
 
-Accuracy with its interval, predictions from a student's texts, the best round, and how well a score
-tells good from bad.
+Accuracy with its confidence interval, predictions from a student's texts, the best round, and how
+well a score separates good from bad.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, both ends in [0, 1] for a share and in [-1, 1] for a difference."""
+    """A confidence interval: in [0, 1] for a share, in [-1, 1] for a difference of shares."""
 
     low: float
     high: float
 
 
 def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> Interval:
-    """Wilson score interval of an accuracy: sound for small sets and for 0% and 100%.
+    """Wilson score interval of an accuracy: valid also for small sets, 0% and 100%.
 
     Args:
-        num_correct: Right answers.
+        num_correct: Correct answers.
         num_total: Questions, at least 1.
         confidence: Level in (0, 1), for example 0.95.
 
@@ -40,14 +40,14 @@ def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> In
         The interval.
 
     Raises:
-        DataError: If there is no question, or more right answers than questions.
+        DataError: If there is no question, or more correct answers than questions.
 
     Source:
         Wilson (1927), without continuity correction.
     """
     if not 0 <= num_correct <= num_total or num_total == 0:
         msg = (
-            "An accuracy must be of 0 to all of at least one question; got "
+            "An accuracy must count from 0 to all of at least one question; got "
             f"{num_correct} of {num_total}. Evaluate on a split that has questions."
         )
         raise DataError(msg)
@@ -63,16 +63,17 @@ def accuracy_interval(num_correct: int, num_total: int, confidence: float) -> In
 def mcnemar_p_value(
     num_gained: int, num_lost: int, *, alternative: Literal["greater", "two-sided"]
 ) -> float:
-    """Exact McNemar test: how likely so large a difference is when neither student is better.
+    """Exact McNemar test: probability of so large a difference if neither student is better.
 
     Args:
-        num_gained: Questions that only the new student has right.
-        num_lost: Questions that only the old one has right.
-        alternative: `greater` asks about a gain alone, `two-sided` about either direction.
+        num_gained: Questions that only the new student answers correctly.
+        num_lost: Questions that only the old student answers correctly.
+        alternative: `greater` tests for a gain only, `two-sided` for a difference.
 
     Returns:
-        Of X ~ Binomial(num_gained + num_lost, 1/2), P(X >= num_gained) or the probability of
-        everything that is not likelier than num_gained; 1 when they never differ.
+        For X ~ Binomial(num_gained + num_lost, 1/2): P(X >= num_gained) if `greater`, or the
+        probability of all outcomes no likelier than num_gained if `two-sided`. 1 if the students
+        never differ.
 
     Source:
         McNemar (1947), with the binomial distribution in place of chi-square.
@@ -95,8 +96,8 @@ def score_predictions(
     """Compare a student's answers with the gold answers.
 
     Args:
-        texts: What was written, by question_id; one for each question.
-        answers: Canonical answers read from the texts, by question_id; None if none could be.
+        texts: Texts of the student by question_id, one per question.
+        answers: Canonical answers found in the texts, by question_id; None if none was found.
         questions: Rows of table `questions`, all that were asked.
         round_: Round whose checkpoint answered.
 
@@ -104,14 +105,14 @@ def score_predictions(
         Table `predictions`, in the order of `questions`.
 
     Raises:
-        DataError: If a question has no text, or a text no question.
+        DataError: If a question has no text, or a text has no question.
     """
     asked = questions["question_id"].to_list()
     if texts.keys() != set(asked):
         differing = sorted(texts.keys() ^ set(asked))
         msg = (
-            f"Predictions must cover the questions exactly; {len(differing)} ids are on one side "
-            f"only (first: {differing[0]}). Evaluate this round again."
+            f"Predictions must cover the questions exactly; got {len(differing)} ids that are only "
+            f"in one of the two (first: {differing[0]}). Evaluate this round again."
         )
         raise DataError(msg)
     frame = questions.select(
@@ -130,7 +131,7 @@ def score_predictions(
 
 
 def best_round(metrics: pl.DataFrame) -> int:
-    """Find the round with the highest validation accuracy; of equal ones the earliest.
+    """Find the round with the highest validation accuracy; the earliest one if several are equal.
 
     Args:
         metrics: Table `metrics`.
@@ -148,8 +149,8 @@ def best_round(metrics: pl.DataFrame) -> int:
     )
     if measured.is_empty():
         msg = (
-            "The best round must be chosen by validation accuracy; none was measured. Give the "
-            "data set validation questions with gold answers."
+            "The best round must be chosen by validation accuracy; got no validation accuracy. "
+            "Give the data set validation questions with gold answers."
         )
         raise DataError(msg)
     best = measured.sort("value", "round", descending=[True, False]).row(0, named=True)
@@ -157,14 +158,14 @@ def best_round(metrics: pl.DataFrame) -> int:
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting half.
+    """Area under the ROC curve: how often a positive scores above a negative; ties count half.
 
     Args:
         scores: Any real numbers, [n].
         labels: True for a positive, [n].
 
     Returns:
-        Share in [0, 1]; 0.5 separates nothing. None when only one class is there.
+        Share in [0, 1]; 0.5 separates nothing. None if one class is empty.
 
     Source:
         Mann-Whitney rank statistic with mid-ranks.
@@ -182,7 +183,7 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
 def expected_calibration_error(
     scores: Sequence[float], labels: Sequence[bool], num_bins: int = 10
 ) -> float | None:
-    """Mean distance between a score and the share of positives that have it, over equal bins.
+    """Mean distance between the scores and the share of positives, over bins of equal width.
 
     Args:
         scores: Probabilities in [0, 1], [n].
@@ -190,10 +191,10 @@ def expected_calibration_error(
         num_bins: Bins of equal width.
 
     Returns:
-        Error in [0, 1], each bin weighted by its rows; None without rows.
+        Error in [0, 1], with each bin weighted by its rows; None if there are no rows.
 
     Source:
-        Naeini et al. (2015); bins are closed at their lower end, the last one at both.
+        Naeini et al. (2015). Bins include their lower end; the last bin includes both ends.
     """
     values, truth = _arrays(scores, labels)
     if values.size == 0:
@@ -209,7 +210,7 @@ def _arrays(
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
     if values.shape != truth.shape or not np.isfinite(values).all():
         msg = (
-            f"Scores must be finite and one a label; got {values.size} scores "
+            f"Scores must be finite, one per label; got {values.size} scores "
             f"({int((~np.isfinite(values)).sum())} not finite) and {truth.size} labels."
         )
         raise DataError(msg)

@@ -1,6 +1,6 @@
-"""Hashes and seeds: the same on every machine, in every process, in every Python.
+"""Hashes and seeds that are equal on every machine, in every process and in every Python version.
 
-Python's own `hash` is salted per process, so nothing here uses it.
+Python's own `hash` is salted per process, so it is not used here.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def content_hash(*parts: str, length: int = 16) -> str:
-    """Hash strings, keeping their boundaries apart.
+    """Hash strings, including their boundaries.
 
     Args:
         *parts: Texts; ("ab", "c") and ("a", "bc") hash differently.
@@ -32,7 +32,7 @@ def fingerprint(content: Mapping[str, Any], *, length: int = 12) -> str:
     """Hash a JSON-able mapping independently of key order.
 
     Args:
-        content: What the fingerprint stands for.
+        content: The values to fingerprint.
         length: Hex digits to return, at most 64.
 
     Returns:
@@ -56,15 +56,15 @@ def file_hash(path: Path) -> str:
 
 
 def bytes_hash(content: bytes) -> str:
-    """Hash bytes as `file_hash` hashes a file that holds them."""
+    """Hash bytes; equals `file_hash` of a file that holds them."""
     return hashlib.sha256(content).hexdigest()
 
 
 def derive_seed(*parts: object) -> int:
-    """Derive an independent seed, for example of (seed, question_id).
+    """Derive an independent seed, for example from (seed, question_id).
 
     Args:
-        *parts: Whatever tells this use of randomness from every other; compared as text.
+        *parts: Values that distinguish this use of randomness from all others; compared as text.
 
     Returns:
         A seed in [0, 2**62), safe for torch, numpy, vLLM and an int64 column.

@@ -1,10 +1,10 @@
-"""Progress of long work: a bar with rate and ETA on a terminal, a line now and then elsewhere.
+"""Progress of long work: a bar with rate and ETA on a terminal, a log line now and then elsewhere.
 
     with progress("Sample teacher", total=240, unit="samples") as bar:
         bar.advance(5, note="412 tok/s")
 
-An orchestrator can listen: `listen(callback)` receives (description, done, total) at most once a
-second, which is how the Prefect tasks draw their progress artifacts.
+An orchestrator can listen: `listen(callback)` receives (description, done, total) at most once per
+second. The Prefect tasks draw their progress artifacts from it.
 """
 
 import logging
@@ -38,7 +38,7 @@ _display: Progress | None = None
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
-    """Call `listener(description, done, total)` on progress while the block runs."""
+    """Call `listener(description, done, total)` when progress is made, while the block runs."""
     _listeners.append(listener)
     try:
         yield
@@ -58,11 +58,11 @@ class Bar:
         self._note = ""
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more units as done.
+        """Count more units as done.
 
         Args:
             count: Units.
-            note: Text behind the bar, for example a loss; the last one stays when it ends.
+            note: Text after the bar, for example a loss; the last note stays visible.
         """
         with _lock:
             self.done += count
@@ -70,7 +70,7 @@ class Bar:
             self._show()
 
     def expect(self, total: int) -> None:
-        """Set the number of units in all, where it is known only after the start."""
+        """Set the total number of units, if it becomes known only after the start."""
         with _lock:
             self.total = total
             if _display is not None and self._task is not None:
@@ -98,9 +98,9 @@ def progress(description: str, total: int, unit: str = "it") -> Iterator[Bar]:
     """Show progress while the block runs.
 
     Args:
-        description: What is being done, a few words.
-        total: Units in all.
-        unit: Name of a unit, plural.
+        description: The work, in a few words.
+        total: Total number of units.
+        unit: Name of the unit, plural.
 
     Yields:
         The bar to advance.
@@ -122,7 +122,7 @@ def progress(description: str, total: int, unit: str = "it") -> Iterator[Bar]:
 
 
 def _shared_display() -> Progress | None:
-    # One live display for all bars of the process: rich allows no second one.
+    # One live display for all bars of the process, because rich allows only one.
     global _display
     if not sys.stderr.isatty():
         return None

@@ -1,1 +1,1 @@
-"""One run: where its files are, what every stage needs of it, which processes may work on it."""
+"""One run: its paths, the context that every stage needs, and locks against concurrent work."""

@@ -1,4 +1,4 @@
-"""What every stage and job needs to find its run: configuration, store, paths, inputs."""
+"""Run context for every stage and job: configuration, store, paths, inputs."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from qcrd_core.store.store import Store
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run, opened."""
+    """An open run."""
 
     config: RunConfig
     store: Store
@@ -35,36 +35,36 @@ class RunContext:
             The context.
 
         Raises:
-            StoreError: If the store's URL names no store.
+            StoreError: If the store's URL is not that of a store.
         """
         return cls(config, Store(config.run.store, config.run.scratch), RunPaths(run_id))
 
     @property
     def scratch(self) -> Path:
-        """Local folder for this run's logs and for what one stage hands to its job."""
+        """Local folder for this run's logs and job inputs."""
         return self.config.run.scratch / "runs" / self.paths.run_id
 
     def log(self, name: str) -> Path:
-        """File for the output of a job."""
+        """Log file of a job."""
         return self.scratch / f"{name}.log"
 
     def read_spec(self) -> DatasetSpec:
-        """The data set's specification as the run took it."""
+        """The data set's specification, as stored when the run began."""
         return DatasetSpec.model_validate(self.store.read_json(self.paths.dataset))
 
     def read_questions(self, split: str) -> pl.DataFrame:
-        """Table `questions` of one split, as the run took them."""
+        """Table `questions` of one split, as stored when the run began."""
         frame = self.store.read_table(self.paths.questions, Questions)
         return frame.filter(pl.col("split") == split)
 
     def read_marks(self, mark: str) -> pl.DataFrame:
-        """question_id and sample_idx of the rationales that curators marked so.
+        """question_id and sample_idx of the rationales with one curation mark.
 
         Args:
             mark: keep or reject.
 
         Returns:
-            Keys, as the run found them when it began.
+            Keys, as stored when the run began.
         """
         marks: pl.DataFrame = Curation.create_empty()
         if self.store.exists(self.paths.curation):
@@ -82,10 +82,10 @@ class RunContext:
         """Write numbers of one stage and round as a part of table `metrics`.
 
         Args:
-            stage: Who measured.
+            stage: The stage that measured them.
             round_: Round; -1 before the first.
-            values: Numbers by name; None where undefined.
-            part: Name of the part, where it is not the stage's.
+            values: Numbers by name; None if undefined.
+            part: Name of the part, if it differs from the stage's.
         """
         rows = [(stage, round_, 0, name, value) for name, value in values.items()]
         schema = {
@@ -101,10 +101,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class RunJob:
-    """What every job of a run is given: enough to open the run in a process of its own."""
+    """Inputs of every job of a run: enough to open the run in another process."""
 
     config: RunConfig
-    """The run's configuration, validated once by whoever started the run."""
+    """The run's configuration, already validated when the run was started."""
     run_id: str
     """The run."""
 
@@ -116,11 +116,11 @@ class RunJob:
 
 @contextmanager
 def timed(context: RunContext, stage: str, round_: int = -1) -> Iterator[dict[str, float]]:
-    """Note the seconds of a block that ends well, as metric `<stage>_seconds` of stage timing.
+    """Measure a block and store metric `<stage>_seconds` of stage timing, if the block succeeds.
 
-    What the block puts into the yielded mapping is noted too, as `<stage>_<name>`.
+    Values that the block puts into the yielded mapping are stored too, as `<stage>_<name>`.
 
-    After a crash they are of the last start alone.
+    After a crash, the numbers cover only the last start.
     """
     start = time.monotonic()
     more: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Which processes of a machine may work on a run at once: one trains it, several may sample it."""
+"""Locks of a run on one machine: one process trains it, several may sample it."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _RUN, _SAMPLING = "lock", "sampling-lock"
 
 @contextmanager
 def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
-    """Hold a run for as long as the block lasts: two at once would train the same rounds twice.
+    """Lock a run while the block runs, so that no other process trains the same rounds.
 
     Args:
         config: Names the scratch folder.
@@ -29,10 +29,10 @@ def run_lock(config: RunConfig, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def sampling_lock(config: RunConfig, run_id: str) -> Iterator[None]:
-    """Say that a run is sampled for as long as the block lasts.
+    """Lock the sampling of a run while the block runs.
 
-    Several processes may sample it at once on running servers; a teacher that each would have to
-    start is for one of them, since two engines do not fit on one machine.
+    Several processes may sample one run from running servers. If each would have to start its own
+    teacher, only one may, because two engines do not fit on one machine.
 
     Args:
         config: Names the scratch folder and the servers.
@@ -60,7 +60,7 @@ def _held(path: Path, doing: str, *, shared: bool) -> Iterator[None]:
 
 
 def is_worked_on(scratch: Path, run_id: str) -> bool:
-    """Whether a process of this machine holds a run.
+    """Whether a process on this machine is training or sampling a run.
 
     Args:
         scratch: Setting `run.scratch` of that process.

@@ -1,7 +1,4 @@
-"""Where the files of one run lie, so that no two places of the code spell a path.
-
-All paths are relative to the store's root.
-"""
+"""Paths of one run's files, relative to the store's root; every path is spelled only here."""
 
 from dataclasses import dataclass
 
@@ -29,17 +26,17 @@ class RunPaths:
 
     @property
     def dataset(self) -> str:
-        """The data set's specification as the run took it, JSON."""
+        """The data set's specification, as it was when the run began, JSON."""
         return f"{self.root}/dataset.json"
 
     @property
     def questions(self) -> str:
-        """Table `questions`, all splits, as the run took them."""
+        """Table `questions`, all splits, as they were when the run began."""
         return f"{self.root}/questions.parquet"
 
     @property
     def curation(self) -> str:
-        """Table `curation`: the marks that the run follows; absent without any."""
+        """Table `curation`: the marks that the run follows; absent if there are none."""
         return f"{self.root}/curation.parquet"
 
     @property
@@ -54,12 +51,12 @@ class RunPaths:
 
     @property
     def metrics(self) -> str:
-        """Folder of table `metrics`, a part a stage and round."""
+        """Folder of table `metrics`, one part per stage and round."""
         return f"{self.root}/metrics"
 
     @property
     def result(self) -> str:
-        """Final numbers, JSON; its presence says that the run is complete."""
+        """Final numbers, JSON; the file exists only if the run is complete."""
         return f"{self.root}/result.json"
 
     @property
@@ -69,7 +66,7 @@ class RunPaths:
 
     @property
     def decision(self) -> str:
-        """What a night decided about the student, Markdown."""
+        """The nightly decision about the student, Markdown."""
         return f"{self.root}/decision.md"
 
     @property
@@ -79,16 +76,16 @@ class RunPaths:
 
     @property
     def discriminator_tokenizer(self) -> str:
-        """Published folder: the discriminator's tokenizer, where it is not the student's."""
+        """Published folder: the discriminator's tokenizer, if it differs from the student's."""
         return f"{self.root}/discriminator_tokenizer"
 
     @property
     def best_student(self) -> str:
-        """Published folder: the student that validation chose, loads with plain transformers."""
+        """Published folder: the student with the best validation; plain transformers loads it."""
         return f"{self.root}/student"
 
     def metrics_part(self, part: str, round_: int) -> str:
-        """One part of table `metrics`, a stage and round; round -1 comes before the first."""
+        """One part of table `metrics`, for a stage and round; -1 is the time before round 0."""
         return f"{self.metrics}/{part}-round={round_:03d}.parquet"
 
     def negatives(self, round_: int) -> str:
@@ -104,11 +101,11 @@ class RunPaths:
         return f"{self.root}/predictions/{split}/round={round_:03d}.parquet"
 
     def student(self, round_: int) -> str:
-        """Published folder: the student after that round, of the same form as `best_student`."""
+        """Published folder: the student after that round, in the form of `best_student`."""
         return f"{self.root}/checkpoints/round={round_:03d}/student"
 
     def engine(self, round_: int) -> str:
-        """Folder of resumable DeepSpeed states of that round, one below it a global step."""
+        """Folder of resumable DeepSpeed states of that round, one subfolder per global step."""
         return f"{self.root}/checkpoints/round={round_:03d}/engine"
 
     def discriminator(self, round_: int) -> str:

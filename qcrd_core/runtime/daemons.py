@@ -5,16 +5,16 @@
     daemon.is_alive()        # from any later process
     daemon.stop(grace_seconds=90)
 
-`processes.Server` is the opposite: it ends with its parent, by means of `guard.py`. Somebody may
-have killed the guard as well, and vLLM's engine then holds memory and cores for ever. So a vLLM
-server is noted too, together with its owner, and the next run kills orphaned ones:
+A `processes.Server` is the opposite: `guard.py` ends it with its parent. If the guard is killed
+too, vLLM's engine would hold memory and cores forever. So each vLLM server is noted as well,
+together with its owner, and the next run kills orphaned servers:
 
     kill_orphans(scratch)
     note_server(scratch, server.pid)
     drop_note(scratch, server.pid)
 
-Process numbers are used again, so a noted process counts only if it began when the note says, and
-its command line has a marker.
+Process numbers are reused, so a noted process counts only if its start time matches the note and
+its command line contains a marker.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from qcrd_core.runtime.processes import tail
 
 logger = logging.getLogger(__name__)
 
-# psutil knows the machine's own start to the second.
+# psutil knows the machine's start only to the second.
 _SAME_START_SECONDS = 5.0
 _LEFTOVER_SECONDS = 15.0
 _SERVER_MARKER = "vllm"
@@ -53,7 +53,7 @@ class Daemon:
         self._note, self._marker = folder / f"{name}.json", marker
 
     def start(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """Start it as the leader of a session of its own.
+        """Start it as the leader of a new session.
 
         Args:
             command: Program and arguments.
@@ -73,12 +73,12 @@ class Daemon:
             )
         note = {"pid": child.pid, "started": _started(psutil.Process(child.pid))}
         self._note.write_text(json.dumps(note), encoding="utf-8")
-        # Popen warns of a child that it has not seen end; this one is meant to go on.
+        # Popen warns about a child that is still running; this one is meant to outlive us.
         child.returncode = 0
 
     @property
     def pid(self) -> int | None:
-        """Number of the noted process; None if it does not run."""
+        """Process number of the noted process; None if it does not run."""
         process = self._process()
         return None if process is None else process.pid
 
@@ -87,17 +87,17 @@ class Daemon:
         return self._process() is not None
 
     def tail(self) -> str:
-        """The end of its output."""
+        """The last lines of its output."""
         return tail(self.log)
 
     def stop(self, grace_seconds: float) -> bool:
-        """Terminate it, wait, then kill whatever is left of it and of its children.
+        """Send SIGTERM, wait, then kill it and its children if they still run.
 
         Args:
             grace_seconds: Time between SIGTERM and SIGKILL.
 
         Returns:
-            Whether it ran. What a killed one left behind is ended in any case.
+            Whether it ran. Children that a killed process left behind are ended in any case.
         """
         process = self._process()
         family = self._leftovers()
@@ -106,7 +106,7 @@ class Daemon:
                 family += process.children(recursive=True)
             _signal(process, "terminate")
             psutil.wait_procs([process], grace_seconds)
-            # Its children end with it, or see that it is gone.
+            # Its children end with it, or notice that it has ended.
             _, family = psutil.wait_procs(family, min(grace_seconds, _LEFTOVER_SECONDS))
             family += [process, *self._leftovers()]
         for one in family:
@@ -154,7 +154,7 @@ def drop_note(scratch: Path, group: int) -> None:
 
 
 def kill_orphans(scratch: Path) -> int:
-    """Kill what is left of vLLM servers whose owner is gone.
+    """Kill vLLM servers, or parts of them, whose owner has died.
 
     Args:
         scratch: Folder of the notes.
@@ -168,14 +168,16 @@ def kill_orphans(scratch: Path) -> int:
             note = json.loads(path.read_text(encoding="utf-8"))
             owner, started, group = int(note["owner"]), float(note["started"]), int(note["group"])
         except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("%s does not describe a vLLM server; deleted", path)
+            logger.warning("%s does not describe a vLLM server; the file was deleted", path)
             path.unlink(missing_ok=True)
             continue
         if _find(owner, started) is not None:
             continue
         members = _members(os.getpgid, group, _SERVER_MARKER) if group > 1 else []
         if members:
-            logger.warning("A killed run left a vLLM server behind (group %d); killed", group)
+            logger.warning(
+                "A killed run left a vLLM server running (process group %d); it was killed", group
+            )
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
             psutil.wait_procs(members, _LEFTOVER_SECONDS)
@@ -189,12 +191,12 @@ def _server_note(scratch: Path, group: int) -> Path:
 
 
 def _started(process: psutil.Process) -> float:
-    # Seconds after the machine's start: the clock, which somebody may set, is in both numbers.
+    # Seconds since the machine started: both numbers shift together if somebody sets the clock.
     return process.create_time() - psutil.boot_time()
 
 
 def _find(pid: int, started: float) -> psutil.Process | None:
-    """The process of this number, if it runs and began at this time."""
+    """The process with this number, if it runs and started at this time."""
     with contextlib.suppress(psutil.Error, ValueError):
         process = psutil.Process(pid)
         is_same = abs(_started(process) - started) < _SAME_START_SECONDS

@@ -1,11 +1,11 @@
-"""Run a command and end its whole process group when the parent is gone.
+"""Run a command and end its whole process group when the parent dies.
 
     python guard.py <parent pid> <command> [arguments ...]
 
-`qcrd_core.runtime.processes` starts servers through this file, as leaders of their own sessions. A
-parent killed by SIGKILL cannot clean up, and vLLM's workers outlive their own parent; this process
-sees that its parent has changed and kills the group. It uses the standard library only, so that it
-starts in milliseconds and stays small beside the server.
+`qcrd_core.runtime.processes` starts servers through this file, each in its own session. A parent
+killed by SIGKILL cannot clean up, and vLLM's workers outlive their parent. This process notices
+that its parent has changed, and kills the group. It imports only the standard library, so it starts
+in milliseconds and needs little memory.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ _LEFTOVER_SECONDS = 2.0
 
 
 def main(parent: int, command: list[str]) -> int:
-    """Run `command` until it ends, the parent is gone, or SIGTERM asks to stop.
+    """Run `command` until it ends, the parent dies, or SIGTERM arrives.
 
     Args:
-        parent: Process that must stay alive.
+        parent: Process number of the parent.
         command: Program and arguments.
 
     Returns:
@@ -37,15 +37,15 @@ def main(parent: int, command: list[str]) -> int:
     while child.poll() is None:
         if stopping or os.getppid() != parent:
             _end(child)
-        # Waiting for the child, not sleeping: its death must be seen before the client's retries
-        # against the dead server are used up.
+        # Wait for the child instead of sleeping: its death must be noticed before the client has
+        # used up its retries against the dead server.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_POLL_SECONDS)
-    # Whatever the command left behind in this group goes with it.
+    # Processes that the command left behind are in the same group; end them too.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
     if os.getppid() != parent:
-        # `Server.stop`, which kills what does not listen, will not be called any more.
+        # `Server.stop` would kill what ignores SIGTERM, but nobody is left to call it.
         time.sleep(_LEFTOVER_SECONDS)
         os.killpg(0, signal.SIGKILL)
     return child.returncode

@@ -1,11 +1,11 @@
-"""The hosts that train together: who they are, which of them this one is, how they meet.
+"""The hosts that train together: their names, this host's place, and the rendezvous.
 
     training.hosts: [node1, node2]     the first runs the flow, the others `qcrd join`
     training.hosts: hosts.txt          a hostfile, as MPI and DeepSpeed read it: `node1 slots=2`
     training.hosts: slurm              the nodes of this Slurm job
 
-They share the store and nothing else. Ranks talk without encryption or password, as torch's do:
-only in a network that one trusts.
+The hosts share only the store. Ranks communicate without encryption or password, as torch does, so
+the network must be trusted.
 """
 
 import os
@@ -34,7 +34,7 @@ def read_hosts(value: str, num_processes: Any) -> list[str]:
 
     Args:
         value: `slurm`, or the hostfile's path.
-        num_processes: Ranks a host, which `slots` must agree with.
+        num_processes: Ranks per host; `slots` must be equal to it.
 
     Returns:
         Names or addresses, in order.
@@ -54,14 +54,14 @@ def read_hosts(value: str, num_processes: Any) -> list[str]:
         text = line.partition("#")[0].strip()
         found = _LINE.fullmatch(text)
         if found is None and text:
-            msg = f"A hostfile must hold lines `host slots=N`; got {text!r} ({value}:{number})"
+            msg = f"A hostfile line must be `host slots=N`; got {text!r} ({value}:{number})"
             raise ValueError(msg)
         if found is not None:
             slots = found["slots"]
             if slots is not None and int(slots) != num_processes:
                 msg = (
-                    f"slots must be training.num_processes, {num_processes}, on each host; got "
-                    f"{slots} ({value}:{number})"
+                    f"slots must equal training.num_processes, {num_processes}; got {slots} "
+                    f"({value}:{number})"
                 )
                 raise ValueError(msg)
             hosts.append(found["host"])
@@ -72,8 +72,8 @@ def _slurm_hosts() -> list[str]:
     nodes = os.environ.get("SLURM_JOB_NODELIST")
     if nodes is None:
         msg = (
-            "training.hosts=slurm must be used within a Slurm job; SLURM_JOB_NODELIST is not set: "
-            "start qcrd with srun, or list the hosts"
+            "training.hosts=slurm applies only within a Slurm job; SLURM_JOB_NODELIST is not set. "
+            "Start qcrd with srun, or list the hosts"
         )
         raise ValueError(msg)
     try:
@@ -81,26 +81,26 @@ def _slurm_hosts() -> list[str]:
             ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        msg = f"training.hosts=slurm must find the program scontrol; got {error}: list the hosts"
+        msg = f"training.hosts=slurm needs the program scontrol; got {error}. List the hosts"
         raise ValueError(msg) from error
     return listed.stdout.split()
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
-    """Refuse hosts that cannot train together, before any work; the flow runs on the first.
+    """Reject hosts that cannot train together, before any work; the flow runs on the first host.
 
     Args:
         hosts: `training.hosts`.
 
     Raises:
-        ConfigError: If a name is unknown, two mean one host, the first is not this one, or no route
-            leads to another.
+        ConfigError: If a name is unknown, two names mean the same host, the first is not this host,
+            or no route leads to another host.
     """
     if len(hosts) < 2:
         return
     if own_place(hosts) != 0:
         msg = (
-            "training.hosts must begin with the host that runs the flow, this one; got "
+            "training.hosts must begin with this host, which runs the flow; got "
             f"{', '.join(hosts)}. Change the order, or run `qcrd join` here."
         )
         raise ConfigError(msg)
@@ -109,7 +109,7 @@ def check_hosts(hosts: Sequence[str]) -> None:
 
 
 def own_place(hosts: Sequence[str]) -> int:
-    """Which of the hosts this one is.
+    """Find this host in the list.
 
     Args:
         hosts: `training.hosts`, at least one.
@@ -118,22 +118,22 @@ def own_place(hosts: Sequence[str]) -> int:
         Its place, from 0.
 
     Raises:
-        ConfigError: If a name is unknown, two mean one host, or none is this one.
+        ConfigError: If a name is unknown, two names mean the same host, or none means this host.
     """
     known: dict[str, str] = {}
     for host in hosts:
         for address in _addresses(host):
             if known.setdefault(address, host) != host:
                 msg = (
-                    f"training.hosts must name each host once; {known[address]} and {host} both "
-                    f"are {address}. Take one of them out."
+                    f"training.hosts must name each host once; {known[address]} and {host} are "
+                    f"both {address}. Remove one of them."
                 )
                 raise ConfigError(msg)
     here = {a.address for listed in psutil.net_if_addrs().values() for a in listed}
     own = {host for address, host in known.items() if address in here or address[:4] == "127."}
     if len(own) > 1:
         names = " and ".join(sorted(own))
-        msg = f"training.hosts must name each host once; {names} both are this host."
+        msg = f"training.hosts must name each host once; {names} are both this host. Remove one."
         raise ConfigError(msg)
     if not own:
         msg = (
@@ -148,14 +148,17 @@ def _addresses(host: str) -> set[str]:
     try:
         return {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError as error:
-        msg = f"training.hosts must hold known names; {host} is none ({error.strerror})."
+        msg = (
+            f"training.hosts must hold names that this host can resolve; got {host} "
+            f"({error.strerror}). Correct the name, or use an address."
+        )
         raise ConfigError(msg) from error
 
 
 def choose_interface(peer: str) -> None:
-    """Let gloo and NCCL talk through the network that leads to a peer, unless they were told.
+    """Let gloo and NCCL use the network that leads to a peer, unless the user chose one.
 
-    By themselves they take the address of this host's name, which may be the loopback's.
+    By default they use the address of this host's name, which may be the loopback address.
 
     Args:
         peer: Another host.
@@ -171,22 +174,22 @@ def choose_interface(peer: str) -> None:
 
 
 def _address_towards(peer: str) -> str:
-    """This host's own address on the way to another."""
+    """This host's address on the route to another host."""
     family, kind, _, _, address = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         try:
             probe.connect(address)  # sends nothing: the kernel looks up the route
         except OSError as error:
             msg = (
-                f"training.hosts must name hosts that can be reached; no route leads to {peer} "
-                f"({error.strerror})."
+                f"training.hosts must name reachable hosts; no route leads to {peer} "
+                f"({error.strerror}). Check the network and the name."
             )
             raise ConfigError(msg) from error
         return str(probe.getsockname()[0])
 
 
 def wait_until_open(host: str, port: int, patience: float) -> None:
-    """Wait for the first host to begin a round. It may take its time, as long as it can be reached.
+    """Wait until the first host begins a round, for as long as it can be reached.
 
     Args:
         host: The first host.
@@ -194,8 +197,9 @@ def wait_until_open(host: str, port: int, patience: float) -> None:
         patience: Longest time without any answer, seconds.
 
     Raises:
-        TrainingError: If it did not answer for so long, not even by a refusal.
+        TrainingError: If the host did not answer for `patience` seconds.
     """
+    # A refused connection is an answer too: the host is up, but the round has not begun.
     heard = time.monotonic()
     while True:
         try:
@@ -206,16 +210,16 @@ def wait_until_open(host: str, port: int, patience: float) -> None:
         except OSError as error:
             if time.monotonic() - heard > patience:
                 msg = (
-                    f"The first host must be reachable; {host}:{port} did not answer for "
-                    f"{patience:g} s ({error.strerror or error}). Check the network and "
-                    "training.hosts, then join again."
+                    f"The first host, {host}:{port}, did not answer for {patience:g} s "
+                    f"({error.strerror or error}). Check the network and training.hosts, then run "
+                    "`qcrd join` again."
                 )
                 raise TrainingError(msg) from error
         time.sleep(_POLL_SECONDS)
 
 
 def wait_until_closed(host: str, port: int) -> None:
-    """Wait for the first host to leave a round that is over, or else it would be joined again."""
+    """Wait until the first host closes a finished round; otherwise it would be joined again."""
     deadline = time.monotonic() + _LEFTOVER_SECONDS
     while time.monotonic() < deadline:
         try:

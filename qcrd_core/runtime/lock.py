@@ -1,6 +1,6 @@
 """A lock between the processes of one machine.
 
-The package filelock does not serve: its lock that several may share is an SQLite database.
+The package filelock is not used, because its shared lock is an SQLite database.
 """
 
 import fcntl
@@ -11,16 +11,16 @@ from pathlib import Path
 
 @contextmanager
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
-    """Hold a file for as long as the block lasts; the kernel frees it when the process dies.
+    """Lock a file while the block runs; the kernel frees it when the process dies.
 
     Args:
-        path: The file, which is made if it is absent. Two threads of a process exclude each other
+        path: The file, which is made if it is absent. Two threads of one process exclude each other
             as two processes do.
-        shared: Let others that say the same hold it too.
-        wait: Wait until it is free, or else run the block without it.
+        shared: Whether others that also pass `shared` may hold it at the same time.
+        wait: Wait until the lock is free. Otherwise the block runs without it.
 
     Yields:
-        Whether it is held; always true after waiting.
+        Whether the lock is held; always true with `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""What the fork server of `qcrd_core.runtime.processes` imports once for all jobs.
+"""Imports of the fork server of `qcrd_core.runtime.processes`, made once for all jobs.
 
-Only modules that start no threads when imported. polars is left to each job: its thread pool must
-not be forked. No CUDA driver may be woken here, for none survives a fork: while DeepSpeed looks
-around, torch shows it no device, and counts them without the driver.
+Only modules that start no threads when imported. Each job imports polars itself, because its thread
+pool must not be forked. Nothing here may start a CUDA driver, because no driver survives a fork: so
+torch shows no device while DeepSpeed is imported, and counts devices without the driver.
 """
 
 import os
@@ -10,7 +10,7 @@ import os
 from qcrd_core.runtime.processes import COUNT_WITHOUT_DRIVER, PASSIVE_OPENMP, has_accelerator
 
 os.environ.update({**PASSIVE_OPENMP, **os.environ})
-# Named, for DeepSpeed would look for one: on a CPU with a warning.
+# Set, because DeepSpeed would otherwise search for an accelerator, and warn if there is none.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if has_accelerator() else "cpu")
 _visible = os.environ.get("CUDA_VISIBLE_DEVICES")
 os.environ.update(COUNT_WITHOUT_DRIVER, CUDA_VISIBLE_DEVICES="")

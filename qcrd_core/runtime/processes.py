@@ -1,17 +1,18 @@
-"""Child processes: engines never run in the flow's own process.
+"""Child processes: engines never run in the flow's process.
 
 Two kinds:
 
-- `run_job` runs one of our own functions (training, sampling a student, the discriminator) in a
-  process of its own and returns its result. The process is forked from a server that has torch
-  imported already: that saves about ten seconds a job on two cores. A driver does not survive a
-  fork, so the server leaves CUDA alone (`preload`), and with other accelerators, whose drivers wake
-  when they are imported, the process is a fresh interpreter.
-- `Server` runs a foreign program that stays, such as vLLM, in its own session and behind
+- `run_job` runs one of our functions (training, sampling a student, the discriminator) in its own
+  process and returns its result. The process is forked from a server that has already imported
+  torch, which saves about ten seconds per job on two cores. A driver does not survive a fork, so
+  the server does not touch CUDA (`preload`). The drivers of other accelerators start on import;
+  with those, the process is a fresh interpreter.
+- `Server` runs another program that keeps running, such as vLLM, in its own session and behind
   `guard.py`.
 
-Both: output to a log file (a pipe can block or kill the child), terminate, grace, kill of the whole
-group, and an error that carries the log's end. GPU memory is free when the call returns.
+Both write to a log file, because a pipe can block or kill the child. To stop, they send SIGTERM,
+wait, and kill the whole process group. Errors end with the last lines of the log. GPU memory is
+free when the call returns.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ from qcrd_core.errors import LaunchError, QcrdError
 logger = logging.getLogger(__name__)
 
 Emit = Callable[[dict[str, Any]], None]
-"""How a job reports to its parent while it runs: one small JSON-able event."""
+"""Sends one small JSON-able event from a running job to its parent."""
 
 JobT = TypeVar("JobT")
 ValueT = TypeVar("ValueT")
@@ -62,12 +63,12 @@ _context_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Finished(Generic[ValueT]):
-    """What a job came back with."""
+    """Result of a finished job."""
 
     value: ValueT
-    """What its function returned."""
+    """The value that its function returned."""
     peak_memory_bytes: int
-    """The most that the child, or one of its own children, held in memory."""
+    """Peak memory of the child, or of the largest of its own children."""
 
 
 def run_job(
@@ -81,23 +82,25 @@ def run_job(
     """Run `function(job, emit)` in a child process and return its result.
 
     Args:
-        function: Function of a module that loads no engine; see the `jobs` modules of the rooms.
-        job: What it is given: a small frozen dataclass, which is pickled.
+        function: A function of a module that loads no engine; see the `jobs` modules.
+        job: Its inputs: a small frozen dataclass, which is pickled.
         log: File that receives the child's output; appended to.
         on_event: Called here for each event the child emits.
         grace_seconds: Time between SIGTERM and SIGKILL when this call is interrupted.
 
     Returns:
-        What the function returned, which is pickled too, and the child's peak memory.
+        The function's value, which is pickled too, and the child's peak memory.
 
     Raises:
-        QcrdError: Whatever the function raised of our own errors.
-        LaunchError: If the child died or raised anything else; ends with the log's tail.
+        QcrdError: If the function raised one of our own errors.
+        LaunchError: If the child died or raised any other error; ends with the last log lines.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     context = _context()
     receiver, sender = context.Pipe(duplex=False)
-    # Pickled here and unpickled behind the child's log, so that a failure of either is explained.
+    # The fork server keeps the environment of its first job, so each job receives the present one.
+    # The work is pickled here and unpickled after the child's log is open, so that a failure of
+    # either step is reported.
     work, name = pickle.dumps((function, job)), function.__name__
     arguments = (work, name, str(log), sender, _job_environment())
     process = context.Process(target=_child, args=arguments)
@@ -126,10 +129,10 @@ def run_job(
 
 
 class Server:
-    """A foreign program that runs until `stop`, in a session of its own."""
+    """Another program that runs until `stop`, in its own session."""
 
     def __init__(self, command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> None:
-        """Start it.
+        """Start the program.
 
         Args:
             command: Program and arguments.
@@ -143,7 +146,7 @@ class Server:
         self.log = log
         guard = Path(__file__).with_name("guard.py")
         if not Path(command[0]).exists():
-            msg = f"{command[0]} must be an existing program; it is absent. Run `qcrd doctor`."
+            msg = f"{command[0]} does not exist, so it cannot be started. Run `qcrd doctor`."
             raise LaunchError(msg)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -161,49 +164,53 @@ class Server:
         return self._process.poll() is None
 
     def stop(self, grace_seconds: float = 15.0) -> None:
-        """Terminate, wait, kill the whole group. Safe to call twice."""
+        """Send SIGTERM, wait, then kill the whole group. Safe to call twice."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(grace_seconds)
             except subprocess.TimeoutExpired:
-                logger.warning("%s did not stop within %.0f s; killed", self.log, grace_seconds)
+                logger.warning(
+                    "The server did not stop within %.0f s and was killed | log %s",
+                    grace_seconds,
+                    self.log,
+                )
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def tail(log: Path, lines: int = _TAIL_LINES) -> str:
-    """The last lines of a log file, each indented; empty when there is none."""
+    """The last lines of a log file, each indented; empty if the file is absent."""
     with contextlib.suppress(OSError):
         text = log.read_text(encoding="utf-8", errors="replace")
         return "\n".join("  " + line for line in text.splitlines()[-lines:])
     return ""
 
 
-def explain_exhausted_gpu(what: str, said: str) -> str | None:
-    """Put torch's words about a full GPU into a sentence.
+def explain_exhausted_gpu(what: str, error: str) -> str | None:
+    """Turn torch's out-of-memory error into a sentence.
 
     Args:
-        what: What did not fit.
-        said: Name and text of an exception.
+        what: The work that did not fit.
+        error: Name and text of an exception.
 
     Returns:
-        The sentence; None if the exception is about something else.
+        The sentence; None if the exception has another cause.
     """
-    if not said.startswith("OutOfMemoryError"):
+    if not error.startswith("OutOfMemoryError"):
         return None
-    numbers = _GPU_NUMBERS.search(said)
-    got = numbers.group() if numbers else said.splitlines()[0]
+    numbers = _GPU_NUMBERS.search(error)
+    detail = numbers.group() if numbers else error.splitlines()[0]
     return (
-        f"{what} must fit into the GPU's memory; got: {got}. Lower training.micro_batch_size, "
-        "discriminator.batch_size or evaluation.batch_size, or end what else uses the GPU, and run "
-        "again: what is done is kept."
+        f"{what} ran out of GPU memory: {detail}. Finished stages are kept. Lower "
+        "training.micro_batch_size, discriminator.batch_size or evaluation.batch_size, or stop "
+        "other programs that use the GPU, and run again."
     )
 
 
 def has_accelerator() -> bool:
-    """Whether an accelerator's device file is here. Asks no driver, so a later fork stays safe."""
+    """Whether an accelerator's device file exists. Asks no driver, so a later fork stays safe."""
     return any(Path(device).exists() for device in _ACCELERATOR_DEVICES)
 
 
@@ -213,7 +220,7 @@ def can_fork() -> bool:
 
 
 def num_gpus() -> int:
-    """How many CUDA devices this process may use, by device files and CUDA_VISIBLE_DEVICES."""
+    """CUDA devices that this process may use, counted by device files and CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None and has_accelerator():
         return len([device for device in named.split(",") if device.strip() not in {"", "-1"}])
@@ -221,7 +228,7 @@ def num_gpus() -> int:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing)."""
+    """Ask the kernel to kill this process when its parent dies (only on Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -257,11 +264,11 @@ def _child(
         sender.send(("result", (value, _peak_memory_bytes())))
     except QcrdError as error:
         sender.send(("error", (type(error).__name__, str(error))))
-    except Exception as error:  # noqa: BLE001  (process boundary: the parent explains)
+    except Exception as error:  # noqa: BLE001  (process boundary: the parent reports it)
         traceback.print_exc()
-        said = f"{type(error).__name__}: {error}"
-        sentence = explain_exhausted_gpu(f"The job {name}", said)
-        explained = ("error", ("TrainingError", sentence)) if sentence else ("crash", said)
+        text = f"{type(error).__name__}: {error}"
+        sentence = explain_exhausted_gpu(f"The job {name}", text)
+        explained = ("error", ("TrainingError", sentence)) if sentence else ("crash", text)
         sender.send(explained)
     finally:
         sys.stdout.flush()
@@ -275,10 +282,10 @@ def _peak_memory_bytes() -> int:
 
 
 def _die_with_caller() -> None:
-    """Kill this job's group when the process that called `run_job` is gone.
+    """Kill this job's group when the process that called `run_job` dies.
 
-    The kernel's signal does not do: a forked job's parent is the fork server, which lives as long
-    as any of its jobs.
+    The kernel's signal on the parent's death does not work here: the parent of a forked job is the
+    fork server, which lives as long as any of its jobs.
     """
     caller = multiprocessing.parent_process()
     if caller is not None:
@@ -301,9 +308,9 @@ def _receive(receiver: Connection, on_event: Emit | None) -> tuple[str, Any] | N
 def _end_job(process: Any, grace_seconds: float) -> None:
     if process.is_alive():
         if not _signal_group(process.pid, signal.SIGTERM):
-            process.terminate()  # so young that it leads no group yet
+            process.terminate()  # it has not become the leader of its group yet
         process.join(grace_seconds)
-    # Ranks of a training job share its session; none may outlive it.
+    # The ranks of a training job share its session, and none may outlive it.
     _signal_group(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + grace_seconds
     while process.is_alive() and time.monotonic() < deadline:

@@ -1,1 +1,1 @@
-"""The store: tables and files that are whole or absent, on a disk or an object store."""
+"""The store: tables and files, each complete or absent, on a disk or in an object store."""

@@ -1,13 +1,15 @@
 """Join the small parts of a generation into large ones.
 
-A run writes a part every few dozen questions, so that a crash loses little; ten million rationales
-are then fifteen thousand files, and to open each takes longer than to read what is wanted. So a run
-joins them when it has sampled, where there are many (`join_many`), and `qcrd compact` at any time.
+A run writes a part every few dozen questions, so that a crash loses little. Ten million rationales
+are then fifteen thousand files, and opening the files takes longer than reading the rows. So a run
+joins its parts after sampling if there are many (`join_many`); `qcrd compact` joins them at any
+time.
 
-Joined parts follow the rules of all parts: immutable, named after their keys, written whole before
-the small ones go. Killed in between, some rows are there twice until the next time, and readers
-take either. Who reads meanwhile may look for a part that has gone: `parts.read_again`.
-Two who join at once lose nothing: each deletes only parts whose rows it has written.
+Joined parts follow the rules of all parts: they are immutable, named after their keys, and complete
+before the small parts are deleted. If the process is killed in between, some rows exist twice until
+parts are joined again, and readers take either copy. A reader may find that a listed part has been
+joined and deleted: it uses `parts.read_again`. Two processes that join at once lose nothing,
+because each deletes only parts whose rows it has written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,21 +25,21 @@ from qcrd_core.store.store import Store, part_name
 
 ROWS_PER_PART = 131_072
 MANY = 512
-"""Small parts that are left alone: to open one takes half a millisecond."""
+"""Small parts that need no joining: opening one takes half a millisecond."""
 
 _NAMED_BY = ("question_id", "sample_idx", "prompt_hash")
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What was joined."""
+    """Counts of joined parts."""
 
     num_before: int
-    """Parts there were."""
+    """Parts before joining."""
     num_after: int
-    """Parts there are."""
+    """Parts after joining."""
     num_twice: int
-    """Rows that stood in two parts and are there once now."""
+    """Duplicate rows that were dropped."""
 
 
 def join_many(store: Store, folder: str) -> Compacted | None:
@@ -48,11 +50,11 @@ def join_many(store: Store, folder: str) -> Compacted | None:
         folder: The generation's folder.
 
     Returns:
-        Counts; None if nothing was to be done.
+        Counts; None if nothing was joined.
 
     Raises:
-        DataError: If a part is damaged; nothing of its group is changed.
-        StoreError: If the store refuses.
+        DataError: If a part is damaged; its group is not changed.
+        StoreError: If the store cannot read, write or delete a part.
     """
     index = _index(store, folder)
     if index.filter(pl.col("num_rows") < ROWS_PER_PART // 2).height <= MANY:
@@ -68,14 +70,14 @@ def compact(store: Store, folder: str, bar: Bar, rows_per_part: int = ROWS_PER_P
         store: The store.
         folder: The generation's folder.
         bar: Advanced by the rows of each part.
-        rows_per_part: About how many rows a joined part has at most.
+        rows_per_part: Most rows of a joined part; a larger part stays as it is.
 
     Returns:
         Counts.
 
     Raises:
-        DataError: If a part is damaged; nothing of its group is changed.
-        StoreError: If the store refuses.
+        DataError: If a part is damaged; its group is not changed.
+        StoreError: If the store cannot read, write or delete a part.
     """
     num_before = num_after = num_twice = 0
     for paths, num_rows in _groups(store, folder, rows_per_part):
@@ -96,7 +98,7 @@ def _index(store: Store, folder: str) -> pl.DataFrame:
 
 
 def _read(store: Store, paths: Sequence[str]) -> pl.DataFrame | None:
-    """Rows of some parts; None where another process has just joined one of them."""
+    """Rows of some parts; None if another process has just joined one of them."""
     try:
         return pl.concat([store.read_table(path, Rationales) for path in paths])
     except StoreError:
@@ -106,7 +108,7 @@ def _read(store: Store, paths: Sequence[str]) -> pl.DataFrame | None:
 
 
 def _groups(store: Store, folder: str, rows_per_part: int) -> Iterator[tuple[list[str], int]]:
-    """Neighbouring parts that together are about as large as one should be, and their rows."""
+    """Groups of neighbouring parts, each the size of one joined part, and their row counts."""
     index = _index(store, folder).sort("low", "path")
     paths: list[str] = []
     total = 0
@@ -123,7 +125,8 @@ def _groups(store: Store, folder: str, rows_per_part: int) -> Iterator[tuple[lis
 def _replace(store: Store, folder: str, old: Sequence[str], frame: pl.DataFrame) -> int:
     written = []
     while frame.height:
-        # A key may be there for an older text of its question too; a part holds each key once.
+        # A primary key may occur for several texts of its question, but only once per part. So
+        # each pass writes one row per key and leaves the rest to the next part.
         rows = frame.unique(Rationales.primary_key(), keep="first", maintain_order=True)
         path = f"{folder}/{part_name(rows.select(_NAMED_BY))}"
         store.write_table(path, rows, Rationales)

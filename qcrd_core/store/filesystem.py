@@ -1,7 +1,7 @@
-"""The file system behind a store: opened by URL, named without secrets, errors in one line.
+"""The file system behind a store: opens URLs, hides secrets, and explains errors in one line.
 
-Credentials come from the environment or a profile, never from the URL: it is stored with the run.
-Its options behind a `?` stand in commands to copy, and in no message.
+Credentials come from the environment or a profile, never from the URL, because the URL is stored
+with the run. Options after the URL's `?` are shown only in commands to copy, not in messages.
 """
 
 import errno
@@ -21,39 +21,41 @@ from qcrd_core.errors import StoreAwayError, StoreError
 from qcrd_core.runtime.lock import lock
 
 _Read = TypeVar("_Read")
-# After pauses of 25 ms, 50 ms and so on: outlasts about thirteen seconds without a network, and
-# gives up an endpoint that accepts connections and stays silent within a minute.
+# The pauses between attempts start at 25 ms and double. Nine attempts survive about 13 seconds
+# without a network, and take less than a minute for an endpoint that accepts connections but stays
+# silent.
 _ATTEMPTS = 9
-# What pyarrow's S3 says of a network that is down or a server that is overloaded, and the errors of
-# a network file system whose server is away.
+# Errors of pyarrow's S3 if the network is down or the server is overloaded, and errors of a network
+# file system whose server does not answer.
 _PASSING = re.compile(
     r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|"
     r"REQUEST_TIMEOUT)\b|HTTP status 5\d\d"
 )
 _PASSING_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
-# S3 says that it is busy in some hundred bytes. Where fewer were asked for, they do not fit, and
-# pyarrow gives up at once.
+# S3 reports that it is busy in a few hundred bytes. If the read asked for fewer bytes, the report
+# does not fit, and pyarrow gives up immediately.
 _UNFIT = "Failed to flush response stream"
 _PAUSE_SECONDS = 0.1
 _COPY_BYTES = 16 * 1024 * 1024
 LOCK = "_tmp-lock-"
 """How the names of lock files begin."""
-# Up to the last @: a pasted secret may hold characters that should have been escaped.
+# Up to the last @, because a pasted secret may contain characters that should have been escaped.
 _CREDENTIALS = re.compile(r"(?<=://)[^/@?]*:.*@")
-# Azure's URLs, and those of fsspec, may hold them as options.
+# URLs of Azure and of fsspec may contain credentials as options.
 _SECRET_OPTION = re.compile(r"[?&][^=&]*(key|secret|token|password)[^=&]*=", re.IGNORECASE)
 # "When getting information for ...: AWS Error ACCESS_DENIED during HeadObject operation: why"
 _AWS_ERROR = re.compile(r"AWS Error (\w+)(?: \([^)]*\))? during (\w+) operation: (.*)", re.DOTALL)
 _REMEDIES = (
-    ("TOO_SKEWED", "Set this machine's clock: the store's shows another time."),
+    ("TOO_SKEWED", "Set this machine's clock: it differs from the store's clock."),
     (
         "ACCESS_DENIED|ACCESS_KEY|SIGNATURE|AUTHENTICATION|TOKEN|ExpiredToken",
         "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile, and "
-        "what they may do in this bucket.",
+        "their permissions in this bucket.",
     ),
     (
         "NO_SUCH_BUCKET|Bucket '[^']*' not found",
-        "Make the bucket, or put allow_bucket_creation=true behind the URL's `?`.",
+        "Create the bucket, or append allow_bucket_creation=true to the options after the URL's "
+        "`?`.",
     ),
     (
         "NETWORK_CONNECTION",
@@ -66,26 +68,29 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
     """Open the file system that a URL names; nothing is created in it.
 
     Args:
-        url: Local path, `file://` URL or object-store URL with pyarrow's options behind a `?`.
+        url: Local path, `file://` URL, or object-store URL with pyarrow's options after a `?`.
 
     Returns:
         The file system and the URL's path in it.
 
     Raises:
-        StoreError: If the URL names no known kind of store or holds credentials, or if a bucket's
-            region cannot be asked for.
+        StoreError: If the kind of store is unknown, the URL contains credentials, or a bucket's
+            region cannot be found out.
     """
     if _CREDENTIALS.search(url) or ("://" in url and _SECRET_OPTION.search(url)):
         msg = (
-            f"run.store cannot hold credentials; got {without_secrets(url)}. Set AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY, or use a profile."
+            f"run.store cannot contain credentials; got {without_secrets(url)}. Set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile."
         )
         raise StoreError(msg)
     full = url if "://" in url else Path(url).expanduser().absolute().as_uri()
     try:
         opened, root = fs.FileSystem.from_uri(full)
     except OSError as error:
-        msg = f"{without_secrets(url)} must be reachable; got {describe(error)}."
+        msg = (
+            f"{without_secrets(url)} must be reachable; got {describe(error)}. Check its address "
+            "and the network."
+        )
         raise StoreError(msg) from error
     except (pa.ArrowException, ValueError) as error:
         shown = without_secrets(url)
@@ -111,7 +116,7 @@ def without_secrets(url: str) -> str:
 
 
 def split_options(url: str) -> tuple[str, str]:
-    """Part a URL from its options, the `?` with them; a local path has none."""
+    """Split a URL into the place and the options with their `?`; a local path has no options."""
     if "://" not in url:
         return url, ""
     place, mark, options = _CREDENTIALS.sub("***@", url).partition("?")
@@ -119,9 +124,9 @@ def split_options(url: str) -> tuple[str, str]:
 
 
 def describe(error: Exception) -> str:
-    """Say in one line, without a full stop, what a file system answered."""
+    """Describe a file system's error in one line, without a full stop."""
     text = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, FileNotFoundError):  # fsspec's says the path alone
+    if isinstance(error, FileNotFoundError):  # fsspec's error contains only the path
         text = os.strerror(errno.ENOENT)
     found = _AWS_ERROR.search(text)
     if found is not None:
@@ -130,28 +135,28 @@ def describe(error: Exception) -> str:
 
 
 def access_error(error: Exception, what: str, rule: str) -> StoreError:
-    """Explain that a file system failed.
+    """Explain a file system's error to the user.
 
     Args:
-        error: What it raised.
-        what: Path or URL, as a user names it.
-        rule: What it must be, for example `readable`.
+        error: The error that it raised.
+        what: Path or URL, in the user's terms.
+        rule: The broken rule, for example `readable`.
 
     Returns:
-        The error to raise, a `StoreAwayError` where it may pass by itself.
+        The error to raise; a `StoreAwayError` if it may pass by itself.
     """
     kind = StoreAwayError if may_pass(error) else StoreError
     return kind(f"{what} must be {rule}; got {describe(error)}.{_remedy(error, what)}")
 
 
 def is_access_error(error: Exception) -> bool:
-    """Whether a file system failed, so that nothing is known of what a file holds."""
-    # Arrow and polars raise an OSError without a number for a file that is damaged.
+    """Whether an error comes from the file system, and does not show that the file is damaged."""
+    # For a damaged file, Arrow and polars raise an OSError without a number.
     return getattr(error, "errno", None) is not None or "AWS Error" in str(error)
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether a file system's error is of the kind that passes by itself."""
+    """Whether a file system's error may pass by itself."""
     return getattr(error, "errno", None) in _PASSING_ERRNOS or bool(_PASSING.search(str(error)))
 
 
@@ -172,7 +177,7 @@ def upload(source: Path, system: fs.FileSystem, path: str) -> None:
 
 
 def download(system: fs.FileSystem, path: str, target: Path) -> None:
-    """Copy a file of a file system, of any size, to a local path, making its folder."""
+    """Copy a file of a file system, of any size, to a local path, and make its folder."""
 
     def copy() -> None:
         with system.open_input_stream(path) as stream, target.open("wb") as sink:
@@ -183,12 +188,12 @@ def download(system: fs.FileSystem, path: str, target: Path) -> None:
 
 
 def alone(path: Path) -> AbstractContextManager[bool]:
-    """Let one thread of one process of this machine at a time work on a local path."""
+    """Lock a local path: one thread of one process on this machine works on it at a time."""
     return lock(path.with_name(f"{LOCK}{path.name}"))
 
 
 def fsync_path(path: Path) -> None:
-    """Have the disk hold a file, or a folder's names."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -197,7 +202,7 @@ def fsync_path(path: Path) -> None:
 
 
 def fsync_tree(root: Path) -> None:
-    """Have the disk hold a folder and all below it."""
+    """Flush a folder and everything below it to disk."""
     for path in root.rglob("*"):
         fsync_path(path)
     fsync_path(root)
@@ -223,13 +228,13 @@ def _remedy(error: Exception, what: str) -> str:
 
 
 def _bounded(opened: fs.S3FileSystem) -> fs.S3FileSystem:
-    """Open the same S3 file system with few retries, and one request for a small file.
+    """Open the same S3 file system with few retries, and one request per small file.
 
-    A URL has no option for either. Without, pyarrow tries a silent endpoint thirty times, three
-    seconds each, and every write takes three requests. Its own way to copy a file system (to
-    another process) names what the URL said.
+    A URL has no option for either. By default, pyarrow tries a silent endpoint thirty times, three
+    seconds each, and every write takes three requests.
     """
+    # Pickling a file system yields the options that pyarrow parsed from the URL.
     _, (options,) = opened.__reduce__()
-    # AWS's "standard" strategy stops retrying anything once a seventh of all requests have failed.
+    # AWS's "standard" strategy stops all retries when a seventh of all requests have failed.
     retries = fs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS)
     return fs.S3FileSystem(**{**options, "retry_strategy": retries, "allow_delayed_open": True})

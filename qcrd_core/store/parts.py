@@ -1,9 +1,9 @@
-"""Parts of a folder as one lazy table, and which of them may hold a question.
+"""Parts of a folder as one lazy table, with an index of the questions in each part.
 
-A million rationales are some thousand parts; to open each for one question would take seconds. So
-the range of question ids of every part is kept in the scratch folder, and brought up to date from
-the footers of parts that are new or changed. Parts are sorted by question and hold neighbouring
-ones, so a question is in few of them.
+A million rationales fill about a thousand parts; opening all of them for one question would take
+seconds. So the scratch folder keeps the range of question ids of every part, updated from the
+footers of new and changed parts. Each part is sorted and holds neighbouring questions, so a
+question is in few parts.
 """
 
 import logging
@@ -44,13 +44,13 @@ _COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """One folder of parts of one table."""
+    """A folder with the parts of one table."""
 
     store: Store
     rel: str
     table: type[Table]
     index: pl.DataFrame
-    """A row a part: path, version, num_rows, and the lowest and highest question_id."""
+    """One row per part: path, version, num_rows, and the lowest and highest question_id."""
 
     @property
     def num_rows(self) -> int:
@@ -58,13 +58,13 @@ class Folder:
         return int(self.index["num_rows"].sum())
 
     def scan(self, question_ids: Sequence[str] | None = None) -> pl.LazyFrame:
-        """All rows, or those of a few questions, as the table's present version.
+        """All rows, or those of some questions, in the table's present version.
 
         Args:
-            question_ids: Only these questions.
+            question_ids: Questions to read; None reads all.
 
         Returns:
-            A lazy frame with the table's columns; a damaged part raises when it is collected.
+            A lazy frame with the table's columns; collecting it raises if a part is damaged.
 
         Raises:
             DataError: If a part of an older version cannot be migrated.
@@ -88,15 +88,15 @@ class Folder:
 
 
 def open_folder(store: Store, rel: str, table: type[Table]) -> Folder:
-    """Index a folder of parts, or bring its index up to date.
+    """Index a folder of parts, or update its index.
 
     Args:
         store: The store.
         rel: A folder, or one part.
-        table: What its parts are.
+        table: Table of its parts.
 
     Returns:
-        The folder; an absent one has no parts.
+        The folder; without parts if it is absent.
 
     Raises:
         DataError: If a part is damaged, foreign or newer than this qcrd.
@@ -133,16 +133,16 @@ def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.Laz
     names = [store.path(path) for path in paths]
     try:
         dataset = ds.dataset(names, filesystem=store.file_system, format="parquet")
-    except OSError as error:  # it looks into the first; all were seen to be whole
+    except OSError as error:  # reads the first part only; `_footer` has checked all of them
         raise access_error(error, str(store), "readable") from error
     return pl.scan_pyarrow_dataset(dataset).cast(schema)
 
 
 def read_again(store: Store, folder: str, read: Callable[[], _Read]) -> _Read:
-    """Read parts of a folder, and again where another process joined some of them meanwhile.
+    """Read parts of a folder, and read again if another process joined some of them.
 
-    Also where that went unnoticed: a listing under way may miss a part that has just come and those
-    that have just gone for it.
+    This includes reads that succeed: a listing may miss both a new joined part and the small parts
+    that it has replaced. So the result counts only if all parts listed before still exist.
 
     Args:
         store: The store.
@@ -150,11 +150,11 @@ def read_again(store: Store, folder: str, read: Callable[[], _Read]) -> _Read:
         read: Lists the folder and reads it; may be called several times.
 
     Returns:
-        What `read` returns.
+        The result of `read`.
 
     Raises:
         DataError: If `read` raises it and the folder has not changed.
-        StoreError: Likewise.
+        StoreError: If `read` raises it and the folder has not changed.
     """
     while True:
         before = _names(store, folder)
@@ -166,7 +166,7 @@ def read_again(store: Store, folder: str, read: Callable[[], _Read]) -> _Read:
         else:
             if before <= _names(store, folder):
                 return found
-        logger.info("Parts were joined while they were read; reading again | %s", folder)
+        logger.info("Another process joined parts during the read; reading again | %s", folder)
 
 
 def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
@@ -174,27 +174,27 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
 
     Args:
         lazy: The query.
-        where: How an error names what is read.
+        where: Name of the source, for errors.
 
     Returns:
         Its rows.
 
     Raises:
-        DataError: If a part is damaged, or gone since it was listed.
+        DataError: If a part is damaged, or was deleted after the listing.
         StoreError: If the store does not answer.
     """
     try:
         return lazy.collect(engine="streaming")
     except FileNotFoundError as error:
-        msg = f"{where} changed while it was read: another process joined its parts. Look again."
+        msg = f"Another process joined parts of {where} while they were read. Run again."
         raise DataError(msg) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         if is_access_error(error):
             raise access_error(error, where, "readable") from error
         detail = str(error).splitlines()[0]
         msg = (
-            f"{where} must be whole; got {detail}. `qcrd validate` names the parts that are not, "
-            "and `--repair` moves them away."
+            f"{where} must be intact; got {detail}. `qcrd validate` lists the damaged parts, and "
+            "`qcrd validate --repair` moves them away."
         )
         raise DataError(msg) from error
 
@@ -232,7 +232,7 @@ def _footer(store: Store, row: tuple[str, int, int], table: type[Table]) -> tupl
 
 
 def _range(metadata: pq.FileMetaData) -> tuple[str, str]:
-    """Lowest and highest question_id; where a file does not say, everything."""
+    """Lowest and highest question_id; the widest range if the file has no statistics."""
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     if _KEY not in names:
         return "", "\U0010ffff"
@@ -261,4 +261,4 @@ def _remember(place: Path, index: pl.DataFrame) -> None:
         index.write_parquet(temporary)
         temporary.replace(place)
     except OSError as error:
-        logger.warning("The index of parts cannot be kept, the next look is as slow: %s", error)
+        logger.warning("The index of parts could not be saved; it will be built again: %s", error)

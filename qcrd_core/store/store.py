@@ -1,4 +1,4 @@
-"""The store: a local folder or an object-store URL, through one code path (pyarrow file systems).
+"""The store: a local folder or an object store, through one code path (pyarrow file systems).
 
 Layout below the root:
 
@@ -7,14 +7,14 @@ Layout below the root:
     runs/<run_id>/...            one run: config, questions, votes, scores, metrics, student, report
     models/<name>/<version>/     promoted students
 
-Rules that make it crash-safe without a database:
+Rules that make the store crash-safe without a database:
 
-1. A file is whole or absent: written under a temporary name, fsynced, renamed. An object store's
-   put has that property by itself, so its content is made before the put begins.
+1. A file is complete or absent: it is written under a temporary name, fsynced and renamed. A put of
+   an object store is atomic by itself, so its content is complete before the put begins.
 2. Parts are immutable and named after the keys they hold, so a repeated shard overwrites itself.
-3. Readers never see a temporary (names that start with `_tmp`).
-4. A folder (a checkpoint) is whole when its `DONE` file is there: written last, with the hash of
-   every file, and deleted first.
+3. Readers never see temporary files (names that start with `_tmp`).
+4. A folder (a checkpoint) is complete if its `DONE` file exists: it is written last, with the hash
+   of every file, and deleted first.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class StoredFile:
     """Relative to the store's root."""
     num_bytes: int
     mtime_ns: int
-    """When it was last written, ns since 1970; 0 where the store does not say."""
+    """When it was last written, in ns since 1970; 0 if the store does not report it."""
 
     @property
     def modified(self) -> datetime:
@@ -80,12 +80,12 @@ class Store:
         """Open a store; nothing is created until something is written.
 
         Args:
-            url: Local path, `file://` URL or object-store URL such as `s3://bucket/prefix`, with
-                pyarrow's options behind a `?`.
+            url: Local path, `file://` URL, or object-store URL such as `s3://bucket/prefix`, with
+                pyarrow's options after a `?`.
             scratch: Local folder that mirrors checkpoints of an object store.
 
         Raises:
-            StoreError: If the URL names no known kind of store, or holds credentials.
+            StoreError: If the kind of store is unknown, or the URL contains credentials.
         """
         self.file_system, self._root = open_file_system(url)
         self.is_local = isinstance(self.file_system, fs.LocalFileSystem)
@@ -100,15 +100,15 @@ class Store:
         return self._url
 
     def url(self, rel: str = "") -> str:
-        """Name a path as a command takes it: the URL with its options, which hold no secret."""
+        """A path as a command takes it: the URL with its options, which contain no secrets."""
         return f"{self._url}/{rel}".rstrip("/") + self._options
 
     def shown(self, rel: str) -> str:
-        """Name a path to a person: an absolute local path, or the URL without its options."""
+        """A path for people to read: an absolute local path, or the URL without its options."""
         return str(self.local(rel)) if self.is_local else self._shown(rel)
 
     def local(self, rel: str) -> Path:
-        """Name the local place of a path: the place itself, or an object store's mirror."""
+        """The local copy of a path: the path itself, or an object store's mirror."""
         return Path(self._root, rel) if self.is_local else self._mirror / rel
 
     def check_writable(self) -> None:
@@ -117,15 +117,15 @@ class Store:
         Raises:
             StoreError: If either fails.
         """
-        # Asking comes first: a store that does not answer is given up sooner than a write to it.
-        # It is a listing, since S3 gives a reason to that and none to a question for one object.
+        # List first: if the store does not answer, a listing fails sooner than a write, and S3
+        # gives a reason for a failed listing but none for a failed request for one object.
         self.list("")
         probe = f"{_TEMPORARY}-probe-{uuid.uuid4().hex}"
         self.write_bytes(probe, b"qcrd")
         self.delete(probe)
 
     def exists(self, rel: str) -> bool:
-        """Whether a file or folder is there.
+        """Whether a file or folder exists.
 
         Raises:
             StoreError: If the store does not answer.
@@ -134,11 +134,11 @@ class Store:
             return bool(self.file_system.get_file_info(self.path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
-        """Names directly below a folder, temporaries left out, sorted.
+        """Names directly below a folder, without temporary files, sorted.
 
         Args:
-            rel: Folder; an absent one has no names.
-            suffix: Keep only names that end so.
+            rel: Folder; the result is empty if it is absent.
+            suffix: Keep only names that end with this.
 
         Returns:
             Names without the folder.
@@ -152,10 +152,10 @@ class Store:
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
 
     def files(self, rel: str) -> tuple[StoredFile, ...]:
-        """All files below a folder, temporaries and what killed writers left included.
+        """All files below a folder, including temporary files and leftovers of killed writers.
 
         Args:
-            rel: Folder; an absent one has no files.
+            rel: Folder; the result is empty if it is absent.
 
         Returns:
             Files, sorted by path.
@@ -169,15 +169,16 @@ class Store:
         return tuple(self._stored(info) for info in sorted(found, key=lambda info: str(info.path)))
 
     def delete(self, rel: str) -> None:
-        """Delete a file or a folder with all it holds; absent ones are no error.
+        """Delete a file, or a folder with its content; an absent path is not an error.
 
         Raises:
-            StoreError: If the store refuses.
+            StoreError: If the store cannot delete it.
         """
         with self._explained(rel, "deletable"):
             info = self.file_system.get_file_info(self.path(rel))
             if info.type == fs.FileType.Directory:
-                # First, so that a deletion cut short leaves no folder that looks whole.
+                # DONE goes first, so that an interrupted deletion leaves no folder that looks
+                # complete.
                 if self.is_published(rel):
                     self.file_system.delete_file(f"{info.path}/{DONE}")
                 self.file_system.delete_dir(info.path)
@@ -191,10 +192,10 @@ class Store:
 
         Args:
             rel: Path of the file.
-            content: What it holds afterwards.
+            content: Its new content.
 
         Raises:
-            StoreError: If the store refuses, for example a full disk.
+            StoreError: If the store cannot write it, for example because the disk is full.
         """
         path = self.path(rel)
         folder, _, name = path.rpartition("/")
@@ -224,10 +225,10 @@ class Store:
             return read_whole(self.file_system, self.path(rel))
 
     def write_json(self, rel: str, content: Any) -> None:
-        """Write JSON, indented, keys as given.
+        """Write indented JSON, with keys in the given order.
 
         Raises:
-            StoreError: If the store refuses.
+            StoreError: If the store cannot write it.
         """
         self.write_bytes(rel, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
@@ -235,7 +236,7 @@ class Store:
         """Read JSON.
 
         Raises:
-            StoreError: If the file is absent or no JSON.
+            StoreError: If the file is absent or not JSON.
         """
         try:
             return json.loads(self.read_bytes(rel))
@@ -253,7 +254,7 @@ class Store:
 
         Raises:
             DataError: If the rows break the schema. Nothing is written.
-            StoreError: If the store refuses.
+            StoreError: If the store cannot write it.
         """
         sink = pa.BufferOutputStream()
         try:
@@ -266,15 +267,15 @@ class Store:
         """Read a part, or all parts of a folder, as one frame.
 
         Args:
-            rel: A `.parquet` file or a folder of them; an absent folder is an empty table.
+            rel: A `.parquet` file or a folder of parts; an absent folder is an empty table.
             table: The expected schema.
 
         Returns:
-            Rows sorted by the primary key, each key once: a key that two parts hold was sampled
-            twice with one seed, and the first part's row is taken.
+            Rows sorted by the primary key, each key once. If two parts hold the same key, it was
+            sampled twice with one seed, and the first part's row is returned.
 
         Raises:
-            DataError: If a part is damaged, foreign, or newer than this qcrd.
+            DataError: If a part is damaged, not of this table, or newer than this qcrd.
             StoreError: If the store does not answer.
         """
         parts = [rel]
@@ -289,7 +290,8 @@ class Store:
             unique = frame.unique(keys, keep="first", maintain_order=True).sort(keys)
             if unique.height < frame.height:
                 logger.warning(
-                    "%s holds %d rows whose key another part has too; the first part's row is read",
+                    "%s holds %d rows whose keys are also in another part; the rows of the first "
+                    "part are used",
                     self._shown(rel),
                     frame.height - unique.height,
                 )
@@ -297,20 +299,20 @@ class Store:
         return frame
 
     def load_part(self, rel: str, table: type[Table]) -> pl.DataFrame:
-        """Read one part without looking at its rows; `check_rows` is still to see them.
+        """Read one part without checking its rows; call `check_rows` before using them.
 
         Args:
             rel: The part.
             table: The expected schema.
 
         Returns:
-            Its rows, as the table's present version.
+            Its rows, in the table's present version.
 
         Raises:
-            DataError: If the part is damaged, foreign, or newer than this qcrd.
+            DataError: If the part is damaged, not of this table, or newer than this qcrd.
             StoreError: If the store does not answer.
         """
-        # All of it first: a network that fails must not read as a damaged part.
+        # Read all bytes before parsing: a failing network must not look like a damaged part.
         content = self.read_bytes(rel)
         try:
             return load_part(pa.BufferReader(content), table, self._shown(rel))
@@ -318,12 +320,12 @@ class Store:
             raise DataError(str(error)) from error
 
     def check_rows(self, frame: pl.DataFrame, table: type[Table], rel: str) -> pl.DataFrame:
-        """Hold rows of this store to a table.
+        """Check rows of this store against a table's schema.
 
         Args:
             frame: The rows.
             table: Their schema.
-            rel: Part or folder they come from, for an error.
+            rel: Their part or folder, for errors.
 
         Returns:
             The rows in the table's columns and types.
@@ -340,7 +342,7 @@ class Store:
         """List the parts below a folder, sorted by path.
 
         Args:
-            rel: A folder, an absent one has none; or one part.
+            rel: A folder, which may be absent, or one part.
 
         Returns:
             The parts.
@@ -372,14 +374,14 @@ class Store:
         )
 
     def publish_folder(self, source: Path, rel: str) -> None:
-        """Make a finished local folder visible, whole, under `rel`.
+        """Publish a finished local folder under `rel`; readers see all of it or nothing.
 
         Args:
-            source: Local folder beside `local(rel)`; it is gone afterwards.
-            rel: Where it appears. A folder that is there already is replaced.
+            source: Local folder on the same disk as `local(rel)`; it is moved.
+            rel: The new path. An existing folder is replaced.
 
         Raises:
-            StoreError: If the store refuses.
+            StoreError: If the store cannot write it.
         """
         target = self.local(rel)
         with self._explained(rel, "writable"):
@@ -409,7 +411,7 @@ class Store:
         return self.exists(f"{rel}/{DONE}")
 
     def fetch_folder(self, rel: str) -> Path:
-        """Bring a published folder to this machine.
+        """Copy a published folder to this machine, if it is not here already.
 
         Args:
             rel: The folder.
@@ -418,26 +420,29 @@ class Store:
             A local path: the folder itself, or its mirror.
 
         Raises:
-            StoreError: If it was never published, a download fails, or a file is not what was
-                published.
+            StoreError: If the folder is unpublished, a download fails, or a file differs from the
+                published one.
         """
         if not self.is_published(rel):
-            msg = f"{self._shown(rel)} must be a finished folder; its {DONE} file is absent."
+            msg = (
+                f"{self._shown(rel)} must be a finished folder; got no {DONE} file. Run again to "
+                "finish it."
+            )
             raise StoreError(msg)
         target = self.local(rel)
         if self.is_local:
             return target
         hashes = self.read_json(f"{rel}/{DONE}")
-        # All ranks of a training job fetch the same folder.
+        # All ranks of a training job fetch the same folder at once, so one copies and others wait.
         with self._explained(rel, f"copied to {target}"), alone(target):
             if not _has_done(target, hashes):
                 self._fill(target, rel, hashes)
         return target
 
     def _make_folder(self, folder: str) -> None:
-        """Make a local folder; of an object store the bucket at most, once.
+        """Make a local folder; for an object store only the bucket, once.
 
-        Objects need no folders, and pyarrow would put an empty object for each one, every time.
+        Objects need no folders, and pyarrow would write an empty object per folder every time.
         """
         if self.is_local:
             self.file_system.create_dir(folder, recursive=True)
@@ -453,8 +458,8 @@ class Store:
             download(self.file_system, self.path(f"{rel}/{name}"), temporary / name)
             if file_hash(temporary / name) != digest:
                 msg = (
-                    f"{self._shown(rel)}/{name} must hold what its {DONE} file names; got other "
-                    "bytes. Delete the folder and run again."
+                    f"{self._shown(rel)}/{name} must match the hash in its {DONE} file; got other "
+                    "content. Delete the folder and run again."
                 )
                 raise StoreError(msg)
         _write_done(temporary, hashes)
@@ -469,7 +474,7 @@ class Store:
             raise access_error(error, self._shown(rel), rule) from error
 
     def path(self, rel: str) -> str:
-        """Name a path as the store's file system does."""
+        """A path as the store's file system names it."""
         return f"{self._root}/{rel}" if rel else self._root
 
     def _shown(self, rel: str) -> str:
@@ -477,7 +482,7 @@ class Store:
 
 
 def part_name(keys: pl.DataFrame) -> str:
-    """Name a part after the keys it holds, so that a repeated shard overwrites itself.
+    """Name a part after its keys, so that a repeated shard overwrites itself.
 
     Args:
         keys: The part's key columns, in any row order.

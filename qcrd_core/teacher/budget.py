@@ -1,12 +1,12 @@
-"""What sampling takes, counted live against the section `budget`.
+"""Tokens and cost of sampling, counted while it runs and compared with the section `budget`.
 
     meter = Meter(config.budget, spent=tokens_of(rows))
     meter.add(700, 120)          after each completion, from any thread
     if meter.is_spent: ...       before each request
 
-Limits: requests in flight at the limit are answered, paid and kept, so it is passed by what they
-take: at most `teacher.concurrency` completions a server and sampler. What other samplers of the run
-took is known when their parts are stored.
+Limits: requests that are in flight when a limit is reached are still answered, paid and kept, so
+the limit is exceeded by at most `teacher.concurrency` completions per server and sampler. The
+tokens of the run's other samplers are counted when their parts are stored.
 """
 
 import threading
@@ -19,14 +19,14 @@ from qcrd_core.config.operations import BudgetSection
 
 @dataclass(frozen=True)
 class Tokens:
-    """A number of tokens of either kind."""
+    """Prompt tokens and sampled tokens."""
 
     prompt: int = 0
     sampled: int = 0
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """All tokens."""
         return self.prompt + self.sampled
 
 
@@ -46,7 +46,7 @@ class Meter:
 
         Args:
             budget: Prices and limits.
-            spent: What the run took before, in earlier starts.
+            spent: Tokens of the run's earlier starts.
         """
         self._budget, self._spent = budget, spent
         self._lock = threading.Lock()
@@ -60,17 +60,17 @@ class Meter:
 
     @property
     def spent(self) -> Tokens:
-        """What the run took so far."""
+        """Tokens of the run so far."""
         return self._spent
 
     @property
     def cost(self) -> float:
-        """Its cost at the prices of the budget."""
+        """Cost of the run so far, at the prices of the budget."""
         return self._budget.cost(self._spent.prompt, self._spent.sampled)
 
     @property
     def has_limit(self) -> bool:
-        """Whether there is anything to stay within."""
+        """Whether the budget has a limit."""
         return self._budget.max_tokens is not None or self._budget.max_cost is not None
 
     @property
@@ -80,17 +80,17 @@ class Meter:
 
     @property
     def excess(self) -> str | None:
-        """The limit that is reached, and what was taken; None while there is room."""
+        """The limit that was reached and the tokens or cost so far; None if below all limits."""
         budget, total = self._budget, self._spent.total
         if budget.max_tokens is not None and total >= budget.max_tokens:
-            return f"budget.max_tokens = {budget.max_tokens:,}; {total:,} tokens are sampled"
+            return f"budget.max_tokens = {budget.max_tokens:,}; {total:,} tokens were used"
         if budget.max_cost is not None and self.cost >= budget.max_cost:
-            return f"budget.max_cost = {budget.max_cost:g}; {self.cost:.4g} is spent"
+            return f"budget.max_cost = {budget.max_cost:g}; {self.cost:.4g} was spent"
         return None
 
     @property
     def note(self) -> str:
-        """The count in a few words, for a progress bar; with a limit also that."""
+        """Tokens, cost and limits in a few words, for a progress bar."""
         budget = self._budget
         of_tokens = "" if budget.max_tokens is None else f" of {budget.max_tokens:,}"
         text = f"{self._spent.total:,}{of_tokens} tokens"

@@ -1,8 +1,8 @@
-"""A generation: all samples that were asked for in exactly the same way.
+"""A generation: all samples that were drawn in exactly the same way.
 
-Its fingerprint stands for everything that reaches the model except the question itself and K, so
-that more questions or more samples extend a generation, and anything else begins a new one.
-`generation.json` beside the parts holds the same in clear.
+Its fingerprint covers everything that reaches the model, except the question and K. So more
+questions or more samples extend a generation, and any other change begins a new one.
+`generation.json` in the same folder as the parts holds the same values in readable form.
 """
 
 import json
@@ -31,12 +31,12 @@ _MAX_SHOWN = 60
 def generation_identity(
     config: RunConfig, spec: DatasetSpec, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Collect everything that reaches the model, but for the question and the sample's number.
+    """Collect everything that reaches the model, except the question and the sample's number.
 
     Args:
         config: The run's configuration.
         spec: The data set, for its prompt.
-        identity: The model, as `describe_teacher` says it.
+        identity: The model, from `describe_teacher`.
 
     Returns:
         A JSON-able mapping. `num_samples` is left out on purpose.
@@ -65,14 +65,14 @@ def generation_folder(dataset: str, identity: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say in words what differs between two identities.
+    """Describe the differences between two identities.
 
     Args:
-        old: What was.
-        new: What is.
+        old: The earlier identity.
+        new: The present identity.
 
     Returns:
-        One `setting old -> new` a difference, by name; long texts are only said to have changed.
+        `setting old -> new` per difference, sorted; `setting has changed` if the values are long.
     """
     before, after = _flatten(old), _flatten(new)
     return [
@@ -83,7 +83,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) -> list[str]:
-    """Log what separates a new generation from the most similar one of the data set.
+    """Log how a new generation differs from the most similar one of the data set.
 
     Args:
         store: The store.
@@ -104,7 +104,8 @@ def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) ->
             closest, name_of_closest = found, name
     if closest:
         logger.warning(
-            "Stored samples of %s (%s) cannot be used, sampling starts anew: %s",
+            "The stored samples of %s (%s) were drawn with other settings; sampling starts again: "
+            "%s",
             dataset,
             name_of_closest,
             "; ".join(closest),
@@ -122,19 +123,22 @@ def read_local_identity(folder: Path) -> dict[str, Any]:
         The identity.
 
     Raises:
-        StoreError: If the file is absent or no JSON mapping.
+        StoreError: If the file is absent or not a JSON mapping.
     """
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         msg = (
-            f"{path} must be readable JSON; got {error} (teacher.reuse). Point teacher.reuse at a "
-            f"folder with {FILE} and its parts, or take it out."
+            f"{path} must be readable JSON; got {error} (teacher.reuse). Set teacher.reuse to "
+            f"folders that hold {FILE} and its parts, or remove this folder from it."
         )
         raise StoreError(msg) from error
     if not isinstance(content, dict):
-        msg = f"{path} must hold a mapping; got {type(content).__name__} (teacher.reuse)."
+        msg = (
+            f"{path} must hold a JSON object; got {type(content).__name__} (teacher.reuse). "
+            "Restore the file, or remove this folder from teacher.reuse."
+        )
         raise StoreError(msg)
     return content
 

@@ -2,9 +2,9 @@
 
 Runs in a child process (`qcrd_core.teacher.prepare` starts `write_folder` as a job), because it
 needs torch. The merge is the definition of LoRA, W + (alpha / r) B A (arXiv 2106.09685, section
-4.1), so peft is needed to train an adapter and not to use one.
+4.1), so peft is needed only to train an adapter, not to use one.
 
-Limits: plain LoRA on linear layers. Variants that change the formula are refused by name.
+Limits: plain LoRA on linear layers. Variants that change the formula are rejected by name.
 """
 
 import json
@@ -27,8 +27,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _SUFFIX_A, _SUFFIX_B = ".lora_A.weight", ".lora_B.weight"
-# What must hold for W + (alpha / r) B A to be the whole truth; an absent key is peft's default,
-# which holds.
+# Values under which W + (alpha / r) B A is the complete formula. If a key is absent, peft's default
+# applies, which is among them.
 _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -43,7 +43,7 @@ _PLAIN_LORA: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class WriteFolder:
-    """A GGUF file to be made a model folder."""
+    """A GGUF file that becomes a model folder."""
 
     gguf: Path
     """The file."""
@@ -64,14 +64,14 @@ def write_folder(job: WriteFolder, emit: Emit) -> dict[str, int]:
         `num_parameters` and `num_merged`, the weights an adapter changed.
 
     Raises:
-        ConfigError: If the adapter is no plain LoRA adapter of this model.
+        ConfigError: If the adapter is not a plain LoRA adapter of this model.
     """
     del emit
     from transformers import GenerationConfig
 
     model, tokenizer = load(job.gguf)
     num_merged = 0 if job.adapter is None else merge(model, job.adapter)
-    # Ids only: a server takes sampling settings it finds here as its defaults.
+    # Only ids: a server would use sampling settings found here as its defaults.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -112,11 +112,11 @@ def merge(model: "PreTrainedModel", adapter: Path) -> int:
         adapter: Folder with `adapter_config.json` and `adapter_model.safetensors`.
 
     Returns:
-        How many weights were changed.
+        The number of changed weights.
 
     Raises:
-        ConfigError: If the adapter is no plain LoRA, holds something else than pairs of A and B,
-            or names or shapes do not fit the model.
+        ConfigError: If the adapter is not plain LoRA, holds anything other than pairs of A and B,
+            or its names or shapes do not fit the model.
     """
     from safetensors.torch import load_file
 
@@ -144,22 +144,25 @@ def _scale(path: Path) -> float:
         if key in config and config[key] not in allowed:
             msg = (
                 f"{key} of a LoRA adapter must be {allowed[0]!r}; got {config[key]!r} ({path}). "
-                "Merge this adapter yourself and give the folder as teacher.model."
+                "Merge this adapter yourself and set teacher.model to the merged folder."
             )
             raise ConfigError(msg)
     missing = [key for key in ("lora_alpha", "r") if key not in config]
     if missing:
-        msg = f"A LoRA adapter must state lora_alpha and r; {missing[0]} is absent ({path})."
+        msg = (
+            f"A LoRA adapter must state lora_alpha and r; got no {missing[0]} ({path}). Train the "
+            "adapter again."
+        )
         raise ConfigError(msg)
     return float(config["lora_alpha"]) / float(config["r"])
 
 
 def _add(weights: dict[str, "Tensor"], name: str, delta: "Tensor") -> None:
     if name not in weights or weights[name].shape != delta.shape:
-        found = tuple(weights[name].shape) if name in weights else "no such weight"
+        found = f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight"
         msg = (
-            f"A LoRA adapter must fit its model; got {name} of shape {tuple(delta.shape)}, the "
-            f"model has {found}. Use the model the adapter was trained on."
+            f"A LoRA adapter must fit its model; got {name} of shape {tuple(delta.shape)}, but the "
+            f"model has {found}. Use the model that the adapter was trained on."
         )
         raise ConfigError(msg)
     weights[name].data += delta

@@ -1,4 +1,4 @@
-"""What the shards of a run share while they are sampled, and what they come to."""
+"""Inputs of a run's sampling, shared by its shards, and its results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from qcrd_core.teacher.servers.pool import TeacherPool
 
 @dataclass(frozen=True, eq=False)
 class SamplingJob:
-    """What all shards of a run share. Read-only, so threads may share it."""
+    """Inputs that all shards of a run share. Read-only, so threads may share it."""
 
     plan: SamplingPlan
     questions: pl.DataFrame
-    """Table `questions`; holds at least every question of the plan."""
+    """Table `questions`, with at least every question of the plan."""
     spec: DatasetSpec
     config: RunConfig
     prepared: PreparedTeacher
@@ -39,13 +39,13 @@ class SamplingJob:
         return {row["question_id"]: row for row in self.questions.iter_rows(named=True)}
 
     def prompt(self, question_id: str) -> Prompt:
-        """What the teacher is asked for a question."""
+        """Prompt of a question, as the teacher receives it."""
         return render(self.config, self.spec, self.by_id[question_id]["question"])
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one shard came to."""
+    """Counts of one sampled shard."""
 
     path: str
     """The part, relative to the store's root."""
@@ -61,32 +61,32 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class ServerResult:
-    """What one server came to."""
+    """Counts of one server."""
 
     url: str
     num_samples: int
-    """Completions it wrote."""
+    """Completions that it returned."""
     num_tokens: int
     """Sampled tokens."""
     num_failures: int
-    """Requests it did not answer, which another server or a later one did."""
+    """Requests that it did not answer; they were sent again, here or to another server."""
     num_drains: int
-    """How often it was left out for a while."""
+    """How often it was drained, and got no requests for a while."""
     concurrency: int
-    """Samples in flight that it was found to bear."""
+    """Samples in flight that it can sustain."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What sampling came to when nothing was missing any more, or the budget had ended."""
+    """Result of sampling, when nothing was missing any more or the budget was used up."""
 
     shards: tuple[ShardResult, ...]
-    """Those that this sampler stored."""
+    """Shards that this sampler stored."""
     servers: tuple[ServerResult, ...]
-    """What they did for this sampler."""
+    """Work of each server for this sampler."""
     num_elsewhere: int
-    """Samples that other samplers stored meanwhile."""
+    """Samples that other samplers stored during this call."""
     num_twice: int
-    """Samples drawn here that another sampler stored first."""
+    """Samples drawn here, although another sampler stored them first."""
     num_left: int
     """Samples that are still missing."""

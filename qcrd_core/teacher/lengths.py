@@ -1,4 +1,4 @@
-"""Whether the teacher can read every question."""
+"""Check that every prompt and its completion fit into the teacher's context."""
 
 import asyncio
 import logging
@@ -13,23 +13,25 @@ logger = logging.getLogger(__name__)
 
 
 def check_prompt_lengths(job: SamplingJob) -> int:
-    """Refuse a question that the model cannot read, before anything is sampled.
+    """Reject a question that does not fit into the context, before anything is sampled.
 
-    Prompts are counted from the longest on, until the rest is certainly short enough: a token is
-    at least half as many bytes as in the densest prompt counted so far.
+    Counts prompts from the longest on, until the rest is short enough, assuming that no prompt has
+    more than twice as many tokens per byte as the densest one counted so far.
 
     Args:
-        job: What the shards share; only questions that are still to be sampled are looked at.
+        job: Inputs of the shards; only questions with missing samples are checked.
 
     Returns:
-        Prompts counted; 0 if the server says no context length or counts no tokens.
+        Prompts counted; 0 if the server reports no context length or counts no tokens.
 
     Raises:
         DataError: If a prompt and `max_new_tokens` exceed the context; names the question.
     """
     limit = job.pool.max_model_len
     if limit is None:
-        logger.warning("The teacher's context length is unknown; prompt lengths are not checked")
+        logger.warning(
+            "The teacher's servers report no context length; prompt lengths are not checked"
+        )
         return 0
     wanted = sorted({key[0] for shard in job.plan.shards for key in shard.keys})
     prompts = {question_id: job.prompt(question_id) for question_id in wanted}
@@ -46,7 +48,9 @@ async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit:
                 break
             num_tokens = await client.count_tokens(prompts[question_id])
             if num_tokens is None:
-                logger.warning("The teacher counts no tokens; prompt lengths are not checked")
+                logger.warning(
+                    "The teacher's server cannot count tokens; prompt lengths are not checked"
+                )
                 return 0
             if num_tokens > budget:
                 msg = (

@@ -1,8 +1,8 @@
-"""What is still to be sampled: wanted keys minus keys that are stored.
+"""The sampling plan: wanted keys minus stored keys.
 
 Resuming, adding questions and raising K are this one operation. A row counts for a question only
-if it was asked with the question's present text and choices (`prompt_hash`); older rows stay in
-the store and are ignored. A failed row counts as present: its error is permanent.
+if it was sampled with the question's present text and choices (`prompt_hash`); older rows stay in
+the store and are ignored. A failed row counts as present, because its error is permanent.
 """
 
 import logging
@@ -51,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class SamplingPlan:
-    """What a run has to do in one generation."""
+    """What a run still has to sample in one generation."""
 
     fingerprint: str
     """Fingerprint of `identity`."""
@@ -62,7 +62,7 @@ class SamplingPlan:
     identity: Mapping[str, Any]
     """Everything that reaches the model, for `generation.json`."""
     shards: tuple[Shard, ...]
-    """What is to be sampled."""
+    """The samples that are missing."""
     reused: pl.DataFrame
     """Rows of `teacher.reuse` that `open_generation` will bring into the store."""
     num_wanted: int
@@ -70,7 +70,7 @@ class SamplingPlan:
     num_stored: int
     """Wanted samples that the store holds already."""
     parts: frozenset[str]
-    """Names of parts in the folder that this takes into account."""
+    """Names of the stored parts that this plan has read."""
 
     @property
     def num_missing(self) -> int:
@@ -85,7 +85,7 @@ def prompt_hashes(questions: pl.DataFrame) -> pl.Series:
         questions: Table `questions`.
 
     Returns:
-        One hash a row, named `prompt_hash`.
+        One hash per row, named `prompt_hash`.
     """
     rows = questions.select("question", "choices").iter_rows()
     hashes = [content_hash(question, *(choices or ())) for question, choices in rows]
@@ -100,13 +100,13 @@ def plan_sampling(
     questions: pl.DataFrame,
     teacher: TeacherSection,
 ) -> SamplingPlan:
-    """Find out what is missing. Reads only, so a dry run can call it.
+    """Find out which samples are missing. Only reads, so a dry run can call it.
 
     Args:
         store: The store.
         dataset: The data set's name.
         identity: From `generation_identity`.
-        questions: Table `questions`, the rows to be sampled.
+        questions: Table `questions`, the rows to sample.
         teacher: K, shard size and folders to reuse.
 
     Returns:
@@ -140,9 +140,9 @@ def plan_sampling(
 
 
 def open_generation(store: Store, plan: SamplingPlan) -> None:
-    """Write `generation.json` and bring in reused rows, before anything is sampled.
+    """Write `generation.json` and store reused rows, before anything is sampled.
 
-    A new generation beside an older one of the same data set is announced in words.
+    If the data set has another generation, the log says what differs.
 
     Args:
         store: The store.
@@ -155,7 +155,7 @@ def open_generation(store: Store, plan: SamplingPlan) -> None:
     if plan.reused.height:
         part = part_name(plan.reused.select(_KEYS))
         store.write_table(f"{plan.folder}/{part}", plan.reused, Rationales)
-        logger.info("Reused %d stored samples | %s", plan.reused.height, plan.folder)
+        logger.info("Reused %d samples of teacher.reuse | %s", plan.reused.height, plan.folder)
 
 
 def read_samples(
@@ -166,14 +166,14 @@ def read_samples(
     num_samples: int,
     columns: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """Read a generation's samples of these questions as they stand now.
+    """Read a generation's samples of the present texts of these questions.
 
     Args:
         store: The store.
         folder: The generation's folder; an absent one is empty.
-        questions: Table `questions`, the rows that are wanted.
-        num_samples: K; samples from K on are left out.
-        columns: Only these; None takes all of table `rationales`. All are read and checked.
+        questions: Table `questions`, the wanted rows.
+        num_samples: K; samples with a number of K or more are ignored.
+        columns: Columns to return; None returns all of table `rationales`. All are checked.
 
     Returns:
         The rows, sorted by question_id and sample_idx, each key once.
@@ -193,11 +193,11 @@ def read_samples(
 def reusable_rows(
     folders: Sequence[Path], identity: Mapping[str, Any], missing: pl.DataFrame
 ) -> pl.DataFrame:
-    """Find rows of earlier runs that were sampled in exactly this way.
+    """Find rows of earlier runs that were sampled in exactly the same way.
 
     Args:
         folders: Local folders with `generation.json` and `part-*.parquet`.
-        identity: This run's generation. A folder of another one is left alone, and the log says
+        identity: This run's generation. A folder of another generation is ignored, and the log says
             what differs.
         missing: Wanted keys that the store lacks: question_id, sample_idx, prompt_hash.
 
@@ -212,7 +212,11 @@ def reusable_rows(
     for folder in folders:
         found = differences(read_local_identity(folder), identity)
         if found:
-            logger.warning("Samples in %s cannot be reused: %s", folder, "; ".join(found))
+            logger.warning(
+                "The samples in %s were drawn with other settings and are not reused: %s",
+                folder,
+                "; ".join(found),
+            )
             continue
         for path in sorted(folder.glob("part-*.parquet")):
             frames.append(_read_local_part(path).join(missing, on=_KEYS, how="semi"))
@@ -236,7 +240,7 @@ def _checked_batches(
             checked = store.check_rows(rows, Rationales, folder)
         except (DataError, pl.exceptions.PolarsError):
             for path, part in parts.items():
-                store.check_rows(part, Rationales, path)  # names the part
+                store.check_rows(part, Rationales, path)  # its error names the damaged part
             raise
         yield checked if kept is None else checked.select(kept)
 
@@ -247,9 +251,9 @@ def _asked(questions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _held(store: Store, folder: str, *, questions: pl.DataFrame, num_samples: int) -> pl.DataFrame:
-    """question_id, prompt_hash and a list of stored sample_idx of each question.
+    """question_id, prompt_hash and the list of stored sample_idx per question.
 
-    Keys alone are read, and kept as one row a question: ten million keys as rows are gigabytes.
+    Reads only the keys and keeps one row per question: ten million key rows would take gigabytes.
     """
     lazy = open_folder(store, folder, Rationales).scan().select(_KEYS)
     grouped = lazy.filter(pl.col("sample_idx") < num_samples).group_by(_ASKED)
@@ -276,7 +280,7 @@ def _shards(missing: pl.DataFrame, questions_per_shard: int) -> list[Shard]:
 
 
 def _batches(store: Store, folder: str) -> Iterator[dict[str, pl.DataFrame]]:
-    """Parts of a generation by path, as many at a time as make a batch."""
+    """Parts of a generation by path, in batches of about `_ROWS_PER_BATCH` rows."""
     parts: dict[str, pl.DataFrame] = {}
     num_rows = 0
     for name in store.list(folder, suffix=".parquet"):
@@ -291,21 +295,21 @@ def _batches(store: Store, folder: str) -> Iterator[dict[str, pl.DataFrame]]:
 
 
 def _between(asked: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    """Questions that can be among these ids: parts hold neighbours, and a join pays for each."""
+    """Questions in the range of these ids: a part holds neighbours, so the join stays small."""
     return asked.filter(pl.col("question_id").is_between(pl.lit(ids.min()), pl.lit(ids.max())))
 
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """Rows of all frames by key, each key once; a question has one prompt_hash in all of them.
+    """Rows of all frames, sorted by key, each key once; each question has one prompt_hash.
 
-    The frames are taken out of the list: ten million rows are copied as seldom as can be.
+    Empties the list, so that ten million rows are not held twice in memory.
     """
     if not frames:
         return Rationales.create_empty()
     ordered = pl.concat(frames, rechunk=False).sort("question_id", "sample_idx")
     frames.clear()
-    # The same key twice was sampled twice with one seed: either row will do. Neighbours are
-    # compared, since a hash table of ten million keys is a gigabyte.
+    # A repeated key was sampled twice with the same seed, so either row is right. Neighbouring rows
+    # are compared, because a hash table of ten million keys takes a gigabyte.
     is_again = pl.int_range(pl.len()) > 0
     for name in ("question_id", "sample_idx"):
         is_again &= pl.col(name).eq_missing(pl.col(name).shift(1))

@@ -1,13 +1,13 @@
-"""Make the configured teacher ready to be served, and say what exactly it is.
+"""Prepare the configured teacher for serving, and describe its identity.
 
     prepared = prepare_teacher(config.teacher.model, config.run.scratch)
 
-`describe_teacher` gives the identity that goes into the generation fingerprint: names, revisions
-and content hashes, never a path of this machine. It only reads files, so a dry run can afford it.
-`prepare_teacher` also does the work: a GGUF file is dequantized and its adapter merged, once, in a
-child process; a folder is checked; a hub name is passed on.
+`describe_teacher` returns the identity that goes into the generation fingerprint: names, revisions
+and content hashes, never a path of this machine. It only reads files, so a dry run can call it.
+`prepare_teacher` also does the work: it dequantizes a GGUF file and merges its adapter, once, in a
+child process; it checks a folder; and it passes on a hub name.
 
-Limits: the content of a hub model is not looked at. Without a revision its identity is its name.
+Limits: the content of a hub model is not hashed. Without a revision, its name is its identity.
 """
 
 import importlib.metadata
@@ -26,19 +26,19 @@ from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WriteFolder,
 
 logger = logging.getLogger(__name__)
 
-# Part of a prepared folder's name: raise it when `gguf.write_folder` writes something else.
+# Part of a prepared folder's name: raise it when the output of `gguf.write_folder` changes.
 _FORMAT = "1"
-# What an engine reads of a model folder.
+# Files of a model folder that an engine reads.
 _MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 @dataclass(frozen=True)
 class PreparedTeacher:
-    """A teacher an engine can load."""
+    """A teacher that an engine can load."""
 
     name: str
-    """What the engine is given: a hub name or a local folder."""
+    """Hub name or local folder that the engine loads."""
     served_name: str
     """Short public name, for requests and tables."""
     identity: dict[str, str | None]
@@ -48,9 +48,9 @@ class PreparedTeacher:
 
 
 def describe_teacher(model: HubModel | FolderModel | GgufPackageModel) -> dict[str, str | None]:
-    """Say what a teacher is, independently of the machine it lies on.
+    """Describe a teacher's identity, independently of the machine.
 
-    Hashes all bytes of a local model, about a second a gigabyte; starts nothing.
+    Hashes all bytes of a local model, about one second per gigabyte; starts nothing.
 
     Args:
         model: The configured teacher.
@@ -73,15 +73,15 @@ def describe_teacher(model: HubModel | FolderModel | GgufPackageModel) -> dict[s
 def prepare_teacher(
     model: HubModel | FolderModel | GgufPackageModel, scratch: Path
 ) -> PreparedTeacher:
-    """Bring a teacher into the form an engine loads.
+    """Bring a teacher into a form that an engine can load.
 
     Args:
         model: The configured teacher.
-        scratch: Local folder; a teacher made of a GGUF file lies in
-            `<scratch>/teachers/<hash of its identity>` and is made only if it is not there.
+        scratch: Local folder. A teacher made of a GGUF file is stored in
+            `<scratch>/teachers/<hash of its identity>` and is made only once.
 
     Returns:
-        Where it is and what it is.
+        The teacher's location and identity.
 
     Raises:
         ConfigError: If a folder, package or adapter is absent, lacks a file, or does not fit.
@@ -127,7 +127,7 @@ def find_gguf(package: str) -> Path:
     paths = [path for file in files if (path := Path(str(file.locate()))).is_file()]
     if len(paths) != 1:
         msg = (
-            f"teacher.model.package must carry exactly one GGUF file; got {len(paths)} "
+            f"teacher.model.package must contain exactly one GGUF file; got {len(paths)} "
             f"({package} {distribution.version}). Reinstall it or name another package."
         )
         raise ConfigError(msg)
@@ -158,8 +158,8 @@ def _model_files(folder: Path) -> list[Path]:
     weights = any(path.suffix == ".safetensors" for path in files)
     if not weights and any(path.suffix in {".bin", ".pt", ".pth"} for path in files):
         msg = (
-            f"teacher.model.path cannot hold pickled weights alone, which can run code; got no "
-            f".safetensors file ({folder}). Save the model again with safetensors."
+            "teacher.model.path must hold a .safetensors file; got pickled weights only, which can "
+            f"run code when loaded ({folder}). Save the model again with safetensors."
         )
         raise ConfigError(msg)
     missing = {
@@ -170,8 +170,8 @@ def _model_files(folder: Path) -> list[Path]:
     for what, is_there in missing.items():
         if not is_there:
             msg = (
-                f"teacher.model.path must be a model folder with {what}; it has none ({folder}). "
-                "Save model and tokenizer into it with `save_pretrained`."
+                f"teacher.model.path must be a model folder with {what}; got a folder without it "
+                f"({folder}). Save model and tokenizer into it with `save_pretrained`."
             )
             raise ConfigError(msg)
     return [path for path in files if path.suffix in _MODEL_SUFFIXES]
@@ -182,8 +182,9 @@ def _adapter_files(folder: Path) -> list[Path]:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in names:
             msg = (
-                f"teacher.model.adapter must be a peft LoRA folder with {name}; it has none "
-                f"({folder}). Train it with quickstart/teacher/train.py or correct the path."
+                f"teacher.model.adapter must be a peft LoRA folder with {name}; got a folder "
+                f"without it ({folder}). Train the adapter with quickstart/teacher/train.py, or "
+                "correct the path."
             )
             raise ConfigError(msg)
     return [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]

@@ -1,4 +1,4 @@
-"""Prompts in the form that `teacher.api` wants, and what a plan of them costs at most."""
+"""Prompts in the form that `teacher.api` requires, and the most that a sampling plan can cost."""
 
 import polars as pl
 
@@ -14,17 +14,17 @@ _BYTES_PER_TOKEN = 4
 def estimate_tokens(
     config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
 ) -> dict[str, int]:
-    """Bound what the plan costs, without a model or a tokenizer.
+    """Estimate the tokens of a plan, without a model or a tokenizer.
 
     Args:
         config: The run's configuration.
         spec: The data set.
         questions: Table `questions`.
-        plan: What is to be sampled.
+        plan: The missing samples.
 
     Returns:
-        `num_samples`; `num_prompt_tokens`, at 4 bytes a token and without the prefix cache;
-        `max_tokens`, if every completion were as long as allowed.
+        `num_samples`; `num_prompt_tokens`, at 4 bytes per token and without the prefix cache;
+        `max_tokens`, if every completion is as long as allowed.
     """
     texts = dict(questions.select("question_id", "question").rows())
     size = sum(
@@ -42,13 +42,13 @@ def estimate_tokens(
 def describe_estimate(
     config: RunConfig, spec: DatasetSpec, questions: pl.DataFrame, plan: SamplingPlan
 ) -> str:
-    """Say what the plan takes at most, and what that costs where there is a price.
+    """Describe the most that a plan can use, and its cost if prices are configured.
 
     Args:
         config: The run's configuration.
         spec: The data set.
         questions: Table `questions`.
-        plan: What is to be sampled.
+        plan: The missing samples.
 
     Returns:
         One line, for example `about 12,000 tokens of prompts, at most 64,000 sampled`.
@@ -66,11 +66,11 @@ def describe_estimate(
         for name, value in (("max_cost", budget.max_cost), ("max_tokens", budget.max_tokens))
         if value is not None
     ]
-    return f"{text} (it stops at budget.{' or '.join(limits)})" if limits else text
+    return f"{text} (sampling stops at budget.{' or '.join(limits)})" if limits else text
 
 
 def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
-    """Write a question's prompt in the form `teacher.api` wants.
+    """Write a question's prompt in the form that `teacher.api` requires.
 
     Args:
         config: The run's configuration.
@@ -78,7 +78,7 @@ def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
         question: Text of the question.
 
     Returns:
-        Messages for chat, one text for completions.
+        Messages for the chat API, a text for the completions API.
     """
     if config.teacher.api == "chat":
         return render_messages(spec, question)
@@ -86,7 +86,7 @@ def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
 
 
 def num_bytes(prompt: Prompt) -> int:
-    """Size of a prompt's texts in UTF-8, without what a chat template adds."""
+    """Bytes of a prompt's texts in UTF-8, without the chat template."""
     if isinstance(prompt, str):
         return len(prompt.encode())
     return sum(len(message["content"].encode()) for message in prompt)

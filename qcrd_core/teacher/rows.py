@@ -1,4 +1,4 @@
-"""Rows and parts of table `rationales`, from what the teacher answered."""
+"""Rows and parts of table `rationales`, made from the teacher's answers."""
 
 import logging
 import time
@@ -16,14 +16,14 @@ from qcrd_core.store.store import part_name
 from qcrd_core.teacher.job import SamplingJob, ShardResult
 from qcrd_core.teacher.plan import SampleKey, Shard
 from qcrd_core.teacher.servers.client import Completion, Refusal
-from qcrd_core.teacher.shard_claims import SharedShards
+from qcrd_core.teacher.shard_claims import ShardClaims
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One sample as the teacher answered it."""
+    """The teacher's answer for one sample."""
 
     seed: int
     outcome: Completion | Refusal
@@ -31,7 +31,7 @@ class Drawn:
 
 
 def make_row(job: SamplingJob, key: SampleKey, drawn: Drawn) -> dict[str, Any]:
-    """Make a row of table `rationales` of what the teacher answered."""
+    """Make a row of table `rationales` from the teacher's answer."""
     question_id, sample_idx, prompt_hash = key
     outcome = drawn.outcome
     row: dict[str, Any] = {
@@ -68,33 +68,33 @@ def write_part(
     shard: Shard,
     found: Mapping[SampleKey, Drawn],
     *,
-    shared: SharedShards,
+    claims: ShardClaims,
     start: float,
 ) -> ShardResult | None:
-    """Write what has been sampled of a shard as a part.
+    """Write a shard's samples as a part.
 
     Args:
-        job: What the shards share.
+        job: Inputs of the shards.
         shard: The shard.
-        found: Its samples; fewer than its keys where the budget ended.
-        shared: Knows what other samplers have stored.
-        start: When the shard was begun, seconds of the monotonic clock.
+        found: Its samples; fewer than its keys if the budget cut the shard.
+        claims: Knows which parts other samplers have stored.
+        start: When the shard was begun, in seconds of the monotonic clock.
 
     Returns:
-        Its counts; None where another sampler was first.
+        Its counts; None if another sampler was first.
 
     Raises:
-        SamplingError: If the teacher refused every single request of several questions.
-        StoreError: If the store refuses the part.
+        SamplingError: If the teacher refused every request of a shard with several questions.
+        StoreError: If the store cannot write the part.
     """
-    # All at once: for each answer as it comes, in between waiting, it takes four times as long.
+    # All rows at once: making each row when its answer arrives takes four times as long.
     rows = [make_row(job, key, found[key]) for key in shard.keys if key in found]
     _refuse_total_failure(rows)
     frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
     name = _part(shard, frame)
     path = f"{job.plan.folder}/{name}"
     if rows:
-        if not shared.may_store(shard, name):
+        if not claims.may_store(shard, name):
             return None
         job.store.write_table(path, frame, Rationales)
     result = ShardResult(
@@ -133,8 +133,8 @@ def _refuse_total_failure(rows: list[dict[str, Any]]) -> None:
     has_several = len({row["question_id"] for row in rows}) > 1
     if has_several and all(row["status"] == "failed" for row in rows):
         msg = (
-            f"The teacher must answer some requests of a shard; it refused all {len(rows)}, the "
-            f"first with {rows[0]['error']}. Nothing of the shard is stored: correct the teacher's "
-            "settings and run again."
+            f"The teacher refused all {len(rows)} requests of a shard, the first with: "
+            f"{rows[0]['error']}. Nothing of this shard was stored, and finished shards are kept. "
+            "Correct the teacher's settings and run again."
         )
         raise SamplingError(msg)

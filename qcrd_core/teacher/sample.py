@@ -7,10 +7,10 @@
         check_prompt_lengths(job)
         sampled = sample_shards(job, plan.shards, bar)
 
-The table does not depend on shards, order, concurrency, servers or samplers: several processes may
-do this at once on one store (`shard_claims`). A part is written when all its samples are there; a
-crash loses the shards in flight. All requests share one event loop: a loop and a thread for each
-shard cost more than the requests themselves.
+The table does not depend on shards, order, concurrency, servers or samplers, so several processes
+may sample into one store (`shard_claims`). A part is written when all its samples have arrived; a
+crash loses the shards in flight. All requests share one event loop, because a loop and a thread per
+shard cost more than the requests.
 """
 
 import asyncio
@@ -29,78 +29,78 @@ from qcrd_core.teacher.rows import Drawn, write_part
 from qcrd_core.teacher.servers.client import Completion, Prompt, Refusal, TeacherClient
 from qcrd_core.teacher.servers.dispatch import Dispatcher
 from qcrd_core.teacher.servers.server_state import Request
-from qcrd_core.teacher.shard_claims import SharedShards
+from qcrd_core.teacher.shard_claims import ShardClaims
 
 
 def sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
-    """Sample shards and write their parts, until these and other samplers have stored all.
+    """Sample shards and write their parts, until this and other samplers have stored all shards.
 
-    Where the budget ends within a shard, its part holds what was sampled until then.
+    If the budget ends within a shard, its part holds the samples drawn until then.
 
     Args:
         job: What the shards share.
-        shards: Of `job.plan.shards`.
-        bar: Advanced by one a sample.
+        shards: Shards of `job.plan.shards`.
+        bar: Advanced by one per sample.
 
     Returns:
-        Counts of each part that has been written, and of each server.
+        Counts per written part and per server.
 
     Raises:
-        SamplingError: If the teacher stays away, or refuses every single request of several
-            questions, which no stored failure should stand for: nothing of that shard is written.
-        LaunchError: If the local server does not start again.
-        StoreError: If the store refuses a part.
+        SamplingError: If the teacher stays away. Also if it refuses every request of a shard with
+            several questions: the cause is then not a question, so the shard is not stored.
+        LaunchError: If the local server cannot be restarted.
+        StoreError: If the store cannot write a part.
     """
     return asyncio.run(_sample_shards(job, shards, bar))
 
 
 @dataclass(eq=False)
 class _Flight:
-    """A shard in this sampler's hands."""
+    """A shard that this sampler has claimed and is sampling."""
 
     shard: Shard
     drawn: dict[SampleKey, Drawn] = field(default_factory=dict)
-    """What has been sampled of it."""
+    """Its samples so far."""
     is_lost: bool = False
-    """Another sampler has stored it."""
+    """Whether another sampler has stored it."""
 
 
 class _Sampling:
-    """Shards in flight, and what those before came to."""
+    """Shards in flight, and the results of finished ones."""
 
     def __init__(
         self, job: SamplingJob, shards: Sequence[Shard], bar: Bar, client: TeacherClient
     ) -> None:
         self._job, self._bar, self._client = job, bar, client
-        self.servers = Dispatcher(
+        self.dispatcher = Dispatcher(
             job.pool,
             job.config.teacher,
             client,
             is_spent=lambda: job.meter.is_spent,
             is_last=lambda: self._is_last,
         )
-        self._shared = SharedShards(job.store, job.plan, shards, run_id=job.run_id, meter=job.meter)
+        self._claims = ShardClaims(job.store, job.plan, shards, run_id=job.run_id, meter=job.meter)
         self._flights: dict[asyncio.Task[ShardResult | None], _Flight] = {}
         self._results: list[ShardResult] = []
-        self._num_missing = self._shared.num_left
+        self._num_missing = self._claims.num_left
         self._num_twice = 0
         self._num_new = 0
         """Samples that the bar does not show yet."""
         self._is_last = False
-        """All that is left to do is in flight."""
+        """Whether everything that is left is in flight."""
 
     async def go_on(self) -> bool:
-        """Take what there is room for and wait a moment; False when nothing is left to do."""
-        num_left = self._shared.num_left
-        num_drawn = await self._let_go(await asyncio.to_thread(self._shared.look))
+        """Begin new shards and wait a moment; returns False when nothing is left to do."""
+        num_left = self._claims.num_left
+        num_drawn = await self._let_go(await asyncio.to_thread(self._claims.refresh))
         if not self._job.meter.is_spent:
             await self._take()
-        num_found = num_left - self._shared.num_left
+        num_found = num_left - self._claims.num_left
         self._bar.advance(num_found - num_drawn + self._num_new, note=self._job.meter.note)
         self._num_new = 0
         if not self._flights:
             return False
-        # With a time limit: others may store a part, and more servers may come.
+        # A timeout, because others may store a part and new servers may appear.
         done, _ = await asyncio.wait(self._flights, timeout=1.0, return_when="FIRST_COMPLETED")
         for task in done:
             self._land(self._flights.pop(task), task.result())
@@ -113,32 +113,32 @@ class _Sampling:
     def outcome(self) -> Sampled:
         servers = [
             ServerResult(
-                url=lane.endpoint.url,
-                num_samples=lane.num_samples,
-                num_tokens=lane.num_tokens,
-                num_failures=lane.num_failures,
-                num_drains=lane.num_drains,
-                concurrency=lane.limit.value,
+                url=server.endpoint.url,
+                num_samples=server.num_samples,
+                num_tokens=server.num_tokens,
+                num_failures=server.num_failures,
+                num_drains=server.num_drains,
+                concurrency=server.limit.value,
             )
-            for lane in self.servers.lanes
+            for server in self.dispatcher.servers
         ]
         return Sampled(
             shards=tuple(self._results),
             servers=tuple(servers),
             num_elsewhere=self._num_missing
-            - self._shared.num_left
+            - self._claims.num_left
             - sum(result.num_rows for result in self._results),
             num_twice=self._num_twice,
-            num_left=self._shared.num_left,
+            num_left=self._claims.num_left,
         )
 
     async def _take(self) -> None:
         """Begin as many shards as there is room for."""
-        shared, most = self._shared, self._job.config.teacher.shards_in_flight
-        most *= max(1, self.servers.num_servers)
-        while shards := shared.take(max(most - len(self._flights), 0)):
+        claims, most = self._claims, self._job.config.teacher.shards_in_flight
+        most *= max(1, self.dispatcher.num_servers)
+        while shards := claims.claim(max(most - len(self._flights), 0)):
             begun = await asyncio.gather(
-                *(asyncio.to_thread(shared.begin, each) for each in shards)
+                *(asyncio.to_thread(claims.announce, each) for each in shards)
             )
             for shard in compress(shards, begun):
                 flight = _Flight(shard)
@@ -153,18 +153,18 @@ class _Sampling:
             for question_id, keys in groupby(flight.shard.keys, key=lambda key: key[0]):
                 prompt = job.prompt(question_id)
                 requests += self._requests(flight, tuple(keys), self._client.body(prompt), prompt)
-            await self.servers.sample(requests)
-            # In a thread, while the requests of other shards go on.
+            await self.dispatcher.sample(requests)
+            # In a thread, so that the requests of other shards continue.
             return await asyncio.to_thread(
-                write_part, job, flight.shard, flight.drawn, shared=self._shared, start=start
+                write_part, job, flight.shard, flight.drawn, claims=self._claims, start=start
             )
         finally:
-            await asyncio.to_thread(self._shared.forget, flight.shard)
+            await asyncio.to_thread(self._claims.withdraw, flight.shard)
 
     def _requests(
         self, flight: _Flight, keys: Sequence[SampleKey], body: bytes, prompt: Prompt
     ) -> list[Request]:
-        """Ask for samples of one question, those with numbers in a row together."""
+        """Ask for samples of one question: one request per run of consecutive sample numbers."""
         first = derive_seed(self._job.config.teacher.seed, keys[0][0])
         by_seed = {first + key[1]: key for key in keys}
 
@@ -179,16 +179,16 @@ class _Sampling:
         return [Request(body, run[0], len(run), deliver) for run in runs]
 
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
-        """Lay down a shard; without a result another sampler was first."""
+        """Release a finished shard; without a result, another sampler was first."""
         num_rows = len(flight.drawn)
-        self._shared.finish(flight.shard, None if result is None else num_rows)
+        self._claims.finish(flight.shard, None if result is None else num_rows)
         if result is None:
             self._num_twice += num_rows
         else:
             self._results.append(result)
 
     async def _let_go(self, parts: Sequence[str]) -> int:
-        """Give up shards; returns how many of their samples have been drawn."""
+        """Give up shards; returns how many of their samples were already drawn."""
         lost = {
             task: flight for task, flight in self._flights.items() if flight.shard.part in parts
         }
@@ -205,7 +205,7 @@ class _Sampling:
 async def _sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
     async with TeacherClient(job.pool, job.config.teacher, job.spec.answer.stop) as client:
         sampling = _Sampling(job, shards, bar, client)
-        async with sampling.servers:
+        async with sampling.dispatcher:
             try:
                 while await sampling.go_on():
                     pass
@@ -218,7 +218,7 @@ def _count(job: SamplingJob, prompt: Prompt, outcome: Completion | Refusal) -> N
     if isinstance(outcome, Refusal):
         return
     asked, written = outcome.num_prompt_tokens, outcome.num_tokens
-    # A server that counts nothing must not make a limit void: what it took at most.
+    # A server that reports no token counts must not void a limit, so count the upper bound.
     job.meter.add(
         num_bytes(prompt) if asked is None else asked,
         job.config.teacher.max_new_tokens if written is None else written,

@@ -1,14 +1,15 @@
-"""Which shard a sampler takes next, where several samplers fill one generation.
+"""Shard claims: which shard a sampler takes next when several samplers fill one generation.
 
-They know of each other by the generation's folder alone: it holds the parts that are stored, and a
-note `_tmp-taken-<part>` for each shard that somebody has begun. Each sampler plans by the same
-anti-join, goes through the shards in a random order of its own, looks into the folder now and then
-and for each shard before it begins it, and takes those that nobody has begun. When only begun ones
-are left it takes these too, a few at a time: whoever began them may be dead, or about to finish.
+Samplers communicate only through the generation's folder. It holds the stored parts, and one note
+`_tmp-taken-<part>` per claimed shard. All samplers plan with the same anti-join, and each goes
+through the shards in its own random order. It lists the folder regularly, looks at each shard
+before it begins it, and claims shards that no one else has claimed. When only claimed shards are
+left, it takes over a few at a time: their samplers may be dead, or about to finish.
 
-A note is no lock: nobody waits for it, it needs no clock, and a stale one only puts its shard last.
-So two samplers ask the same for at most the shards in flight at the end, and for a shard that both
-begin within milliseconds. The first to finish stores the part, the other lets go.
+A claim is not a lock. Nobody waits for it, it needs no clock, and a stale claim only moves its
+shard to the end. So two samplers draw the same samples only for the shards in flight at the end,
+or if both claim a shard within milliseconds. The first to finish stores the part; the other one
+discards its samples.
 """
 
 import os
@@ -29,16 +30,16 @@ from qcrd_core.store.store import Store, part_name
 from qcrd_core.teacher.budget import Meter
 from qcrd_core.teacher.plan import SampleKey, SamplingPlan, Shard
 
-_NOTE = "_tmp-taken-"  # hidden from readers; the janitor takes what nobody came back to
+_NOTE = "_tmp-taken-"  # readers ignore this prefix, and the janitor deletes abandoned notes
 _PART = ".parquet"
 _LOOK_FACTOR = 20
-"""A look into the folder is good for so many times as long as it took."""
+"""A listing is reused for 20 times as long as it took, so listing costs at most 5% of the time."""
 _KEYS = ("question_id", "sample_idx", "prompt_hash")
 _SPENT = ("run_id", "num_prompt_tokens", "num_tokens")
 
 
-class SharedShards:
-    """The shards of one plan as this sampler and others take them."""
+class ShardClaims:
+    """The shards of one plan, as this sampler and others claim them."""
 
     def __init__(
         self,
@@ -49,18 +50,18 @@ class SharedShards:
         run_id: str,
         meter: Meter,
     ) -> None:
-        """Begin with nothing taken.
+        """Begin without claims.
 
         Args:
             store: The store.
-            plan: Where the shards belong.
-            shards: Those to be sampled.
+            plan: The plan of the shards.
+            shards: The shards to sample.
             run_id: The run that pays for them.
-            meter: Where it has a limit, what other samplers of the run take is counted too.
+            meter: If it has a limit, it also counts the tokens of the run's other samplers.
         """
         self._store, self._folder = store, plan.folder
         self._run_id, self._meter = run_id, meter
-        # Two samplers that begin together must not go side by side.
+        # A random order, so that samplers that start together do not race for the same shards.
         self._todo = {shard.part: shard for shard in random.sample(shards, len(shards))}
         self._mine: dict[str, Shard] = {}
         self._begun: set[str] = set()
@@ -70,13 +71,13 @@ class SharedShards:
         self._look_at = 0.0
         self._lock = threading.Lock()
         self.num_left = sum(len(shard.keys) for shard in shards)
-        """Samples that are not stored, as far as this sampler knows."""
+        """Samples that are not stored yet, as far as this sampler knows."""
 
-    def look(self) -> list[str]:
-        """See what others have stored and begun since the last look. May run in a thread.
+    def refresh(self) -> list[str]:
+        """List what others have stored and claimed since the last listing. May run in a thread.
 
         Returns:
-            Parts of shards in this sampler's hands that they have stored.
+            Parts that others have stored of shards that this sampler has claimed.
 
         Raises:
             DataError: If a part is damaged.
@@ -101,7 +102,7 @@ class SharedShards:
             mine = set(self._mine)
             for name in set(fresh) - set(unread):
                 shard = self._todo.get(name) or self._mine.get(name)
-                if shard is not None:  # else this sampler has laid it down meanwhile
+                if shard is not None:  # else this sampler has released it since
                     self._drop(shard, ())
             for frame in frames:
                 self._subtract(frame)
@@ -111,15 +112,15 @@ class SharedShards:
                 self._taken_over.difference_update(lost)
             return lost
 
-    def take(self, most: int) -> list[Shard]:
-        """Take shards that nobody has begun; where there are none, a few that others have.
+    def claim(self, most: int) -> list[Shard]:
+        """Claim shards that are free; if none is free, take over a few that others have claimed.
 
         Args:
-            most: How many at most.
+            most: Most shards to claim.
 
         Returns:
-            Shards, now in this sampler's hands. None when all are stored or in its hands, or as
-            long as it should be content with what it has taken over.
+            The claimed shards. Empty if all shards are stored or claimed by this sampler, or if it
+            should first finish the shards it has taken over.
         """
         with self._lock:
             free = (name for name in self._todo if name not in self._begun)
@@ -132,18 +133,18 @@ class SharedShards:
                 self._mine[name] = self._todo.pop(name)
             return [self._mine[name] for name in names]
 
-    def begin(self, shard: Shard) -> bool:
-        """Tell others of a shard that was taken. May run in a thread.
+    def announce(self, shard: Shard) -> bool:
+        """Write the note of a claimed shard for other samplers. May run in a thread.
 
         Args:
-            shard: A shard in this sampler's hands.
+            shard: A shard that this sampler has claimed.
 
         Returns:
-            False where another sampler has begun or stored it since the last look: it is out of
-            this sampler's hands again.
+            False if another sampler has claimed or stored it since the last listing; the claim is
+            then released.
 
         Raises:
-            StoreError: If the store does not answer or refuses the note.
+            StoreError: If the store does not answer or rejects the note.
         """
         note = _note(self._folder, shard)
         if self._store.exists(f"{self._folder}/{shard.part}"):
@@ -161,21 +162,21 @@ class SharedShards:
         self._store.write_bytes(note, f"{socket.gethostname()} {os.getpid()}\n".encode())
         return True
 
-    def forget(self, shard: Shard) -> None:
-        """Take back what `begin` said. May run in a thread."""
-        # A note that stays harms nothing: it puts a shard last, or its part is there.
+    def withdraw(self, shard: Shard) -> None:
+        """Delete the note that `announce` wrote. May run in a thread."""
+        # A leftover note is harmless: it only moves its shard to the end.
         with suppress(StoreError):
             self._store.delete(_note(self._folder, shard))
 
     def may_store(self, shard: Shard, name: str) -> bool:
-        """Ask, with a part at hand, whether it is still wanted. May run in a thread.
+        """Check that a finished part is still missing. May run in a thread.
 
         Args:
-            shard: A shard in this sampler's hands.
-            name: Of the part: other than the shard's where the budget has ended.
+            shard: A shard that this sampler has claimed.
+            name: Name of the part; it differs from the shard's if the budget cut the shard.
 
         Returns:
-            False where another sampler was first.
+            False if another sampler has stored it first.
 
         Raises:
             StoreError: If the store does not answer.
@@ -183,24 +184,25 @@ class SharedShards:
         with self._lock:
             if shard.part not in self._mine:
                 return False
-            self._seen.add(name)  # not to be taken for another sampler's
+            self._seen.add(name)  # or `refresh` would take it for another sampler's part
         return not self._store.exists(f"{self._folder}/{name}")
 
     def finish(self, shard: Shard, num_rows: int | None) -> None:
-        """Lay down a shard.
+        """Release a claimed shard.
 
         Args:
-            shard: A shard in this sampler's hands.
-            num_rows: Of its part, fewer than the shard has keys where the budget has ended; None
-                where another sampler was first.
+            shard: A shard that this sampler has claimed.
+            num_rows: Rows of its part, fewer than its keys if the budget cut the shard; None if
+                another sampler stored it first.
         """
         with self._lock:
             if self._mine.pop(shard.part, None) is None:
-                return  # a look found it stored by another sampler
+                return  # `refresh` found it stored by another sampler
             self.num_left -= len(shard.keys) if num_rows is None else num_rows
             if shard.part in self._taken_over:
                 self._taken_over.remove(shard.part)
-                # Else whoever began it is slower than this sampler, or gone.
+                # Another sampler was first: it lives, so take over one shard at a time. Otherwise
+                # it is slow or dead, so take over twice as many.
                 self._num_to_take_over = 1 if num_rows is None else 2 * self._num_to_take_over
 
     def _put_back(self, shard: Shard) -> None:
@@ -209,7 +211,7 @@ class SharedShards:
             self._todo[shard.part] = shard
 
     def _read(self, name: str) -> pl.DataFrame:
-        """Keys and tokens of another sampler's part, or of a joined one."""
+        """Keys and tokens of a part that another sampler stored, or that joins several parts."""
         path = f"{self._folder}/{name}"
         lazy = scan_parts(self._store, [path], Rationales).select(*_KEYS, *_SPENT)
         try:
@@ -217,11 +219,11 @@ class SharedShards:
         except DataError:
             if self._store.exists(path):
                 raise
-            # It was joined with others, and the next look finds the large part.
+            # The part was joined with others; the next listing finds the large part.
             return Rationales.create_empty().select(*_KEYS, *_SPENT)
 
     def _subtract(self, rows: pl.DataFrame) -> None:
-        """Leave out what a part holds, however it was cut: by other shards, by `qcrd compact`."""
+        """Remove the keys that a part holds, even if its boundaries are not those of a shard."""
         if rows.is_empty():
             return
         found = {row[:3]: row[3:] for row in rows.iter_rows()}
@@ -231,7 +233,7 @@ class SharedShards:
             if shard.keys[-1][0] < low or shard.keys[0][0] > high:
                 continue
             rest = tuple(key for key in shard.keys if key not in found)
-            # One in this sampler's hands is stored whole: without a part of it nothing is saved.
+            # A shard in flight is kept until all of it is stored: it is already being sampled.
             if len(rest) == len(shard.keys) or (rest and shard.part in self._mine):
                 continue
             self._drop(shard, rest)
@@ -240,7 +242,7 @@ class SharedShards:
                     self._meter.add(*(number or 0 for number in tokens))
 
     def _drop(self, shard: Shard, rest: tuple[SampleKey, ...]) -> None:
-        """Leave a shard to the others, but for some of its keys."""
+        """Forget a shard, except for the keys that are still missing."""
         self._todo.pop(shard.part, None)
         self._mine.pop(shard.part, None)
         self.num_left -= len(shard.keys) - len(rest)

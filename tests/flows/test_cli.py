@@ -65,7 +65,8 @@ def test_dry_run_gives_tokens_and_cost_and_names_the_limit(tmp_path, qcrd):
     text = " ".join(out.split())
     assert re.search(r"estimate about [\d,]+ tokens of prompts, at most 30,720 sampled", text)
     assert (
-        "at most 0.853 GPU-hours, cost at most 0.3072 (it stops at budget.max_cost = 0.1)" in text
+        "at most 0.853 GPU-hours, cost at most 0.3072 (sampling stops at budget.max_cost = 0.1)"
+        in text
     )
 
 

@@ -367,7 +367,7 @@ def _no_answers(*, engine, **_):
         (_short_student, 1, "A question must fit into student.max_input_tokens = 8; 38 do not"),
         (_short_teacher, 1, "A prompt and its completion must fit into the teacher's context"),
         (_store_below_a_file, 1, "must be writable"),
-        (_silent_endpoint, 1, "must answer as an OpenAI-compatible server does"),
+        (_silent_endpoint, 1, "must answer like an OpenAI-compatible server"),
         (_no_answers, 1, "A rationale must end in an answer of kind number .* none of 120 does"),
     ],
 )

@@ -91,7 +91,7 @@ def test_command_and_report_that_the_run_names_are_there(runs, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({}, "Make the bucket, or put allow_bucket_creation=true"),
+        ({}, "Create the bucket, or append allow_bucket_creation=true"),
         ({"refusal": "403 InvalidAccessKeyId"}, "Check AWS_ACCESS_KEY_ID"),
         ({"refusal": "403 RequestTimeTooSkewed"}, "Set this machine's clock"),
     ],

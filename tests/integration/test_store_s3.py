@@ -149,7 +149,7 @@ def test_fetch_student_by_url_with_options_finds_the_published_folder(url, store
 def test_fetch_folder_with_an_exchanged_file_is_refused(store, elsewhere):
     _publish(store, weights=b"right")
     store.write_bytes(f"{STUDENT}/deep/weights", b"wrong")
-    with pytest.raises(StoreError, match=r"deep/weights must hold what its DONE file names"):
+    with pytest.raises(StoreError, match=r"deep/weights must match the hash in its DONE file"):
         elsewhere.fetch_folder(STUDENT)
     assert not (elsewhere.local(STUDENT) / DONE).exists()
 
@@ -180,7 +180,9 @@ def test_check_writable_makes_an_allowed_bucket_and_leaves_nothing(store):
 
 def test_check_writable_in_absent_bucket_is_refused(url, tmp_path):
     store = Store(url.replace("&allow_bucket_creation=true", ""), tmp_path)
-    with pytest.raises(StoreError, match=r"got Bucket 'bucket-\w+' not found.*Make the bucket, or"):
+    with pytest.raises(
+        StoreError, match=r"got Bucket 'bucket-\w+' not found.*Create the bucket, or"
+    ):
         store.check_writable()
 
 
@@ -205,7 +207,7 @@ def test_check_writable_with_wrong_credentials_is_refused(s3, url, tmp_path, mon
     [
         ({"clock_ahead": timedelta(hours=1)}, "REQUEST_TIME_TOO_SKEWED .*Set this machine's clock"),
         ({"refusal": "400 ExpiredToken"}, "ExpiredToken .*AWS_SESSION_TOKEN, or the profile"),
-        ({"refusal": "403 AccessDenied"}, "ACCESS_DENIED .*what they may do in this bucket"),
+        ({"refusal": "403 AccessDenied"}, "ACCESS_DENIED .*their permissions in this bucket"),
     ],
     ids=["clock", "expired", "denied"],
 )

@@ -104,7 +104,7 @@ def test_two_servers_with_keys_of_their_own_are_one_pool(tmp_path, llama, monkey
         alone, together = one.run(), two.run()
         # Another model by the same servers: told before anything is asked.
         other = make_config(tmp_path, endpoints, model={"type": "hub", "name": "other"})
-        with pytest.raises(SamplingError, match="must serve 'stub'; it serves"):
+        with pytest.raises(SamplingError, match="must serve 'stub'; got"):
             Sampling(other, numbered_questions(1)).run()
     assert alone["text"].n_unique() == 48
     assert_frame_equal(together.select(_CONTENT), alone.select(_CONTENT))
@@ -115,7 +115,7 @@ def test_two_servers_with_keys_of_their_own_are_one_pool(tmp_path, llama, monkey
 def test_server_that_cannot_start_is_explained_by_its_log(tmp_path, llama):
     server = {**_SERVER, "extra_args": ["--no-such-argument"]}
     sampling = _sampling(tmp_path, llama, 1, server=server)
-    with pytest.raises(LaunchError, match=r"it ended(?s:.)*--no-such-argument"):
+    with pytest.raises(LaunchError, match=r"exited before it was ready(?s:.)*--no-such-argument"):
         sampling.run()
     assert not list((tmp_path / "scratch").glob("teacher-server-*"))
     assert pl.Series(list((tmp_path / "datasets").rglob("part-*"))).is_empty()

@@ -72,7 +72,7 @@ def test_score_predictions_compares_with_gold_in_the_questions_order():
 @pytest.mark.parametrize("texts", [{}, {"a": "1", "z": "2"}], ids=["missing", "unknown"])
 def test_score_predictions_with_other_ids_is_refused(texts):
     questions = make_questions([{"question_id": "a"}])
-    with pytest.raises(DataError, match="1 ids are on one side only"):
+    with pytest.raises(DataError, match="got 1 ids that are only in one of the two"):
         score_predictions(texts, dict.fromkeys(texts), questions, round_=0)
 
 

@@ -1,1 +1,1 @@
-"""Who answers for the teacher: running or managed servers, and which request goes to which."""
+"""The teacher's servers, running or managed, and the dispatcher that sends requests to them."""

@@ -1,15 +1,16 @@
-"""Requests to the teacher, as an OpenAI-compatible server has it: one for a question's samples.
+"""Client of the teacher's OpenAI-compatible servers: one request for all samples of a question.
 
-A request for n samples gives the first its seed, the second the next, as vLLM does it: together or
-one by one, the texts are the same. HTTP costs several times what our own work on a sample does.
+In a request for n samples, the first uses the given seed, the second the next, and so on, as in
+vLLM: drawn together or one by one, the texts are the same. One request instead of n saves time,
+because HTTP costs several times as much as our own work per sample.
 
-What comes of a request:
+The outcome of a request:
 
-- 200: a `Completion` each.
-- transport error, 408, 425, 429, 5xx, 401, 403, 404: `Unavailable`: the server has not answered.
-- any other status: a `Refusal`, which becomes a failed row. It is never asked again.
+- 200: one `Completion` per sample.
+- Transport error, 408, 425, 429, 5xx, 401, 403 or 404: `Unavailable`. The server has not answered.
+- Any other status: a `Refusal`, which becomes a failed row and is not tried again.
 
-JSON is written and read by orjson: our own work on a sample must stay far below the engine's.
+orjson writes and reads the JSON, because our own work per sample must cost far less than decoding.
 """
 
 import math
@@ -31,12 +32,12 @@ from qcrd_core.teacher.generation import TOP_P
 from qcrd_core.teacher.servers.pool import TeacherPool, root_of
 
 Prompt = str | list[dict[str, str]]
-"""One text for the completions API, messages for the chat API."""
+"""A text for the completions API, messages for the chat API."""
 
 _BUSY = frozenset({425, 429, 503})
 _HOPELESS = frozenset({401, 403, 404})
 _RETRIED = _BUSY | {408}
-# Shorter than the 5 s after which uvicorn closes an idle connection, perhaps under a request.
+# uvicorn closes an idle connection after 5 s; ours must close earlier, or a request may be lost.
 _KEEP_ALIVE_SECONDS = 4.0
 _LONGEST_WAIT_SECONDS = 300.0
 _MAX_ERROR_CHARS = 300
@@ -52,7 +53,7 @@ class Completion:
     finish_reason: str | None
     num_prompt_tokens: int | None
     num_tokens: int | None
-    """None if the server does not say it of each sample."""
+    """None if the server does not count the tokens of each sample."""
     cumulative_logprob: float | None
     """Nats; None if the server returns no log-probabilities."""
 
@@ -67,22 +68,22 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """The server has not answered this request; another one may."""
+    """The server did not answer this request; another server may."""
 
     reason: str
     """Why, one line."""
     is_busy: bool = False
-    """It is alive and has too much to do."""
+    """Whether the server is alive but overloaded."""
     is_absent: bool = False
-    """It accepts no connection."""
+    """Whether the server accepts no connections."""
     is_hopeless: bool = False
-    """It will answer no other request either: wrong key, address or model."""
+    """Whether it will refuse every other request too: wrong key, address or model."""
     retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Where requests to one server go, made once for all of them."""
+    """URL and headers of one server, made once for all its requests."""
 
     endpoint: Endpoint
     url: URL
@@ -90,10 +91,10 @@ class Target:
 
 
 class TeacherClient:
-    """Asynchronous client of a pool. Lives inside one event loop, as `async with`."""
+    """Asynchronous client of a pool's servers. Lives inside one event loop, as `async with`."""
 
     def __init__(self, pool: TeacherPool, teacher: TeacherSection, stop: tuple[str, ...]) -> None:
-        """Prepare the client; the connections open with the block.
+        """Prepare the client; connections open when the block starts.
 
         Args:
             pool: The servers.
@@ -107,12 +108,12 @@ class TeacherClient:
         """Open the connections."""
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=_REQUEST_SECONDS),
-            # The dispatcher bounds the requests in flight.
+            # The dispatcher limits the requests in flight.
             connector=aiohttp.TCPConnector(
                 limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=self._pool.tls
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Looking for a proxy costs every request as much as writing it.
+            # aiohttp looks for a proxy on every request, which costs as much as writing it.
             trust_env=self._pool.use_proxies and bool(getproxies()),
         )
         return self
@@ -127,13 +128,13 @@ class TeacherClient:
         await self._session.close()
 
     def body(self, prompt: Prompt) -> bytes:
-        """Write a request but for its number of samples and its seed.
+        """Write a request without its number of samples and its seed.
 
         Args:
-            prompt: Text or messages, as `teacher.api` wants them.
+            prompt: Text or messages, as `teacher.api` requires.
 
         Returns:
-            A JSON object that lacks its last keys and its end.
+            A JSON object without its last two keys and the closing brace; `ask` appends them.
         """
         teacher = self._teacher
         body: dict[str, Any] = {
@@ -157,7 +158,7 @@ class TeacherClient:
             endpoint: The server.
 
         Returns:
-            URL and headers, the key included.
+            URL and headers, including the API key.
 
         Raises:
             ConfigError: If the key is absent.
@@ -172,12 +173,12 @@ class TeacherClient:
         Args:
             target: The server.
             body: From `body`.
-            seed: Of the first sample; each further one has the next.
-            num_samples: How many are wanted.
+            seed: Seed of the first sample; each further sample has the next.
+            num_samples: Samples to ask for.
 
         Returns:
-            At least one completion, in the order of the seeds; fewer than wanted come from servers
-            that do not draw several. Or why the server refuses, or why there is no answer.
+            Completions in the order of their seeds, at least one; a server that cannot draw several
+            returns fewer than asked. Otherwise why the server refused or did not answer.
         """
         data = b'%b,"n":%d,"seed":%d}' % (body, num_samples, seed)
         try:
@@ -200,9 +201,8 @@ class TeacherClient:
         reason = f"HTTP {status}: {_one_line(content.decode(errors='replace'))}"
         if status in _HOPELESS:
             reason = (
-                f"{target.url} must accept requests; got {reason}. Check "
-                f"{target.endpoint.api_key_env}, "
-                "teacher.endpoints and teacher.api."
+                f"{target.url} rejected the request with {reason}. Check "
+                f"{target.endpoint.api_key_env}, teacher.endpoints and teacher.api."
             )
             return Unavailable(reason, is_hopeless=True)
         if status in _RETRIED or status >= 500:
@@ -210,13 +210,13 @@ class TeacherClient:
         return Refusal(reason)
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
-        """Ask how many tokens the model reads for a prompt, template included.
+        """Ask how many tokens a prompt has, including the chat template.
 
         Args:
             prompt: Text or messages.
 
         Returns:
-            Tokens; None if the server offers no `/tokenize`.
+            Tokens; None if the server has no `/tokenize`.
 
         Raises:
             SamplingError: If the server cannot be reached.
@@ -233,7 +233,7 @@ class TeacherClient:
                     return None
                 return int(orjson.loads(await answer.read())["count"])
         except (aiohttp.ClientError, TimeoutError) as error:
-            msg = f"{url} must answer; got {_named(error)}. Check the server."
+            msg = f"{url} did not answer: {_named(error)}. Check that the server runs."
             raise SamplingError(msg) from error
         except (ValueError, KeyError, TypeError):
             return None
@@ -243,14 +243,14 @@ class TeacherClient:
 
 
 def _completions(answer: Any) -> tuple[Completion, ...]:
-    # An answer cut short by a dying server may still be JSON; a text must be in it.
+    # An answer that a dying server cut short may still parse as JSON, so check that it has a text.
     choices, usage = answer["choices"], answer.get("usage") or {}
-    # The n-th choice belongs to the n-th seed. Behind a gap nothing is known.
+    # The n-th choice belongs to the n-th seed. Choices after a gap are dropped and asked again.
     by_index = {choice.get("index", 0): choice for choice in choices}
     ordered = [by_index[index] for index in takewhile(by_index.__contains__, count())]
     found = tuple(_completion(choice, usage, is_alone=len(choices) == 1) for choice in ordered)
     if not found:
-        msg = "an answer without a first choice"
+        msg = "the answer has no first choice"
         raise LookupError(msg)
     return found
 
@@ -258,7 +258,7 @@ def _completions(answer: Any) -> tuple[Completion, ...]:
 def _completion(choice: dict[str, Any], usage: Mapping[str, int], *, is_alone: bool) -> Completion:
     text = _text(choice)
     if not isinstance(text, str):
-        msg = "an answer without text"
+        msg = "the answer has no text"
         raise TypeError(msg)
     logprobs = _logprobs(choice)
     num_tokens = usage.get("completion_tokens") if is_alone else None
@@ -274,12 +274,12 @@ def _completion(choice: dict[str, Any], usage: Mapping[str, int], *, is_alone: b
 
 
 def _text(choice: dict[str, Any]) -> Any:
-    # A chat model that wrote nothing at all has null content.
+    # The content is null if a chat model wrote nothing at all.
     return choice["text"] if "text" in choice else choice["message"]["content"] or ""
 
 
 def _logprobs(choice: dict[str, Any]) -> list[float | None] | None:
-    """Of each sampled token, nats; None if the server gives none. No token at all is none given."""
+    """Log-probability of each sampled token, in nats; None if the server returns none at all."""
     found = choice.get("logprobs")
     if found is None:
         return None

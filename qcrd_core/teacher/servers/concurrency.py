@@ -1,40 +1,42 @@
-"""How many samples one server draws at once, found out while it works.
+"""The concurrency limit of one server, adapted while the server works.
 
-A vLLM server refuses nothing: what it cannot decode yet waits in its queue. So there is no loss
-that would tell when to stop, as TCP has it, and the signal is the throughput: the limit is doubled
-as long as that pays, then set a little above the last limit that did, and tried half as high again
-now and then, since servers and their other users change. Below the limit that pays, a server idles;
-above it, samples only wait there, and at the end of a run all others wait for the slowest queue.
-Requests are for several samples and are not torn apart, so the limit moves in whole requests.
-Servers that do refuse (429, 503) or let a request time out halve it, as in TCP's AIMD.
+vLLM refuses nothing: samples that it cannot decode yet wait in its queue. TCP would lower its rate
+when packets are lost; here nothing is lost, so the signal is throughput. The limit doubles as long
+as doubling pays, is then set slightly above the last limit that paid, and is raised by half from
+time to time, because servers and their other users change. Below the limit that pays, a server
+idles; above it, samples only queue, and at the end of a run everybody waits for the longest queue.
+
+A request asks for several samples and is never split, so the limit moves in whole requests. A
+server that refuses requests (429, 503) or lets one time out has its limit halved, as in TCP's AIMD.
 """
 
 _FIRST = 16
-"""Samples that a new server among several gets."""
+"""Samples in flight at a new server among several."""
 _PAYS = 0.2
-"""Least gain in throughput as a share of the gain in the limit."""
+"""Smallest gain in throughput that pays, as a fraction of the raise of the limit."""
 _HEADROOM = 1.5
-"""Waiting samples keep the server busy while answers are on their way."""
+"""Factor above the best limit: queued samples keep the server busy while answers travel."""
 _RETRY_FACTOR = 1.5
 _WINDOWS_BETWEEN_RETRIES = 8
 _MIN_WINDOW = 8
-"""Requests that a rate is taken of, at least."""
+"""Fewest requests over which a rate is measured."""
 
 
-class AdaptiveLimit:
-    """A limit that follows what one server bears. Knows no clock: times are handed in."""
+class ConcurrencyLimit:
+    """Most samples in flight that one server can sustain. The caller passes the time."""
 
     def __init__(self, most: int, *, is_alone: bool = False) -> None:
         """Begin to adapt.
 
         Args:
-            most: Never more than this.
-            is_alone: There is no other server to lose time to; begins with `most`.
+            most: Upper bound of the limit.
+            is_alone: Whether this is the only server; the limit then starts at `most`, because no
+                other server could do the work.
         """
         self.most = most
         self.value = most if is_alone else min(_FIRST, most)
         self._tried: tuple[int, float] | None = None
-        """A lower limit and its rate, tokens a second, while a higher one is tried."""
+        """The lower limit and its rate in tokens per second, while a higher limit is tried."""
         self._is_first_climb = True
         self._windows_to_wait = 0
         self._start, self._num_done, self._num_tokens, self._largest = 0.0, 0, 0, 1
@@ -46,9 +48,9 @@ class AdaptiveLimit:
         Args:
             now: Seconds of a monotonic clock.
             num_samples: Completions.
-            num_tokens: Sampled tokens, of all together.
-            is_full: Whether as many samples were in flight as the limit allows: where work is
-                lacking, the rate says nothing of the server.
+            num_tokens: Sampled tokens of all completions.
+            is_full: Whether as many samples were in flight as the limit allows. Otherwise the rate
+                reflects a lack of work, not the server.
         """
         if not is_full:
             self._begin_window(now)
@@ -56,7 +58,7 @@ class AdaptiveLimit:
         if self._num_done >= self.value:
             self._num_tokens += num_tokens
         elif self._num_done + num_samples >= self.value:
-            # What was in flight when the limit changed has gone by: from here on it counts.
+            # Everything in flight when the limit changed has finished; measure from here on.
             self._start = now
         self._num_done += num_samples
         self._largest = max(self._largest, num_samples)
@@ -70,7 +72,8 @@ class AdaptiveLimit:
 
         Args:
             now: Seconds of a monotonic clock.
-            sent: When the request was sent; one sent before the last cut says nothing new.
+            sent: When the request was sent. A request sent before the last cut is ignored: it
+                failed under the old limit.
         """
         if sent < self._last_cut:
             return
@@ -80,7 +83,7 @@ class AdaptiveLimit:
         self._begin_window(now)
 
     def probe(self) -> None:
-        """Begin anew with one request, for a server that comes back after failures."""
+        """Start again with one request, for a server that comes back after failures."""
         self.value = 1
         self._tried, self._is_first_climb, self._windows_to_wait = None, True, 0
         self._begin_window(0.0)
@@ -91,7 +94,8 @@ class AdaptiveLimit:
             before, rate_before = self._tried
             gain, raised = rate / rate_before - 1, value / before - 1
             if gain < _PAYS * raised:
-                # A doubling may have passed the best limit by far; a retry has held it before.
+                # A doubling may overshoot by far, so estimate the best limit from the gain. A
+                # retry starts from a limit that is known to work, so return to that.
                 best = before * (1 + max(gain, 0.0)) * _HEADROOM if self._is_first_climb else before
                 self.value = min(self.most, self.value, max(1, round(best)))
                 self._hold()

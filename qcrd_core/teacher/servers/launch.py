@@ -1,8 +1,8 @@
-"""How the managed vLLM server is started: interpreter, command line, environment.
+"""Interpreter, command line and environment of the managed vLLM server.
 
-vLLM lives in an environment of its own (its pins and ours do not meet) and is reached over HTTP
-only, so it is never imported here. `python -m` is used because the `vllm` command of the CPU wheel
-does not start.
+vLLM has its own virtual environment, because its pinned versions conflict with ours. We reach it
+over HTTP only and never import it. It starts with `python -m`, because the `vllm` command of the
+CPU wheel does not start.
 """
 
 import importlib.util
@@ -23,14 +23,14 @@ _CPU_BATCHED_TOKENS = 4096
 def find_vllm_python() -> Path:
     """Find the Python interpreter that has vLLM.
 
-    QCRD_VLLM_PYTHON names it; else it is `.venv-vllm/bin/python` beside this environment's folder;
-    else this interpreter, if vLLM is installed here.
+    Tries, in this order: QCRD_VLLM_PYTHON; `.venv-vllm/bin/python` beside this environment's
+    folder; this interpreter, if vLLM is installed here.
 
     Returns:
         The interpreter.
 
     Raises:
-        LaunchError: If none of the three is there.
+        LaunchError: If none of the three exists.
     """
     named = os.environ.get("QCRD_VLLM_PYTHON")
     if named:
@@ -46,7 +46,7 @@ def find_vllm_python() -> Path:
     if importlib.util.find_spec("vllm") is not None:
         return Path(sys.executable)
     msg = (
-        f"vLLM must be installed to sample a local teacher; got no {beside} and no vllm in "
+        f"vLLM must be installed to sample a local teacher; found neither {beside} nor vllm in "
         f"{sys.executable}. Run `make install`, or set teacher.endpoints to running servers."
     )
     raise LaunchError(msg)
@@ -58,7 +58,7 @@ def server_command(teacher: TeacherSection, name: str, *, served_name: str, port
     Args:
         teacher: Section of the configuration.
         name: Model folder, or hub name.
-        served_name: Name that requests must ask for.
+        served_name: Model name that requests must use.
         port: Port on 127.0.0.1.
 
     Returns:
@@ -67,7 +67,7 @@ def server_command(teacher: TeacherSection, name: str, *, served_name: str, port
     server = teacher.server
     arguments = ["-m", MODULE, "--model", name, "--served-model-name", served_name]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
-    # A model's own generation_config.json would change the sampling behind the fingerprint's back.
+    # A model's generation_config.json would change the sampling without changing the fingerprint.
     arguments += ["--generation-config", "vllm", "--logprobs-mode", "raw_logprobs"]
     arguments += ["--enable-prefix-caching"]
     if isinstance(teacher.model, HubModel) and teacher.model.revision:
@@ -84,7 +84,7 @@ def server_command(teacher: TeacherSection, name: str, *, served_name: str, port
 
 
 def num_engines(server: VllmServer) -> int:
-    """How many model copies the server runs: as told, or as many as its GPUs hold, at least one."""
+    """Model copies that the server runs: as configured, or as many as the GPUs hold, at least 1."""
     return server.data_parallel_size or max(1, num_gpus() // server.tensor_parallel_size)
 
 
@@ -94,17 +94,17 @@ def server_environment(teacher: TeacherSection, name: str, api_key: str) -> dict
     Args:
         teacher: Section of the configuration.
         name: Model folder, or hub name.
-        api_key: Key that requests must carry; it never stands on a command line, where every user
-            of the machine could read it.
+        api_key: Key that requests must carry. It is not passed on the command line, where every
+            user of the machine could read it.
 
     Returns:
-        Names and values. A CPU setting that the user has made already is left as it is.
+        Names and values. CPU settings that the user has already made are kept.
     """
     environment = {
         "VLLM_API_KEY": api_key,
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # Shorter than our pool's own idle time, a connection would be closed under a request.
+        # Must exceed the client's idle time, or vLLM may close a connection during a request.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
     }
     if Path(name).is_dir():
@@ -116,7 +116,7 @@ def server_environment(teacher: TeacherSection, name: str, api_key: str) -> dict
 
 
 def free_port() -> int:
-    """Ask the kernel for a port of 127.0.0.1 that nobody listens on."""
+    """Ask the kernel for a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -125,7 +125,7 @@ def free_port() -> int:
 
 def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **PASSIVE_OPENMP}
-    # vLLM's own binding keeps one core a rank for its scheduler, half of a two-core machine.
+    # vLLM reserves one core per rank for its scheduler: half of a machine with two cores.
     if teacher.server.tensor_parallel_size * num_engines(teacher.server) == 1:
         cpus = sorted(os.sched_getaffinity(0))
         environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
@@ -139,8 +139,8 @@ def _device_arguments(teacher: TeacherSection) -> list[str]:
         return ["--dtype", "auto", "--gpu-memory-utilization", "0.9"]
     # CPUs without AVX512-BF16 are fast in float32 only.
     arguments = ["--dtype", "float32", "--no-enable-chunked-prefill"]
-    # A seeded request whose prompt is prefilled in two pieces kills the CPU engine, so every
-    # prompt must fit into one step. Without max_model_len vLLM itself takes the model's length.
+    # The CPU engine dies when the prompt of a seeded request is prefilled in two pieces, so every
+    # prompt must fit into one step. Without max_model_len, vLLM uses the model's own length.
     if server.max_model_len is not None:
         budget = max(server.max_model_len, _CPU_BATCHED_TOKENS)
         arguments += ["--max-num-batched-tokens", str(budget)]

@@ -1,10 +1,10 @@
-"""Where the teacher answers: a managed local vLLM server, or servers that run already.
+"""The teacher's servers: one managed local vLLM server, or servers that are already running.
 
     with teacher_endpoints(config.teacher, prepared, scratch, log) as pool:
         ...  # a `TeacherClient` of the pool
 
 Both speak the OpenAI protocol. The local server is a child process on 127.0.0.1 with a random API
-key; it ends with the block. Servers that run already are `qcrd_core.teacher.servers.pool`.
+key; it stops when the block ends. `qcrd_core.teacher.servers.pool` handles running servers.
 """
 
 import logging
@@ -44,7 +44,7 @@ _MAX_RESTARTS = 3
 
 
 class ManagedPool(TeacherPool):
-    """One local vLLM server that is started again when it dies, a bounded number of times."""
+    """One local vLLM server, restarted up to `teacher.server.max_restarts` times if it dies."""
 
     use_proxies = False
 
@@ -60,7 +60,7 @@ class ManagedPool(TeacherPool):
             log: File that receives the server's output.
 
         Raises:
-            LaunchError: If vLLM is absent, or the server dies or is not ready in time.
+            LaunchError: If vLLM is not installed, or the server dies or is not ready in time.
         """
         super().__init__(prepared.served_name)
         self._api_key = secrets.token_urlsafe(32)
@@ -70,51 +70,52 @@ class ManagedPool(TeacherPool):
         self._scratch, self._log = scratch, log
         self._num_restarts = 0
         kill_orphans(scratch)
-        # vLLM leaves its sockets behind, by default in /tmp. Their paths have 103 bytes at most.
+        # vLLM does not delete its sockets, so they get a folder that we delete. It is directly in
+        # the temporary folder, because a socket's path may have at most 103 bytes.
         self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-")
         self._server, endpoint = self._start()
         try:
             self._wait_until_ready(endpoint)
-        except BaseException:  # an interrupt too: no server may outlive its pool
+        except BaseException:  # also an interrupt: no server may outlive its pool
             self.close()
             raise
 
     @property
     def wait_seconds(self) -> float:
-        """How long sampling waits for the server: its starts have their own limit."""
+        """How long sampling waits for the server; each start has its own time limit."""
         return float("inf")
 
     def is_dead(self) -> bool:
         """Whether the server process has ended."""
         return not self._server.is_alive()
 
-    def headers(self, endpoint: Endpoint) -> dict[str, str]:  # noqa: ARG002  (one for all)
+    def headers(self, endpoint: Endpoint) -> dict[str, str]:  # noqa: ARG002  (only one server)
         """HTTP headers with the random key."""
         return {"Authorization": f"Bearer {self._api_key}"}
 
     def close(self) -> None:
-        """Stop the server and everything it started."""
+        """Stop the server and all its child processes."""
         super().close()
         self._stop()
         self._sockets.cleanup()
 
     def bring_back(self, endpoint: Endpoint) -> Endpoint:
-        """Wait until the server answers again, or start it anew.
+        """Wait until the server answers again, or restart it.
 
         Args:
-            endpoint: Where the request that failed was sent. If somebody has started the server
-                again since, nothing is done.
+            endpoint: The address of the failed request. If the server has been restarted since,
+                nothing is done.
 
         Returns:
-            Where it answers now.
+            The server's present address.
 
         Raises:
-            SamplingError: If it died too often, or the pool is closed.
+            SamplingError: If the server died too often, or the pool is closed.
             LaunchError: If it does not start.
         """
         with self._lock:
             if self._is_closed:
-                msg = "Sampling cannot go on; the teacher has been stopped. Run again to continue."
+                msg = "The teacher was stopped. Run the same command to continue sampling."
                 raise SamplingError(msg)
             if self.endpoints == (endpoint,):
                 self._recover(endpoint)
@@ -131,26 +132,28 @@ class ManagedPool(TeacherPool):
         )
         environment = server_environment(self._teacher, self._prepared.name, self._api_key)
         environment["VLLM_RPC_BASE_PATH"] = self._sockets.name
-        logger.info("Start vLLM | model %s | port %d | log %s", self.served_name, port, self._log)
+        logger.info(
+            "Starting vLLM | model %s | port %d | log %s", self.served_name, port, self._log
+        )
         server = Server([str(self._python), *arguments], log=self._log, env=environment)
         note_server(self._scratch, server.pid)
         most = self._teacher.concurrency * num_engines(self._teacher.server)
         return server, Endpoint(url=f"http://127.0.0.1:{port}/v1", max_concurrency=most)
 
     def _wait_until_ready(self, endpoint: Endpoint) -> None:
-        # Requests of other threads learn the address only once the server is ready: until then
-        # they would find it half started, and a crash there would not count as a death.
+        # Other threads learn the address only when the server is ready. Otherwise they would send
+        # requests to a server that is still starting, and take its crash for their own failure.
         start, limit = time.monotonic(), _START_SECONDS
         while not self._answers(endpoint):
             waited = time.monotonic() - start
             if self._server.is_alive() and waited < limit:
                 time.sleep(_POLL_SECONDS)
                 continue
-            what = f"was not ready within {limit:g} s" if self._server.is_alive() else "ended"
-            msg = (
-                f"The vLLM server must become ready; it {what}. "
-                f"The end of {self._log}:\n{tail(self._log)}"
-            )
+            if self._server.is_alive():
+                what = f"was not ready after {limit:g} s (teacher.server.start_timeout_seconds)"
+            else:
+                what = "exited before it was ready"
+            msg = f"vLLM {what}. Last lines of {self._log}:\n{tail(self._log)}"
             raise LaunchError(msg)
         self.use((endpoint,))
         logger.info(
@@ -166,8 +169,8 @@ class ManagedPool(TeacherPool):
             return False
 
     def _recover(self, endpoint: Endpoint) -> None:
-        # A server whose engine died says so by its health check and ends by itself; give it time,
-        # and leave one that is merely slow alone.
+        # A server whose engine died fails its health check and then exits. Wait for that, so that
+        # a server that is only slow is not restarted.
         deadline = time.monotonic() + _DYING_SECONDS
         while self._server.is_alive() and time.monotonic() < deadline:
             if self._answers(endpoint):
@@ -175,20 +178,20 @@ class ManagedPool(TeacherPool):
             time.sleep(_POLL_SECONDS)
         if self._num_restarts >= _MAX_RESTARTS:
             msg = (
-                f"vLLM died {self._num_restarts + 1} times in this run. Finished shards are kept. "
-                f"The end of {self._log}:\n{tail(self._log)}"
+                f"vLLM died {self._num_restarts + 1} times in this run. Finished shards are kept; run "
+                f"the same command to continue. Last lines of {self._log}:\n{tail(self._log)}"
             )
             raise SamplingError(msg)
         self._num_restarts += 1
         logger.warning(
-            "vLLM died; start it again (%d of %d) | log %s",
+            "vLLM died; restarting it (%d of %d) | log %s",
             self._num_restarts,
             _MAX_RESTARTS,
             self._log,
         )
         self._stop()
         self._server, endpoint = self._start()
-        if self._is_closed:  # meanwhile: nobody else would stop this one
+        if self._is_closed:  # closed during the restart: nothing else would stop this server
             self._stop()
         self._wait_until_ready(endpoint)
 
@@ -197,11 +200,11 @@ class ManagedPool(TeacherPool):
 def teacher_endpoints(
     config: TeacherSection, prepared: PreparedTeacher, scratch: Path, log: Path
 ) -> Iterator[TeacherPool]:
-    """Make the teacher answer for as long as the block runs.
+    """Provide servers for the teacher while the block runs.
 
     Args:
         config: Section of the configuration.
-        prepared: The model: what to serve, or what the endpoints must serve.
+        prepared: The model that is served here, or that the endpoints must serve.
         scratch: Local folder of the managed server's pid file.
         log: File that receives the managed server's output.
 
@@ -210,7 +213,7 @@ def teacher_endpoints(
 
     Raises:
         SamplingError: If an endpoint serves another model, or none answers.
-        ConfigError: If the discovery file is no list of servers, or a key is absent.
+        ConfigError: If the discovery file is not a list of servers, or a key is absent.
         LaunchError: If the managed server does not start.
     """
     if config.endpoints is not None:

@@ -1,10 +1,10 @@
-"""Servers of one model that run already: who they are, and whether they serve what they should.
+"""Running servers of one model: their addresses, and a check that they serve the right model.
 
-They are `teacher.endpoints`, a list or a discovery file that may change meanwhile. A server that
-answers wrongly (another model, no such key, a shorter context) is refused: before sampling with an
-error, later with a warning. One that does not answer is left out until it does, as long as another
-one answers. A remote server should run with `--generation-config vllm`, or the defaults of the
-model's own file are applied. The protocol names the model, not its revision.
+The servers are `teacher.endpoints`: a list, or a discovery file that may change during sampling. A
+server that answers wrongly (another model, a refused key, a shorter context) is rejected: with an
+error before sampling, with a warning later. A server that does not answer is skipped until it does,
+if another server answers. Start a remote server with `--generation-config vllm`; otherwise it
+applies the defaults of the model's own file. The protocol names the model, not its revision.
 """
 
 import logging
@@ -26,30 +26,30 @@ _REMOTE_WAIT_SECONDS = 300.0
 
 
 class NoAnswerError(SamplingError):
-    """A server cannot be reached, or is too busy or broken to say what it serves."""
+    """A server is unreachable, or too busy or broken to report what it serves."""
 
 
 class TeacherPool:
-    """Servers of one model. One client uses it; its methods block and may run in threads."""
+    """Servers of one model, for one client. Its methods block and may run in threads."""
 
     use_proxies = True
-    """Whether requests go through the proxies that the environment names."""
+    """Whether requests go through the proxies named in the environment."""
 
     def __init__(self, served_name: str) -> None:
-        """Make a pool without servers; `use` gives it some.
+        """Make a pool without servers; `use` adds them.
 
         Args:
-            served_name: Name that requests ask for.
+            served_name: Model name that requests use.
         """
         self.served_name = served_name
         self.endpoints: tuple[Endpoint, ...] = ()
-        """Servers that are to be used, whether they answer or not."""
+        """All configured servers, whether they answer or not."""
         self.absent: frozenset[str] = frozenset()
-        """URLs of those that did not answer at the start."""
+        """URLs of the servers that did not answer at the start."""
         self.tls = ssl.create_default_context()
-        """Which certificates are trusted: the system's, or those in the file SSL_CERT_FILE."""
+        """Trusted certificates: the system's, or those in the file SSL_CERT_FILE."""
         self.max_model_len: int | None = None
-        """The shortest context among those that answered at the start, tokens."""
+        """The shortest context among the servers that answered at the start, in tokens."""
         self._file: Path | None = None
         self._seen: tuple[int, int] | None = None
         self._is_closed = False
@@ -65,26 +65,26 @@ class TeacherPool:
         return _REMOTE_WAIT_SECONDS
 
     def close(self) -> None:
-        """End the use of the servers."""
+        """Stop using the servers."""
         self._is_closed = True
 
     def is_dead(self) -> bool:
-        """Whether the servers are known to be gone, so that a failure says nothing of a request."""
+        """Whether the servers have exited, so that a failure is not the fault of a request."""
         return False
 
     def headers(self, endpoint: Endpoint) -> dict[str, str]:
-        """HTTP headers that a server wants."""
+        """HTTP headers that a server requires."""
         return endpoint.headers
 
     def use(self, source: tuple[Endpoint, ...] | Path) -> None:
-        """Take these servers, once each that answers is seen to serve the model.
+        """Use these servers, after checking that each one that answers serves the model.
 
         Args:
-            source: A list, or the file that holds one.
+            source: A list of servers, or a file that holds one.
 
         Raises:
-            SamplingError: If a server serves something else, or none answers.
-            ConfigError: If the file is no list of servers, or a key is absent.
+            SamplingError: If a server serves another model, or none answers.
+            ConfigError: If the file is not a list of servers, or a key is absent.
         """
         if isinstance(source, Path):
             self._file, self._seen = source, _stamp(source)
@@ -99,7 +99,7 @@ class TeacherPool:
         if len(errors) == len(source):
             raise next(iter(errors.values()))
         for error in errors.values():
-            logger.warning("%s It is left out until it answers.", error)
+            logger.warning("%s It gets no requests until it answers.", error)
         known = [length for length, _ in found if length is not None]
         self.max_model_len = min(known, default=None)
         self.absent = frozenset(errors)
@@ -108,10 +108,10 @@ class TeacherPool:
     def reread(self) -> bool:
         """Read the discovery file again if it has changed.
 
-        A file that cannot be read is said so once, and changes nothing.
+        A file that cannot be read is reported once and changes nothing.
 
         Returns:
-            Whether `endpoints` is another list now.
+            Whether `endpoints` has changed.
         """
         if self._file is None:
             return False
@@ -122,26 +122,26 @@ class TeacherPool:
         try:
             endpoints = read_endpoints(self._file)
         except ConfigError as error:
-            logger.warning("%s The servers stay as they were.", error)
+            logger.warning("%s The list of servers is unchanged.", error)
             return False
         is_other, self.endpoints = endpoints != self.endpoints, endpoints
         return is_other
 
     def bring_back(self, endpoint: Endpoint) -> Endpoint | None:
-        """See whether a server that failed, or a new one, can be used.
+        """Check whether a new server, or one that failed, can be used.
 
         Args:
             endpoint: The server.
 
         Returns:
-            Where it answers now; None as long as it does not.
+            Its present address; None if it does not answer yet.
 
         Raises:
-            SamplingError: If it serves something else.
+            SamplingError: If it serves another model.
             ConfigError: If its key is absent.
         """
         try:
-            # Servers of other makers have no /health.
+            # Servers other than vLLM may have no /health; a refusal still proves that they run.
             health = self._get(f"{root_of(endpoint.url)}/health", endpoint).status_code
             if health not in {200, 401, 403, 404, 405}:
                 return None
@@ -150,29 +150,29 @@ class TeacherPool:
             return None
         if length is not None and self.max_model_len is not None and length < self.max_model_len:
             msg = (
-                f"{endpoint.url} must have a context of at least {self.max_model_len} tokens, as "
-                f"those that were there first; it has {length} (teacher.endpoints). Start it with "
-                "--max-model-len."
+                f"{endpoint.url} must have a context of at least {self.max_model_len} tokens, like "
+                f"the servers at the start; got {length} (teacher.endpoints). Start it with "
+                f"--max-model-len {self.max_model_len}."
             )
             raise SamplingError(msg)
         return endpoint
 
     def check(self, endpoint: Endpoint) -> int | None:
-        """See whether a server serves the model.
+        """Check that a server serves the model.
 
         Args:
             endpoint: The server.
 
         Returns:
-            Its context length in tokens, if it says one.
+            Its context length in tokens, if it reports one.
 
         Raises:
             NoAnswerError: If it does not answer.
-            SamplingError: If it serves something else, or refuses the key.
+            SamplingError: If it serves another model, or refuses the key.
             ConfigError: If its key is absent.
         """
         url = endpoint.url
-        self.headers(endpoint)  # an absent key is a mistake, and a ConfigError is a ValueError
+        self.headers(endpoint)  # raises for an absent key here: below, a ValueError is caught
         try:
             response = self._get(f"{url}/models", endpoint)
             models = response.raise_for_status().json()["data"]
@@ -181,9 +181,9 @@ class TeacherPool:
             raise _unusable(endpoint, error) from error
         if self.served_name not in lengths:
             msg = (
-                f"{url} must serve {self.served_name!r}; it serves {sorted(lengths)} "
-                "(teacher.endpoints). Set teacher.model to what is served, or start the server "
-                "with --served-model-name."
+                f"{url} must serve {self.served_name!r}; got {sorted(lengths)} "
+                "(teacher.endpoints). Set teacher.model to the served model, or start the server "
+                f"with --served-model-name {self.served_name}."
             )
             raise SamplingError(msg)
         length: int | None = lengths[self.served_name]
@@ -206,30 +206,30 @@ class TeacherPool:
 
 
 def root_of(url: str) -> str:
-    """Where `/health` and `/tokenize` lie: the base URL without its `/v1`."""
+    """Base URL without `/v1`, under which `/health` and `/tokenize` are found."""
     return url.removesuffix("/v1")
 
 
 def _unusable(endpoint: Endpoint, error: Exception) -> SamplingError:
-    """Why a server cannot be used, a `NoAnswerError` where another day may be better."""
+    """Explain why a server cannot be used: a `NoAnswerError` if the reason may pass by itself."""
     url, detail = endpoint.url, f"{_one_line(error)} (teacher.endpoints)"
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
     if status in {401, 403}:
         return SamplingError(
             f"{url} must accept the API key in {endpoint.api_key_env}; got HTTP {status} "
-            "(teacher.endpoints). Export the key of this server, or name the variable that holds "
-            "it: api_key_env."
+            "(teacher.endpoints). Export this server's key, or set api_key_env to the variable "
+            "that holds it."
         )
     if _UNTRUSTED in detail:
         return SamplingError(
-            f"{url} must show a certificate that this machine trusts; got {detail}. Put the "
-            "certificate of its authority into a file and name that in SSL_CERT_FILE, or correct "
-            "the host's name."
+            f"{url} must present a certificate that this machine trusts; got {detail}. Save the "
+            "certificate of its authority in a file and set SSL_CERT_FILE to that file, or correct "
+            "the host name."
         )
     passes = isinstance(error, httpx.TransportError) or status == 429 or status >= 500
     return (NoAnswerError if passes else SamplingError)(
-        f"{url}/models must answer as an OpenAI-compatible server does; got {detail}. Check the "
-        f"address, whether the server runs, and {endpoint.api_key_env}."
+        f"{url}/models must answer like an OpenAI-compatible server; got {detail}. Check the "
+        f"address, {endpoint.api_key_env}, and that the server runs."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the dispatcher keeps of each request and of each server."""
+"""The dispatcher's state of each request and of each server."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field, replace
 
 from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.teacher.servers.client import Completion, Refusal, Target
-from qcrd_core.teacher.servers.concurrency import AdaptiveLimit
+from qcrd_core.teacher.servers.concurrency import ConcurrencyLimit
 
 _SMOOTHING = 0.1
-_SHARE_OF_A_REQUEST = 8
-"""A request has at most so large a part of the limit, for its places are free again only when its
-last sample is there."""
+_LEAST_REQUESTS_IN_FLIGHT = 8
+"""A request asks for at most 1/8 of the limit: its places become free only when its last sample has
+arrived, so larger requests would leave the server idle."""
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Samples whose caller waits until all are answered or given up."""
+    """Samples whose caller waits until each is answered or given up."""
 
     num_left: int
     done: "asyncio.Future[None]"
 
     def count(self, num_samples: int) -> None:
-        """So many samples less."""
+        """Subtract finished samples; the last one wakes the caller."""
         self.num_left -= num_samples
         if not self.num_left and not self.done.done():
             self.done.set_result(None)
@@ -30,20 +30,20 @@ class Batch:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Samples of one question with seeds in a row, drawn together."""
+    """Samples of one question with consecutive seeds, drawn together."""
 
     body: bytes
     """From `TeacherClient.body`."""
     seed: int
-    """Of the first; each further one has the next."""
+    """Seed of the first sample; each further sample has the next."""
     num_samples: int
     deliver: Callable[[int, Completion | Refusal], None]
-    """Receives seed and answer of each sample; never called where the budget ends before."""
+    """Receives the seed and answer of each sample; not called for samples that the budget cut."""
     batch: Batch = field(init=False)
     num_failures: int = 0
-    failed_at: "Lane | None" = None
-    refused_by: "Lane | None" = None
-    """The server that did not answer a larger request, of which this was a part."""
+    failed_at: "ServerState | None" = None
+    refused_by: "ServerState | None" = None
+    """The server that failed the larger request from which this one was split."""
 
     def cut(self, num_samples: int) -> "Request":
         """Keep the first samples and return a request for the others."""
@@ -55,26 +55,26 @@ class Request:
         return rest
 
 
-class Lane:
-    """One server: how much it gets, how it does, and whether it is to be used."""
+class ServerState:
+    """State of one server: its concurrency limit, its record, and whether it gets work."""
 
     def __init__(self, endpoint: Endpoint, concurrency: int, *, is_alone: bool) -> None:
-        """Begin with a server of which nothing is known.
+        """Begin with a server whose speed is unknown.
 
         Args:
-            endpoint: Where it is.
-            concurrency: Most samples in flight, where the endpoint says nothing.
-            is_alone: There is no other server.
+            endpoint: The server.
+            concurrency: Most samples in flight, if the endpoint names no limit.
+            is_alone: Whether it is the only server.
         """
         self.endpoint = endpoint
         self.target: Target | None = None
-        """Made when the first request goes there."""
+        """Made with the first request."""
         most = endpoint.max_concurrency or concurrency
-        self.limit = AdaptiveLimit(most, is_alone=is_alone)
-        self.samples_a_request = max(1, most // _SHARE_OF_A_REQUEST)
-        """Most that are asked for together; 1 for a server that draws one sample a request."""
+        self.limit = ConcurrencyLimit(most, is_alone=is_alone)
+        self.samples_per_request = max(1, most // _LEAST_REQUESTS_IN_FLIGHT)
+        """Most samples per request; 1 for a server that cannot draw several."""
         self.is_open = True
-        """It gets work."""
+        """Whether it gets work."""
         self.is_refused = self.is_retired = self.is_stalled = False
         self.trouble: str | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -84,12 +84,12 @@ class Lane:
         self.num_samples = self.num_tokens = self.num_failures = self.num_drains = 0
 
     def has_room(self, now: float) -> bool:
-        """Whether it may get more."""
+        """Whether the server may get another request."""
         return self.is_open and self.num_in_flight < self.limit.value and now >= self.paused_until
 
     def fits(self, num_samples: int) -> bool:
-        """Whether a request for so many stays within the limit; one alone does."""
-        num_samples = min(num_samples, self.samples_a_request)
+        """Whether a request of this size stays within the limit; an idle server takes any."""
+        num_samples = min(num_samples, self.samples_per_request)
         return not self.num_in_flight or self.num_in_flight + num_samples <= self.limit.value
 
     def begin(self, now: float, num_samples: int) -> None:
@@ -111,7 +111,7 @@ class Lane:
         self.limit.succeed(now, num_samples, num_tokens, is_full=is_full)
 
     def reopen(self, endpoint: Endpoint, *, is_alone: bool) -> None:
-        """Give it work again, carefully where others can do it."""
+        """Give it work again, starting with one request if other servers can do the rest."""
         self.endpoint, self.target = endpoint, None
         self.is_open, self.is_refused, self.is_stalled, self.trouble = True, False, False, None
         self.num_failures_in_a_row, self.paused_until = 0, 0.0

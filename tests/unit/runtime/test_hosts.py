@@ -51,8 +51,8 @@ def test_hostfile_is_read_as_mpi_and_deepspeed_do(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("node1 slots=4", "slots must be training.num_processes, 1, on each host; got 4"),
-        ("node1 gpus=4", "must hold lines `host slots=N`; got 'node1 gpus=4'"),
+        ("node1 slots=4", "slots must equal training.num_processes, 1; got 4"),
+        ("node1 gpus=4", "must be `host slots=N`; got 'node1 gpus=4'"),
         ("node1\nnode1", "must name each host once; got node1 twice"),
     ],
 )
@@ -77,7 +77,7 @@ def test_slurm_job_names_the_hosts(tmp_path, monkeypatch):
 
 def test_slurm_without_a_job_is_refused(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
-    assert "must be used within a Slurm job; SLURM_JOB_NODELIST" in _refusal(hosts="slurm")
+    assert "applies only within a Slurm job; SLURM_JOB_NODELIST" in _refusal(hosts="slurm")
 
 
 def test_run_does_not_depend_on_hosts():
@@ -89,11 +89,11 @@ def test_run_does_not_depend_on_hosts():
 @pytest.mark.parametrize(
     ("hosts", "reason"),
     [
-        (("198.51.100.1", "127.0.0.1"), "must begin with the host that runs the flow"),
-        (("localhost", "127.0.0.1"), "localhost and 127.0.0.1 both are 127.0.0.1"),
-        (("127.0.0.1", "127.0.0.2"), "127.0.0.1 and 127.0.0.2 both are this host"),
+        (("198.51.100.1", "127.0.0.1"), "must begin with this host, which runs the flow"),
+        (("localhost", "127.0.0.1"), "localhost and 127.0.0.1 are both 127.0.0.1"),
+        (("127.0.0.1", "127.0.0.2"), "127.0.0.1 and 127.0.0.2 are both this host"),
         (("198.51.100.1", "198.51.100.2"), "must name this host"),
-        (("127.0.0.1", "no.such.host.invalid"), "no.such.host.invalid is none"),
+        (("127.0.0.1", "no.such.host.invalid"), "got no.such.host.invalid"),
     ],
     ids=["order", "same-address", "same-host", "elsewhere", "unknown"],
 )

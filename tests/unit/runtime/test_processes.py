@@ -88,8 +88,8 @@ def test_run_job_gives_each_job_the_environment_of_its_caller(log, monkeypatch):
 
 def test_run_job_says_in_a_sentence_that_the_gpu_is_full(log):
     message = (
-        r"^The job fill_gpu must fit into the GPU's memory; got: Tried to allocate 514\.00 MiB\. "
-        r"GPU 0 has .* 80\.44 MiB is free\. Lower training\.micro_batch_size"
+        r"^The job fill_gpu ran out of GPU memory: Tried to allocate 514\.00 MiB\. "
+        r"GPU 0 has .* 80\.44 MiB is free\. Finished stages are kept\. Lower training\.micro_batch_size"
     )
     with pytest.raises(TrainingError, match=message) as caught:
         run_job(jobs.fill_gpu, {}, log=log)
@@ -204,7 +204,7 @@ def test_server_stop_ends_a_group_that_does_not_listen(log, caplog):
 
 
 def test_server_of_absent_program_is_refused(log):
-    with pytest.raises(LaunchError, match=r"/none/vllm must be an existing program; it is absent"):
+    with pytest.raises(LaunchError, match=r"/none/vllm does not exist, so it cannot be started"):
         Server(["/none/vllm", "serve"], log=log, env={})
 
 

@@ -162,7 +162,7 @@ def test_read_table_with_a_key_in_two_parts_takes_the_first_and_says_so(store, c
     with caplog.at_level(logging.WARNING):
         frame = store.read_table("runs/a", Predictions)
     assert frame["text"].to_list() == ["1", "1", "2"]
-    assert "holds 1 rows whose key another part has too" in caplog.text
+    assert "holds 1 rows whose keys are also in another part" in caplog.text
 
 
 def test_part_name_depends_on_the_set_of_keys_alone():

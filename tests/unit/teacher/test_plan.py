@@ -98,7 +98,7 @@ def test_rows_of_another_generation_are_not_reused(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         plan = Sampling(config, numbered_questions(2)).plan()
     assert (plan.reused.height, plan.num_missing) == (0, 4)
-    assert "cannot be reused: sampling_temperature 0.7 -> 0.5" in caplog.text
+    assert "are not reused: sampling_temperature 0.7 -> 0.5" in caplog.text
 
 
 def test_reuse_without_generation_json_is_refused(tmp_path):

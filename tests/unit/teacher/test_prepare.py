@@ -69,14 +69,14 @@ def test_describe_teacher_with_incomplete_folder_names_what_is_missing(
 ) -> None:
     folder = _model_folder(tmp_path / "model")
     (folder / name).unlink()
-    with pytest.raises(ConfigError, match=rf"must be a model folder with {named}.*; it has none"):
+    with pytest.raises(ConfigError, match=rf"must be a model folder with {named}.*without it"):
         describe_teacher(FolderModel(path=folder))
 
 
 def test_describe_teacher_with_pickled_weights_refuses_them(tmp_path: Path) -> None:
     folder = _model_folder(tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="cannot hold pickled weights alone"):
+    with pytest.raises(ConfigError, match="got pickled weights only"):
         describe_teacher(FolderModel(path=folder))
 
 

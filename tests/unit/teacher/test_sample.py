@@ -181,7 +181,7 @@ def test_lasting_fault_raises_and_writes_nothing(tmp_path, monkeypatch):
     seed = derive_seed(3, "q004")
     with stub_engine(fault=lambda body, _: 500 if body["seed"] == seed else None) as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(6))
-        with pytest.raises(SamplingError, match=r"got HTTP 500.*Finished shards are kept"):
+        with pytest.raises(SamplingError, match=r"HTTP 500.*Finished shards are kept"):
             sampling.run()
     # The first shard stands; the second, whose request failed, has left nothing.
     assert sampling.table()["question_id"].unique().sort().to_list() == ["q000", "q001", "q002"]
@@ -205,7 +205,9 @@ def test_refused_request_becomes_a_failed_row_that_is_not_asked_again(tmp_path):
 def test_shard_refused_as_a_whole_raises_and_writes_nothing(tmp_path):
     with stub_engine(fault=lambda *_: 400) as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(3))
-        with pytest.raises(SamplingError, match="refused all 6, the first with HTTP 400"):
+        with pytest.raises(
+            SamplingError, match="refused all 6 requests of a shard, the first with: HTTP 400"
+        ):
             sampling.run()
     assert sampling.table().is_empty()
 
@@ -229,7 +231,7 @@ def test_api_key_comes_from_the_environment_alone(tmp_path, monkeypatch):
 def test_endpoint_with_another_model_is_refused(tmp_path):
     with stub_engine(model="other") as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(1))
-        with pytest.raises(SamplingError, match=r"must serve 'stub'; it serves \['other'\]"):
+        with pytest.raises(SamplingError, match=r"must serve 'stub'; got \['other'\]"):
             sampling.run()
 
 

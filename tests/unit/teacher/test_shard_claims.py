@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from data_schemas import Rationales
 from qcrd_core.progress import progress
 from qcrd_core.store.compact import compact
-from qcrd_core.teacher.shard_claims import SharedShards
+from qcrd_core.teacher.shard_claims import ShardClaims
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 from tests.support.tables import make_rationales
@@ -32,8 +32,8 @@ class _Samplers:
 
     def join(self):
         meter = self.sampling.meter()
-        shared = SharedShards(self.store, self.plan, self.plan.shards, run_id="run-1", meter=meter)
-        return shared, meter
+        claims = ShardClaims(self.store, self.plan, self.plan.shards, run_id="run-1", meter=meter)
+        return claims, meter
 
     def write(self, shard, name=None, run_id="run-1"):
         names = ("question_id", "sample_idx", "prompt_hash")
@@ -49,7 +49,7 @@ def samplers(tmp_path):
 
 
 def test_samplers_go_through_the_shards_in_orders_of_their_own(samplers):
-    orders = {tuple(shard.part for shard in samplers.join()[0].take(5)) for _ in range(20)}
+    orders = {tuple(shard.part for shard in samplers.join()[0].claim(5)) for _ in range(20)}
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {
         tuple(sorted(shard.part for shard in samplers.plan.shards))
@@ -58,124 +58,124 @@ def test_samplers_go_through_the_shards_in_orders_of_their_own(samplers):
 
 def test_shards_that_another_has_begun_are_taken_last(samplers):
     one, two = samplers.join()[0], samplers.join()[0]
-    begun = one.take(3)
-    assert all(one.begin(shard) for shard in begun)
-    two.look()
-    free = two.take(5)
+    begun = one.claim(3)
+    assert all(one.announce(shard) for shard in begun)
+    two.refresh()
+    free = two.claim(5)
     assert len(free) == 2
     assert not {shard.part for shard in free} & {shard.part for shard in begun}
 
 
 def test_shards_of_a_dead_sampler_are_taken_over_a_few_at_a_time(samplers):
     dead, _ = samplers.join()
-    assert all(dead.begin(shard) for shard in dead.take(9))
-    shared, _ = samplers.join()
-    shared.look()
-    (first,) = shared.take(9)
-    assert shared.take(9) == []
-    shared.finish(first, len(first.keys))
-    second, third = shared.take(9)
-    shared.finish(second, len(second.keys))
-    shared.finish(third, None)  # its sampler lives: it was first
-    shared.look()
-    assert len(shared.take(9)) == 1
+    assert all(dead.announce(shard) for shard in dead.claim(9))
+    claims, _ = samplers.join()
+    claims.refresh()
+    (first,) = claims.claim(9)
+    assert claims.claim(9) == []
+    claims.finish(first, len(first.keys))
+    second, third = claims.claim(9)
+    claims.finish(second, len(second.keys))
+    claims.finish(third, None)  # its sampler lives: it was first
+    claims.refresh()
+    assert len(claims.claim(9)) == 1
 
 
 def test_shard_whose_note_was_taken_back_is_free_again(samplers):
     other, _ = samplers.join()
-    (shard,) = other.take(1)
-    assert other.begin(shard)
-    other.forget(shard)
-    shared, _ = samplers.join()
-    shared.look()
-    assert len(shared.take(9)) == len(samplers.plan.shards)
+    (shard,) = other.claim(1)
+    assert other.announce(shard)
+    other.withdraw(shard)
+    claims, _ = samplers.join()
+    claims.refresh()
+    assert len(claims.claim(9)) == len(samplers.plan.shards)
 
 
 def test_shard_that_another_began_since_the_last_look_is_left_to_it(samplers):
-    shared, other = samplers.join()[0], samplers.join()[0]
-    shared.look()
-    (theirs,) = other.take(1)
-    assert other.begin(theirs)
-    begun = [shard.part for shard in shared.take(9) if shared.begin(shard)]
+    claims, other = samplers.join()[0], samplers.join()[0]
+    claims.refresh()
+    (theirs,) = other.claim(1)
+    assert other.announce(theirs)
+    begun = [shard.part for shard in claims.claim(9) if claims.announce(shard)]
     assert len(begun) == 4
     assert theirs.part not in begun
-    (left,) = shared.take(9)  # now nothing else is left
+    (left,) = claims.claim(9)  # now nothing else is left
     assert left.part == theirs.part
-    assert shared.begin(left)
+    assert claims.announce(left)
 
 
 def test_shard_that_another_stored_since_the_last_look_is_not_begun(samplers):
-    shared, _ = samplers.join()
-    shared.look()
-    (shard, *_) = shared.take(9)
+    claims, _ = samplers.join()
+    claims.refresh()
+    (shard, *_) = claims.claim(9)
     samplers.write(shard)
-    assert not shared.begin(shard)
-    assert shared.num_left == 24
-    assert shared.take(9) == []
+    assert not claims.announce(shard)
+    assert claims.num_left == 24
+    assert claims.claim(9) == []
 
 
 def test_look_says_what_others_stored_and_what_is_thereby_done(samplers):
-    shared, _ = samplers.join()
-    (mine,) = shared.take(1)
+    claims, _ = samplers.join()
+    (mine,) = claims.claim(1)
     other = next(shard for shard in samplers.plan.shards if shard.part != mine.part)
     samplers.write(mine)
     samplers.write(other)
-    assert shared.look() == [mine.part]
-    assert shared.num_left == 18
-    assert other.part not in {shard.part for shard in shared.take(9)}
+    assert claims.refresh() == [mine.part]
+    assert claims.num_left == 18
+    assert other.part not in {shard.part for shard in claims.claim(9)}
 
 
 def test_part_that_another_stored_first_is_not_stored_again(samplers):
-    shared, _ = samplers.join()
-    (mine,) = shared.take(1)
+    claims, _ = samplers.join()
+    (mine,) = claims.claim(1)
     samplers.write(mine)
-    assert not shared.may_store(mine, mine.part)
-    shared.finish(mine, None)
-    assert shared.look() == []
-    assert shared.num_left == 24
+    assert not claims.may_store(mine, mine.part)
+    claims.finish(mine, None)
+    assert claims.refresh() == []
+    assert claims.num_left == 24
 
 
 def test_own_part_is_not_taken_for_that_of_another(samplers):
-    shared, _ = samplers.join()
-    (mine,) = shared.take(1)
-    assert shared.may_store(mine, mine.part)
+    claims, _ = samplers.join()
+    (mine,) = claims.claim(1)
+    assert claims.may_store(mine, mine.part)
     samplers.write(mine)
-    assert shared.look() == []
-    shared.finish(mine, len(mine.keys))
-    assert shared.num_left == 24
+    assert claims.refresh() == []
+    claims.finish(mine, len(mine.keys))
+    assert claims.num_left == 24
 
 
 def test_parts_that_were_joined_meanwhile_are_left_out(samplers):
-    shared, _ = samplers.join()
+    claims, _ = samplers.join()
     for shard in samplers.plan.shards[:3]:
         samplers.write(shard)
     with progress("Join", 1, "rows") as bar:
         compact(samplers.store, samplers.plan.folder, bar)
-    assert shared.look() == []
-    assert shared.num_left == 12
-    assert {shard.part for shard in shared.take(9)} == {
+    assert claims.refresh() == []
+    assert claims.num_left == 12
+    assert {shard.part for shard in claims.claim(9)} == {
         shard.part for shard in samplers.plan.shards[3:]
     }
 
 
 def test_shards_cut_in_another_way_leave_only_the_rest(tmp_path):
     samplers = _Samplers(tmp_path)
-    shared, _ = samplers.join()
+    claims, _ = samplers.join()
     config = make_config(tmp_path, None, questions_per_shard=4)
     other = Sampling(config, numbered_questions(15)).plan().shards[0]  # q000 to q003
     samplers.write(other)
-    assert shared.look() == []
-    rest = sorted(key[0] for shard in shared.take(9) for key in shard.keys)
+    assert claims.refresh() == []
+    rest = sorted(key[0] for shard in claims.claim(9) for key in shard.keys)
     assert rest == sorted(2 * [f"q{number:03d}" for number in range(4, 15)])
-    assert shared.num_left == 22
+    assert claims.num_left == 22
 
 
 @pytest.mark.parametrize(("run_id", "spent"), [("run-1", 90), ("another", 0)])
 def test_limit_counts_what_other_samplers_of_the_run_took(tmp_path, run_id, spent):
     samplers = _Samplers(tmp_path, max_tokens=1000)
-    shared, meter = samplers.join()
+    claims, meter = samplers.join()
     samplers.write(samplers.plan.shards[0], run_id=run_id)  # 6 samples of 10 + 5 tokens
-    assert shared.look() == []
+    assert claims.refresh() == []
     assert meter.spent.total == spent
 
 

@@ -21,7 +21,7 @@ def _failure(folder, said):
 def test_explained_says_in_a_sentence_that_the_gpu_is_full(tmp_path):
     error = _explained(_failure(tmp_path, f"OutOfMemoryError: {GPU_IS_FULL}"), TrainingSection())
     assert isinstance(error, TrainingError)
-    assert str(error).startswith("A training step must fit into the GPU's memory; got: Tried to")
+    assert str(error).startswith("A training step ran out of GPU memory: Tried to")
     assert len(str(error).splitlines()) == 1
 
 

@@ -5,7 +5,7 @@ from itertools import cycle
 
 import pytest
 
-from qcrd_core.teacher.servers.concurrency import AdaptiveLimit
+from qcrd_core.teacher.servers.concurrency import ConcurrencyLimit
 
 
 def drive(limit, slots, num_samples, *sizes):
@@ -39,7 +39,7 @@ def drive(limit, slots, num_samples, *sizes):
 
 @pytest.mark.parametrize("slots", [4, 16, 17, 40, 100])
 def test_adaptive_limit_fills_the_engine_and_queues_little(slots):
-    limit = AdaptiveLimit(most=512)
+    limit = ConcurrencyLimit(most=512)
     drive(limit, slots, 200 * slots)
     assert slots <= limit.value <= max(2.5 * slots, 24)
 
@@ -48,7 +48,7 @@ def test_adaptive_limit_fills_the_engine_and_queues_little(slots):
 @pytest.mark.parametrize("sizes", [(3,), (5,), (10,), (20,), (1, 9), (1, 2, 7)])
 @pytest.mark.parametrize("begins", ["anew", "after failures", "after a refusal"])
 def test_adaptive_limit_of_whole_requests_fills_the_engine(slots, sizes, begins):
-    limit = AdaptiveLimit(most=512)
+    limit = ConcurrencyLimit(most=512)
     if begins == "after failures":
         limit.probe()
     elif begins == "after a refusal":
@@ -61,13 +61,13 @@ def test_adaptive_limit_of_whole_requests_fills_the_engine(slots, sizes, begins)
 
 
 def test_adaptive_limit_never_exceeds_its_most():
-    limit = AdaptiveLimit(most=50)
+    limit = ConcurrencyLimit(most=50)
     drive(limit, 200, 20_000)
     assert limit.value == 50
 
 
 def test_adaptive_limit_follows_a_server_that_bears_more_later():
-    limit = AdaptiveLimit(most=512)
+    limit = ConcurrencyLimit(most=512)
     drive(limit, 16, 3_000)
     before = limit.value
     drive(limit, 64, 30_000)
@@ -75,11 +75,11 @@ def test_adaptive_limit_follows_a_server_that_bears_more_later():
 
 
 def test_adaptive_limit_alone_begins_with_its_most():
-    assert AdaptiveLimit(most=128, is_alone=True).value == 128
+    assert ConcurrencyLimit(most=128, is_alone=True).value == 128
 
 
 def test_adaptive_limit_halves_once_for_requests_of_one_moment():
-    limit = AdaptiveLimit(most=64, is_alone=True)
+    limit = ConcurrencyLimit(most=64, is_alone=True)
     limit.fail(now=2.0, sent=1.0)
     limit.fail(now=2.1, sent=1.1)
     assert limit.value == 32
@@ -88,14 +88,14 @@ def test_adaptive_limit_halves_once_for_requests_of_one_moment():
 
 
 def test_adaptive_limit_without_enough_work_learns_nothing():
-    limit = AdaptiveLimit(most=512)
+    limit = ConcurrencyLimit(most=512)
     for second in range(1000):
         limit.succeed(float(second), 1, 10, is_full=False)
     assert limit.value == 16
 
 
 def test_adaptive_limit_after_failures_begins_with_one():
-    limit = AdaptiveLimit(most=512)
+    limit = ConcurrencyLimit(most=512)
     limit.probe()
     assert limit.value == 1
     drive(limit, 16, 2_000)

@@ -67,7 +67,7 @@ def test_server_that_keeps_dying_is_given_up(sampling):
 def test_server_that_is_never_ready_is_given_up(sampling, monkeypatch):
     monkeypatch.setattr("qcrd_core.teacher.servers.managed._START_SECONDS", 0.3)
     run = sampling("silent")
-    with pytest.raises(LaunchError, match=r"was not ready within 0.3 s"):
+    with pytest.raises(LaunchError, match=r"was not ready after 0.3 s"):
         run.run()
 
 
@@ -91,5 +91,5 @@ def test_closed_pool_is_not_brought_back(sampling):
     scratch = run.config.run.scratch
     with teacher_endpoints(run.config.teacher, run.prepared, scratch, scratch / "log") as pool:
         pass
-    with pytest.raises(SamplingError, match="the teacher has been stopped"):
+    with pytest.raises(SamplingError, match="The teacher was stopped"):
         pool.bring_back(pool.endpoints[0])
