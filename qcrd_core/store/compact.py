@@ -40,13 +40,12 @@ class Compacted:
     """Rows that stood in two parts and are there once now."""
 
 
-def join_many(store: Store, folder: str, many: int = MANY) -> Compacted | None:
-    """Join the parts of a generation if more than `many` of them are small.
+def join_many(store: Store, folder: str) -> Compacted | None:
+    """Join the parts of a generation if more than `MANY` of them are small.
 
     Args:
         store: The store.
         folder: The generation's folder.
-        many: Small parts that are left alone.
 
     Returns:
         Counts; None if nothing was to be done.
@@ -56,7 +55,7 @@ def join_many(store: Store, folder: str, many: int = MANY) -> Compacted | None:
         StoreError: If the store refuses.
     """
     index = _index(store, folder)
-    if index.filter(pl.col("num_rows") < ROWS_PER_PART // 2).height <= many:
+    if index.filter(pl.col("num_rows") < ROWS_PER_PART // 2).height <= MANY:
         return None
     with progress("Join parts", int(index["num_rows"].sum()), "rows") as bar:
         return compact(store, folder, bar)

@@ -4,13 +4,15 @@ from data_schemas import Rationales
 from qcrd_core.config.run import validate_config
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import sample_teacher
-from qcrd_core.store.compact import MANY
 from qcrd_core.vote.rationales import read_rationales
 from tests.support.distillation import settings_for
 from tests.support.tables import make_rationales
 
+MANY = 16
 
-def test_sample_teacher_joins_parts_where_an_earlier_start_left_many(tmp_path, caplog):
+
+def test_sample_teacher_joins_parts_where_an_earlier_start_left_many(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("qcrd_core.store.compact.MANY", MANY)
     sections = {
         "data": {"max_train": MANY + 1},
         "teacher": {"num_samples": 2, "questions_per_shard": 1},

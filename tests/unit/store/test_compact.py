@@ -18,6 +18,7 @@ from qcrd_core.teacher.generation import generation_folder
 from qcrd_core.teacher.plan import plan_sampling, read_samples
 from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
 
+MANY = "qcrd_core.store.compact.MANY"
 FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"
 BAR = Bar("Compact", 0, "rows")
 
@@ -63,13 +64,17 @@ def test_compact_keeps_rows_of_an_older_text_and_drops_what_stands_twice(store):
     )
 
 
-def test_join_many_leaves_few_parts_and_parts_that_are_large(store):
+def test_join_many_leaves_few_parts_and_parts_that_are_large(store, monkeypatch):
     assert join_many(store, FOLDER) is None
-    assert join_many(store, FOLDER, many=4) is None
-    done = join_many(store, FOLDER, many=3)
+    monkeypatch.setattr(MANY, 4)
+    assert join_many(store, FOLDER) is None
+    monkeypatch.setattr(MANY, 3)
+    done = join_many(store, FOLDER)
     assert (done.num_before, done.num_after) == (4, 1)
-    assert join_many(store, FOLDER, many=1) is None
-    assert join_many(store, "datasets/none/rationales/generation=0", many=0) is None
+    monkeypatch.setattr(MANY, 1)
+    assert join_many(store, FOLDER) is None
+    monkeypatch.setattr(MANY, 0)
+    assert join_many(store, "datasets/none/rationales/generation=0") is None
 
 
 def test_readers_and_two_who_join_at_once_see_all_rows(tmp_path):
