@@ -18,6 +18,7 @@ from qcrd_core.inspect.summary import summarize
 from qcrd_core.inspect.terminal import found_text, summary_text
 from qcrd_core.inspect.validate import validate_store
 from qcrd_core.inspect.view import View
+from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from tests.support.synthetic_run import (
     GENERATION,
@@ -36,6 +37,8 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store")
     store = Store(str(folder / "store"), folder / "scratch")
     write_synthetic_run(store, Shape(num_train=20, num_test=5, num_rounds=2, steps_per_round=2))
+    # Most files of a run, each of which 200 validations would read again.
+    store.delete(RunPaths(RUN_ID).metrics)
     return store
 
 
