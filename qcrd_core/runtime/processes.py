@@ -182,7 +182,7 @@ def explain_exhausted_gpu(what: str, said: str) -> str | None:
     got = numbers.group() if numbers else said.splitlines()[0]
     return (
         f"{what} must fit into the GPU's memory; got: {got}. Lower training.micro_batch_size, "
-        "discriminator.batch_size or evaluation.batch_size, or end what else uses the GPU, and run "
+        "discriminator.max_tokens or evaluation.batch_size, or end what else uses the GPU, and run "
         "again: what is done is kept."
     )
 

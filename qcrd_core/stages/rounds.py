@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics
-from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.models import ScratchEncoder
 from qcrd_core.discriminator.pairs import BATCH_SIZE
 from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
@@ -242,7 +242,7 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
 
 
 def _discriminator_tokenizer(context: RunContext) -> str:
-    is_own = not isinstance(context.config.discriminator_model, ScratchWeights)
+    is_own = not isinstance(context.config.discriminator_model, ScratchEncoder)
     paths = context.paths
     rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
     return str(context.store.fetch_folder(rel))

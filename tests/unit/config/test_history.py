@@ -28,7 +28,13 @@ OLD = {
     },
     "negatives": {"lag_warmup": "none"},
     "discriminator": {
-        "model": {**SCRATCH, "ffn_size": 64, "num_heads": 4, "vocab_size": 2048},
+        "model": {
+            **SCRATCH,
+            "architecture": "t5",
+            "ffn_size": 64,
+            "num_heads": 4,
+            "vocab_size": 2048,
+        },
         "update_every": 1,
         "batch_size": 32,
         "mask_fraction": 0.15,
