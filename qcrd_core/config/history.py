@@ -84,6 +84,8 @@ def without_fixed(content: Mapping[str, Any]) -> dict[str, Any]:
         section, key = _section(copy, name)
         if section is not None and key in section and section.pop(key) != value:
             what = f"{name} is no longer a setting; it is fixed at {_shown(value)}"
+            if name == "run.runner":
+                what = f"{name} is no longer a setting; run.ray_address alone chooses Ray or not"
             problems.append(Problem(what, "Remove the line."))
     server, _ = _section(copy, "teacher.server.extra_args")
     for key, (default, argument) in _ARGUMENTS.items():
