@@ -22,7 +22,7 @@ from qcrd_core.errors import ConfigError
 
 
 class Variant(Section):
-    """A method of one's own."""
+    """A method that the file itself defines."""
 
     description: str
     """One line for tables."""
@@ -41,7 +41,7 @@ class BenchConfig(Section):
     methods: tuple[str, ...] = Field(min_length=1)
     """Methods of `qcrd_core.bench.methods` and names of `variants`, in the order of the tables."""
     variants: dict[str, Variant] = Field(default={})
-    """Methods of one's own by name."""
+    """Methods that the file itself defines, by name."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     """`run.seed` of the runs of each method."""
     shares: tuple[float, ...] = ()

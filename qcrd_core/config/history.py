@@ -62,7 +62,7 @@ def named_as_before(content: dict[str, Any]) -> dict[str, Any]:
     for name in _WEIGHTS:
         weights, _ = _section(content, f"{name}.type")
         if weights is not None and weights["type"] == "scratch":
-            weights |= _sizes(weights)
+            weights |= _sizes(weights, name)
     return content
 
 
@@ -84,6 +84,8 @@ def without_fixed(content: Mapping[str, Any]) -> dict[str, Any]:
         section, key = _section(copy, name)
         if section is not None and key in section and section.pop(key) != value:
             what = f"{name} is no longer a setting; it is fixed at {_shown(value)}"
+            if name == "run.runner":
+                what = f"{name} is no longer a setting; run.ray_address alone chooses Ray or not"
             problems.append(Problem(what, "Remove the line."))
     server, _ = _section(copy, "teacher.server.extra_args")
     for key, (default, argument) in _ARGUMENTS.items():
@@ -127,15 +129,16 @@ def _fixed_in(content: Mapping[str, Any]) -> dict[str, Any]:
     for name in _WEIGHTS:
         weights, _ = _section(content, f"{name}.type")
         if weights is not None and weights.get("type") == "scratch":
-            fixed |= {f"{name}.{key}": value for key, value in _sizes(weights).items()}
+            fixed |= {f"{name}.{key}": value for key, value in _sizes(weights, name).items()}
     return fixed
 
 
-def _sizes(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes of a model from scratch that were settings."""
+def _sizes(weights: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What of a model from scratch was a setting."""
     width = weights.get("hidden_size", 256)
     ffn_size = 2 * width if isinstance(width, int) else None
-    return {"ffn_size": ffn_size, "num_heads": NUM_HEADS, "vocab_size": 2048}
+    sizes = {"ffn_size": ffn_size, "num_heads": NUM_HEADS, "vocab_size": 2048}
+    return sizes if name == "student.model" else {**sizes, "architecture": "t5"}
 
 
 def _section(content: Any, name: str) -> tuple[Any, str]:

@@ -127,19 +127,17 @@ class TeacherSection(Section):
     """Folders of earlier samples. They are used only if their fingerprint equals this run's."""
 
 
-class ScratchWeights(Section):
-    """A small model trained from nothing, with a tokenizer made from the run's own texts."""
+class ScratchEncoder(Section):
+    """A small T5 encoder trained from nothing, which reads by the student's tokenizer."""
 
-    expert: ClassVar = frozenset({"architecture", "hidden_size", "num_layers", "dropout"})
+    expert: ClassVar = frozenset({"hidden_size", "num_layers", "dropout"})
 
     type: Literal["scratch"] = "scratch"
     """Where the model comes from."""
-    architecture: Literal["t5", "llama"] = "t5"
-    """Encoder-decoder (t5) or causal (llama). A discriminator is always an encoder."""
     hidden_size: int = Field(default=256, ge=16, multiple_of=NUM_HEADS)
     """Width of a model from scratch, H. Its feed-forward layers are twice as wide."""
     num_layers: int = Field(default=4, ge=1)
-    """Layers of the encoder, and of the decoder, of a model from scratch."""
+    """Layers of a model from scratch; a T5 student has as many in its decoder again."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout while a model from scratch is trained."""
 
@@ -149,9 +147,24 @@ class ScratchWeights(Section):
         return 2 * self.hidden_size
 
 
+class ScratchWeights(ScratchEncoder):
+    """A small model trained from nothing, with a tokenizer made from the run's own texts."""
+
+    expert: ClassVar = ScratchEncoder.expert | {"architecture"}
+
+    architecture: Literal["t5", "llama"] = "t5"
+    """Kind of a model from scratch: encoder-decoder (t5) or causal (llama)."""
+
+
 Weights = Annotated[HubModel | FolderModel | ScratchWeights, Field(discriminator="type")]
 WeightsOrText = Annotated[
     Weights, BeforeValidator(_from_text, json_schema_input_type=str | Weights)
+]
+
+
+Encoder = Annotated[HubModel | FolderModel | ScratchEncoder, Field(discriminator="type")]
+EncoderOrText = Annotated[
+    Encoder, BeforeValidator(_from_text, json_schema_input_type=str | Encoder)
 ]
 
 
@@ -160,10 +173,10 @@ class DiscriminatorSection(Section):
 
     expert: ClassVar = frozenset({"loss", "max_tokens"})
 
-    model: WeightsOrText | None = Field(default=None, examples=["google/t5-v1_1-base"])
+    model: EncoderOrText | None = Field(default=None, examples=["google/t5-v1_1-base"])
     """Any Hugging Face encoder, named like `student.model`, or a small one from scratch. Null takes
     the student's own encoder; for a student from scratch, an encoder of as many layers and half
-    the width."""
+    the width. All its weights are trained: beside a large student name a smaller one."""
     loss: Literal["bce", "ratio", "infonce"] = "bce"
     """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
     logits. The last two compare the rationales of one question."""

@@ -56,8 +56,12 @@ class UnknownSettingError(ValueError):
 
     def __init__(self, problems: list[Problem]) -> None:
         """Keep the problems, at least one."""
-        super().__init__("\n".join(problem.text() for problem in problems))
+        super().__init__(problems)
         self.problems = problems
+
+    def __str__(self) -> str:
+        """One line per problem."""
+        return "\n".join(problem.text() for problem in self.problems)
 
 
 @functools.cache

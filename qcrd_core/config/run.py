@@ -2,7 +2,7 @@
 
 `load_config(path, overrides)` reads a YAML file, applies dotted overrides (`teacher.num_samples=4`)
 and validates. Later wins: model default, YAML file, overrides. Nothing is read from the
-environment, but for a Slurm job's nodes where `training.hosts` says so. No secret belongs here: the
+environment, except a Slurm job's nodes if `training.hosts` says so. No secret belongs here: the
 teacher's API keys are read from QCRD_API_KEY, or the variables that `teacher.endpoints` names, when
 sampling begins.
 
@@ -32,6 +32,7 @@ from qcrd_core.config.models import (
     FolderModel,
     HubModel,
     ImportedModel,
+    ScratchEncoder,
     ScratchWeights,
     StudentSection,
     TeacherSection,
@@ -170,7 +171,7 @@ class RunConfig(Section):
         return self
 
     @property
-    def discriminator_model(self) -> HubModel | FolderModel | ScratchWeights:
+    def discriminator_model(self) -> HubModel | FolderModel | ScratchEncoder:
         """The discriminator's encoder: the one that is named, or else one like the student."""
         if self.discriminator.model is not None:
             return self.discriminator.model
@@ -178,7 +179,7 @@ class RunConfig(Section):
         if not isinstance(student, ScratchWeights):
             return student
         width = max(student.hidden_size // 2 // NUM_HEADS, NUM_HEADS) * NUM_HEADS
-        return ScratchWeights(hidden_size=width, num_layers=student.num_layers)
+        return ScratchEncoder(hidden_size=width, num_layers=student.num_layers)
 
     def run_id(self, data_hash: str) -> str:
         """Name, and a hash of the data and of every setting that changes the result.
@@ -202,7 +203,7 @@ class RunConfig(Section):
         content["training"] |= {"num_processes": 1, "zero_stage": 0}
         for section in _OPERATIONS:
             content.pop(section)
-        if self.student.lora is None:  # likewise
+        if self.student.lora is None:  # as before there were adapters
             content["student"].pop("lora")
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"

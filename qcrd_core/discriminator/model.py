@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, T5EncoderModel
 
-from qcrd_core.config.models import FolderModel, HubModel, ScratchWeights
+from qcrd_core.config.models import FolderModel, HubModel, ScratchEncoder
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 from qcrd_core.student.fused import fuse
@@ -69,7 +69,7 @@ class Discriminator(nn.Module):
 
 
 def make_discriminator(
-    weights: HubModel | FolderModel | ScratchWeights, tokenizer: Any, seed: int
+    weights: HubModel | FolderModel | ScratchEncoder, tokenizer: Any, seed: int
 ) -> Discriminator:
     """Make an untrained discriminator.
 
@@ -85,7 +85,7 @@ def make_discriminator(
         ConfigError: If the encoder cannot be loaded.
     """
     torch.manual_seed(derive_seed(seed, "discriminator weights"))
-    if isinstance(weights, ScratchWeights):
+    if isinstance(weights, ScratchEncoder):
         return Discriminator(T5EncoderModel(t5_config(weights, tokenizer)))
     if isinstance(weights, FolderModel):
         return Discriminator(_load_encoder(weights.path, None))

@@ -204,7 +204,7 @@ def explain_exhausted_gpu(what: str, error: str) -> str | None:
     detail = numbers.group() if numbers else error.splitlines()[0]
     return (
         f"{what} ran out of GPU memory: {detail}. Finished stages are kept. Lower "
-        "training.micro_batch_size, discriminator.batch_size or evaluation.batch_size, or stop "
+        "training.micro_batch_size, discriminator.max_tokens or evaluation.batch_size, or stop "
         "other programs that use the GPU, and run again."
     )
 

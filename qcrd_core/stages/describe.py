@@ -112,6 +112,8 @@ def _model_name(weights: object) -> str:
     match weights:
         case object(type="scratch", architecture=kind, hidden_size=width, num_layers=layers):
             return f"{kind} from scratch, width {width}, {layers} layers"
+        case object(type="scratch", hidden_size=width, num_layers=layers):
+            return f"t5 encoder from scratch, width {width}, {layers} layers"
         case object(type="folder", path=path):
             return str(path)
         case object(name=name):

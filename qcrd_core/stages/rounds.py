@@ -15,7 +15,7 @@ import polars as pl
 
 from data_schemas import Metrics
 from qcrd_core.config.method import NegativesSection
-from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.models import ScratchEncoder
 from qcrd_core.discriminator import jobs as discriminator_jobs
 from qcrd_core.discriminator.pairs import BATCH_SIZE
 from qcrd_core.discriminator.scores import write_scores
@@ -234,7 +234,7 @@ def _newest_discriminator(context: RunContext, round_: int) -> int:
 
 
 def _discriminator_tokenizer(context: RunContext) -> Path:
-    is_own = not isinstance(context.config.discriminator_model, ScratchWeights)
+    is_own = not isinstance(context.config.discriminator_model, ScratchEncoder)
     paths = context.paths
     rel = paths.discriminator_tokenizer if is_own else paths.tokenizer
     return context.store.fetch_folder(rel)

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.config.models import FolderModel, HubModel, ScratchWeights
+from qcrd_core.config.models import FolderModel, HubModel, ScratchEncoder, ScratchWeights
 from qcrd_core.errors import DataError
 from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
@@ -54,7 +54,7 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
         tokenizer = make_tokenizer(texts, _VOCAB_SIZE)
     else:
         tokenizer = _pretrained_tokenizer(weights)
-    if not isinstance(context.config.discriminator_model, ScratchWeights):
+    if not isinstance(context.config.discriminator_model, ScratchEncoder):
         _pretrained_tokenizer(context.config.discriminator_model)
     lora = context.config.student.lora
     model = make_student(weights, tokenizer, context.config.run.seed, lora)
@@ -89,7 +89,7 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
         tokenizer = _pretrained_tokenizer(weights)
     model = make_student(weights, tokenizer, config.run.seed)
     longest = _check_lengths(context, _questions(context), tokenizer, model)
-    if not isinstance(config.discriminator_model, ScratchWeights):
+    if not isinstance(config.discriminator_model, ScratchEncoder):
         discriminator_tokenizer = _pretrained_tokenizer(config.discriminator_model)
         _publish(context, discriminator_tokenizer, paths.discriminator_tokenizer)
     _publish(context, tokenizer, paths.tokenizer)

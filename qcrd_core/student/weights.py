@@ -20,6 +20,7 @@ from qcrd_core.config.models import (
     FolderModel,
     HubModel,
     LoraSection,
+    ScratchEncoder,
     ScratchWeights,
 )
 from qcrd_core.errors import ConfigError
@@ -128,7 +129,7 @@ def _from_scratch(weights: ScratchWeights, tokenizer: Any) -> Any:
     return LlamaForCausalLM(config)
 
 
-def t5_config(weights: ScratchWeights, tokenizer: Any) -> T5Config:
+def t5_config(weights: ScratchEncoder, tokenizer: Any) -> T5Config:
     """Size a T5 v1.1 (gated GELU) for a tokenizer."""
     return T5Config(
         vocab_size=len(tokenizer),

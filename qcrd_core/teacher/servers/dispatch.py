@@ -434,8 +434,8 @@ class Dispatcher:
 
     def _says_unavailable(self, reason: str) -> str:
         return (
-            f"The teacher did not answer a request after {_MAX_RETRIES} retries: {reason}. Finished "
-            "shards are kept; check the server and run the same command to continue."
+            f"The teacher did not answer a request after {_MAX_RETRIES} retries: {reason}. "
+            "Finished shards are kept; check the server and run the same command to continue."
         )
 
     def _says_absent(self) -> str:

@@ -178,8 +178,8 @@ class ManagedPool(TeacherPool):
             time.sleep(_POLL_SECONDS)
         if self._num_restarts >= _MAX_RESTARTS:
             msg = (
-                f"vLLM died {self._num_restarts + 1} times in this run. Finished shards are kept; run "
-                f"the same command to continue. Last lines of {self._log}:\n{tail(self._log)}"
+                f"vLLM died {self._num_restarts + 1} times in this run. Finished shards are kept; "
+                f"run the same command to continue. Last lines of {self._log}:\n{tail(self._log)}"
             )
             raise SamplingError(msg)
         self._num_restarts += 1

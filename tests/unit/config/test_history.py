@@ -28,7 +28,13 @@ OLD = {
     },
     "negatives": {"lag_warmup": "none"},
     "discriminator": {
-        "model": {**SCRATCH, "ffn_size": 64, "num_heads": 4, "vocab_size": 2048},
+        "model": {
+            **SCRATCH,
+            "architecture": "t5",
+            "ffn_size": 64,
+            "num_heads": 4,
+            "vocab_size": 2048,
+        },
         "update_every": 1,
         "batch_size": 32,
         "mask_fraction": 0.15,
@@ -72,7 +78,6 @@ def test_store_of_today_is_read_as_it_is():
         ("teacher.max_retries", 9, "5"),
         ("negatives.lag_warmup", "nearest", "none"),
         ("evaluation.confidence", 0.9, "0.95"),
-        ("run.runner", "ray", "local"),
     ],
 )
 def test_old_setting_with_another_value_is_refused_with_the_constant(name, value, constant):
@@ -85,6 +90,13 @@ def test_old_setting_with_another_value_is_refused_with_the_constant(name, value
 
     fixed = f"{name} is no longer a setting; it is fixed at {constant} (tiny.yaml)."
     assert message == f"{fixed} Remove the line."
+
+
+def test_old_runner_that_contradicts_the_address_is_refused():
+    assert refusal(run={"runner": "ray"}) == (
+        "run.runner is no longer a setting; run.ray_address alone chooses Ray or not (tiny.yaml). "
+        "Remove the line."
+    )
 
 
 def test_old_size_with_another_value_is_refused():

@@ -1,10 +1,10 @@
 import torch
 
-from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.models import ScratchEncoder
 from qcrd_core.discriminator.model import Discriminator, make_discriminator
 from qcrd_core.student.tokenizer import make_tokenizer
 
-TINY = ScratchWeights(hidden_size=32, num_layers=1)
+TINY = ScratchEncoder(hidden_size=32, num_layers=1)
 
 
 def _make():

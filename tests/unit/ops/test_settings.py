@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import jsonschema
 import pytest
 import yaml
 from pydantic import TypeAdapter
@@ -59,7 +60,7 @@ def test_first_configuration_is_short_and_has_four_sections():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_shipped_file_names_the_schema_of_its_kind(path):
+def test_shipped_file_names_the_schema_that_it_follows(path):
     first = path.read_text(encoding="utf-8").splitlines()[0]
     if path.stem.startswith("bench_"):
         assert "$schema" not in first
@@ -67,7 +68,10 @@ def test_shipped_file_names_the_schema_of_its_kind(path):
     schema = path.parent / first.partition("$schema=")[2]
     kind = "run" if path.parent.name == "configs" else "dataset"
     assert schema.resolve() == ROOT / "configs" / "schema" / f"{kind}.schema.json"
-    assert json.loads(schema.read_text())["title"] == MODELS[kind].__name__
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    jsonschema.validate(content, json.loads(schema.read_text()))
+    with pytest.raises(jsonschema.ValidationError, match="nonsense"):
+        jsonschema.validate({**content, "nonsense": 1}, json.loads(schema.read_text()))
 
 
 @pytest.mark.parametrize("kind", MODELS)
