@@ -54,7 +54,7 @@ def _candidates(context):
     return {"candidates": path, "tokenizer": folder}
 
 
-def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
+def test_discriminator_separates_wild_guesses_and_scores_every_rationale(tmp_path):
     context = _context(tmp_path)
     inputs = _candidates(context)
     for round_ in range(2):
@@ -74,7 +74,7 @@ def test_judge_separates_wild_guesses_and_scores_every_rationale(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["ratio", "infonce"])
-def test_judge_learns_by_the_losses_within_questions(tmp_path, loss):
+def test_discriminator_learns_by_the_losses_within_questions(tmp_path, loss):
     context = _context(tmp_path, loss=loss)
     job = ScoreRationales(context.config, context.paths.run_id, 0, **_candidates(context))
     result = run_job(score_rationales, job, log=tmp_path / "score.log").value
