@@ -54,7 +54,7 @@ METHODS: Mapping[str, Method] = {
         {**_NO_NEGATIVES, **_NO_QUALITY, **_ONE_RATIONALE},
     ),
     "dss_sc": Method(
-        "DSS with all self-consistent rationales, one of them drawn a step",
+        "DSS with all self-consistent rationales, one of them drawn per step",
         {**_NO_NEGATIVES, **_NO_QUALITY, "loss.pos_select": "sample"},
     ),
     "mi": Method(
@@ -67,6 +67,6 @@ METHODS: Mapping[str, Method] = {
         },
     ),
     "qcrd": Method("the configuration as it is: QCRD's equation 8", {}),
-    "qcrd_no_quality": Method("QCRD without the quality judge (-QJ): s = 1 and 0", _NO_QUALITY),
+    "qcrd_no_quality": Method("QCRD without the discriminator (-QJ): s = 1 and 0", _NO_QUALITY),
     "qcrd_no_negatives": Method("QCRD without negatives (-NK)", _NO_NEGATIVES),
 }
