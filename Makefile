@@ -45,7 +45,7 @@ explorer: install ## See every rationale in a browser, of the quickstart or of S
 	.venv/bin/qcrd explore $(or $(STORE),.qcrd/quickstart)
 
 test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
-	.venv/bin/python -m pytest -n 2 --dist loadgroup  # two, because engines take several GiB each
+	.venv/bin/python -m pytest -n 2 --dist loadfile  # two, because engines take several GiB each
 
 test-unit: $(QCRD) ## The tests without an engine or a server, 2 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/integration --ignore tests/gpu

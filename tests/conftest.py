@@ -30,6 +30,23 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadfile`, keep only integration tests together by their files.
+
+    Those share servers and runs. They begin first, the longest files ahead; all other tests go
+    one by one to whichever process has room, so that none ends long before the other.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            is_integration = nodeid.startswith("tests/integration/")
+            return super()._split_scope(nodeid) if is_integration else nodeid
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def s3():
     """An S3 server, and the credentials it is asked with."""

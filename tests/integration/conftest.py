@@ -5,20 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
 from flows.server.app import place_database
 from qcrd_core.teacher.servers.launch import free_port
-
-
-def pytest_collection_modifyitems(items):
-    """Keep a file in one process: its tests share servers and runs. All others go anywhere."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="module")
