@@ -88,7 +88,8 @@ def test_dry_run_gives_tokens_and_cost_and_names_the_limit(tmp_path, qcrd):
     text = " ".join(out.split())
     assert re.search(r"estimate about [\d,]+ tokens of prompts, at most 30,720 sampled", text)
     assert (
-        "at most 0.853 GPU-hours, cost at most 0.3072 (sampling stops at budget.max_cost = 0.1)" in text
+        "at most 0.853 GPU-hours, cost at most 0.3072 (sampling stops at budget.max_cost = 0.1)"
+        in text
     )
 
 
@@ -126,8 +127,8 @@ def test_run_with_wrong_setting_exits_with_2(tmp_path, qcrd, override, sentence)
     ("rows", "sentence"),
     [
         ([], "must hold at least one row; got none"),
-        ([{"id": "a", "question": "1 + 1?"}], "must have the column text; it has id, question"),
-        ([_row(1), _row(2), _row(1)], "Question ids must be distinct.*got 1 more than once: s1"),
+        ([{"id": "a", "question": "1 + 1?"}], "must have the column text; got id, question"),
+        ([_row(1), _row(2), _row(1)], "Question ids must be distinct.*got 1 repeated ids: s1"),
         ([{**_row(1), "result": "none"}], "A gold answer must be a number"),
         ([{"id": f"s{i}", "text": "1 + 1?"} for i in range(9)], "must have the column result"),
     ],
@@ -239,8 +240,8 @@ def test_import_prints_what_the_configuration_needs(tmp_path, qcrd):
     ("arguments", "sentence"),
     [
         (("run",), "--config"),
-        (("predict", "nowhere", "q.jsonl"), "A student must be a folder that a run made"),
-        (("predict", "nowhere", "q.jsonl", "--output", "a.txt"), "The output must end in"),
+        (("predict", "nowhere", "q.jsonl"), "A student must be a folder that a run has written"),
+        (("predict", "nowhere", "q.jsonl", "--output", "a.txt"), "The output file must end in"),
         (("run", "--config", "absent.yaml"), "absent.yaml must be a readable YAML file"),
     ],
 )

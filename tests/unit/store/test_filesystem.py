@@ -30,10 +30,16 @@ ON_LOOPBACK = "endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        (f"s3://AKIA:{SECRET}@bucket/q", r"contain credentials; got s3://\*\*\*@bucket/q\. Set AWS"),
+        (
+            f"s3://AKIA:{SECRET}@bucket/q",
+            r"contain credentials; got s3://\*\*\*@bucket/q\. Set AWS",
+        ),
         ("s3://AKIA:x%2Fy@bucket/q?region=x", r"contain credentials; got s3://\*\*\*@bucket/q\."),
         (f"s3://bucket/q?secret_key={SECRET}", r"contain credentials; got s3://bucket/q\. Set AWS"),
-        (f"abfs://files/q?Client_Secret={SECRET}", "cannot contain credentials; got abfs://files/q"),
+        (
+            f"abfs://files/q?Client_Secret={SECRET}",
+            "cannot contain credentials; got abfs://files/q",
+        ),
         (f"s3://bucket/q?x={SECRET}", r"got s3://bucket/q \(Unexpected query parameter"),
         (f"s3://buck et/q?x={SECRET}", r"got s3://buck et/q \(Cannot parse URI: 's3:"),
         (f"ftpx://host/q?x={SECRET}", "must be a folder or an object-store URL; got ftpx://host"),
