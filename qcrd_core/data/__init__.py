@@ -1,1 +1,1 @@
-"""Data sets: questions, prompts, answers' form. A learning problem is a *data set* here."""
+"""Data sets: questions, prompts, and the form of answers."""

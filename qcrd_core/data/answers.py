@@ -1,4 +1,4 @@
-"""Answers: found in a completion, made canonical, compared.
+"""Answers: finds them in a completion, makes them canonical, and compares them.
 
     found = extract("6 * 7 = 42. The answer is 42 apples.", spec, None)
     found.rationale, found.answer               "6 * 7 = 42.", "42"
@@ -7,13 +7,13 @@
 
 Equal meaning gives equal canonical text, so a vote counts texts. Canonical forms:
 
-    number   exact value: `7`, `2.5` where the decimals end, else the reduced fraction `1/3`;
+    number   exact value: `7`, `2.5` if the decimals end, else the reduced fraction `1/3`;
              units, currency and % are dropped. 0.33 is not 1/3.
     choice   the text of the choice, exactly as the question lists it
     label    the label, exactly as the data set lists it
     text     lower case, single spaces, no quotes or punctuation around it
 
-Nothing here raises on a model's text: what cannot be read is None, "no answer".
+Nothing here raises on a model's text: if no answer can be read, it is None.
 """
 
 import functools
@@ -37,7 +37,7 @@ _LETTER_IN_TEXT = re.compile(r"\(([A-Za-z])\)")
 
 
 class AnswerSpec(Section):
-    """What an answer is in one data set, and where a completion names it."""
+    """The form of answers in one data set, and their place in a completion."""
 
     kind: Literal["number", "choice", "label", "text"]
     """What an answer is. A number is compared by value; a choice is the letter or text of one of
@@ -46,26 +46,26 @@ class AnswerSpec(Section):
     labels: tuple[str, ...] = Field(default=(), examples=[["yes", "no", "maybe"]])
     """All labels of the data set, for kind label."""
     marker: str | None = Field(default="The answer is", min_length=1, examples=["Answer:"])
-    """Text before the answer in a completion, compared without case. Null: there is none."""
+    """Text before the answer in a completion, compared without case. Null: no such text."""
     stop: tuple[str, ...] = Field(default=(), examples=[["Question:"]])
     """Texts that begin something new, such as an invented next question. Sampling stops there, and
-    a completion that ran on is cut there."""
+    a longer completion is cut there."""
 
     @property
     def marked(self) -> str:
-        """The text before an answer that a student learns to write after a rationale."""
+        """The marker that a student learns to write between a rationale and its answer."""
         return self.marker or "The answer is"
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
         if (self.kind == "label") != bool(self.labels):
             msg = (
-                "answer.labels must be given for answer.kind label, and only then; got kind "
+                "answer.labels must be given if answer.kind is label, and only then; got kind "
                 f"{self.kind} and {len(self.labels)} labels"
             )
             raise ValueError(msg)
         if len({_fold(label) for label in self.labels}) != len(self.labels):
-            msg = "answer.labels must differ in more than case and spaces; got a duplicate"
+            msg = "answer.labels must differ by more than case and spaces; got a duplicate"
             raise ValueError(msg)
         if not all(self.stop):
             msg = "answer.stop must hold non-empty texts; got an empty one"
@@ -75,10 +75,10 @@ class AnswerSpec(Section):
 
 @dataclass(frozen=True)
 class Extraction:
-    """A completion, taken apart."""
+    """Rationale and answer of a completion."""
 
     rationale: str | None
-    """What stands before the marker; the whole text where there is no marker. None if empty."""
+    """The text before the marker, or the whole text if there is no marker. None if empty."""
     answer_raw: str | None
     """The answer as written; None if none could be read."""
     answer: str | None
@@ -86,11 +86,11 @@ class Extraction:
 
 
 def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str | None:
-    """Bring the text of an answer into its canonical form.
+    """Convert the text of an answer to its canonical form.
 
     Args:
-        raw: An answer such as `12 apples`, `(b)` or `( 84.0 / 2.0 )`; not a whole completion,
-            though a marker before the answer is understood.
+        raw: An answer such as `12 apples`, `(b)` or `( 84.0 / 2.0 )`, with or without a marker
+            before it; not a whole completion.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
 
@@ -104,20 +104,25 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
 def extract(completion: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Extraction:
     """Split a completion into its reasoning and its answer.
 
-    The text is cut at the first of `spec.stop`. If the marker occurs, the answer is what its first
-    occurrence that names one in the same sentence names, or else the last answer after it. If it
-    never occurs, the answer is the last one of the text. The last one is: in the last sentence with
-    a number, the value after the last `=`, else the first number of a conclusion ("Therefore ..."),
-    else the last number; the last choice or label named; the last line.
+    The text is cut at the first of `spec.stop`. Then:
+
+    - If the marker occurs, the answer is in the sentence after it. If several markers occur, the
+      first one with an answer in its sentence counts; if none has one, the last answer after the
+      first marker counts.
+    - If the marker does not occur, the last answer of the text counts.
+
+    The last answer is, by kind: number: in the last sentence with a number, the value after the
+    last `=`, else the first number of a conclusion ("Therefore ..."), else the last number.
+    choice, label: the last one named. text: the last line.
 
     Args:
-        completion: What a model wrote.
+        completion: Text of a model.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
 
     Returns:
-        Reasoning and answer. A marker without an answer after it is no answer, even if numbers
-        stand before it.
+        Reasoning and answer. If nothing after a marker is an answer, there is no answer, even if
+        the text before it has numbers.
     """
     text = _cut(completion, spec.stop)
     tails = _tails(text, spec)
@@ -132,12 +137,12 @@ def extract(completion: str, spec: AnswerSpec, choices: Sequence[str] | None) ->
 
 
 def equal(answer: str | None, gold_answer: str | None) -> bool:
-    """Whether two canonical answers are the same; no answer equals nothing, not even itself."""
+    """Whether two canonical answers are equal; a missing answer equals nothing, not even itself."""
     return answer is not None and answer == gold_answer
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
-    # A stop at the very beginning ends nothing: the completion has not begun.
+    # A stop text at the very beginning is ignored: the completion has not begun.
     text = text.lstrip()
     ends = [position for stop in stops if (position := text.find(stop)) > 0]
     return text[: min(ends)] if ends else text
@@ -156,7 +161,7 @@ def _marker_starts(text: str, spec: AnswerSpec) -> list[int]:
 
 
 def _tails(text: str, spec: AnswerSpec) -> list[str]:
-    """What follows each marker, up to the next one."""
+    """The text after each marker, up to the next one."""
     if spec.marker is None:
         return []
     return _marker_pattern(spec.marker).split(text)[1:]
@@ -175,7 +180,8 @@ def _first_in(tails: Sequence[str], spec: AnswerSpec, choices: Sequence[str] | N
 
 
 def _first_sentence(tail: str) -> str:
-    # Choices may end in a full stop ("b. a shop"), so a very short first sentence goes on.
+    # A choice's letter may be followed by a full stop ("b. a shop"), so a sentence of one character
+    # continues.
     tail = tail.lstrip(" \t\n:*")
     for match in _SENTENCE_END.finditer(tail):
         if match.start() > 1:
@@ -184,7 +190,7 @@ def _first_sentence(tail: str) -> str:
 
 
 def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
-    """Read the first answer in a text that should be one."""
+    """Read the first answer in a text that should be an answer."""
     if spec.kind == "number":
         for sentence in _SENTENCE_END.split(plain(text)):
             expressions = find_expressions(sentence)
@@ -201,7 +207,7 @@ def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
 
 
 def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
-    """Read the last answer of a text in which no marker points at it."""
+    """Read the last answer of a text without a marker."""
     if spec.kind == "number":
         return _last_number(plain(text))
     if spec.kind == "text":
@@ -224,7 +230,7 @@ def _last_number(text: str) -> _Found:
         expressions = find_expressions(sentence)
         if not expressions:
             continue
-        # "She played 3 games because 7 * 3 = 21": the reason is not the answer.
+        # "She played 3 games because 7 * 3 = 21": numbers of the reason are not the answer.
         aside = _ASIDE.search(sentence)
         before = [item for item in expressions if aside is None or item.start < aside.start()]
         expressions = before or expressions
@@ -245,14 +251,14 @@ def _number(expression: Expression) -> _Found:
 
 
 def _read_choice(text: str, choices: Sequence[str]) -> _Found:
-    """A choice's text, else its letter alone or first, else the first choice named."""
+    """Read a choice: its whole text, else its letter, else the first choice that is named."""
     found = _marked_choice(text, choices)
     mentioned = _mentions(text, choices) if found[1] is None else []
     return (mentioned[0], _canonical_name(mentioned[0], choices)) if mentioned else found
 
 
 def _marked_choice(text: str, choices: Sequence[str]) -> _Found:
-    """A text that is a choice, or is or begins with the letter of one."""
+    """The choice if a text is a choice, is its letter, or begins with its letter."""
     shown = text.strip()
     whole = _canonical_name(shown, choices)
     if whole is not None:
@@ -278,7 +284,7 @@ def _mention_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _mentions(text: str, names: Sequence[str]) -> list[str]:
-    """Where any of the names is written as whole words, as written."""
+    """All mentions of the names as whole words, as written in the text."""
     usable = tuple(name for name in names if _fold(name))
     return _mention_pattern(usable).findall(text) if usable else []
 

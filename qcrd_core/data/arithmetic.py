@@ -1,4 +1,4 @@
-r"""Numbers and arithmetic in free text: found, and computed exactly, without Python's `eval`.
+r"""Finds numbers and arithmetic in free text and computes them exactly, without Python's `eval`.
 
     find_expressions(plain(r"\frac{1}{2}"))       one, value Fraction(1, 2)
     find_expressions("( 84.0 / 2.0 ) = 42 books") "( 84.0 / 2.0 )" and "42", which follows "="
@@ -6,9 +6,9 @@ r"""Numbers and arithmetic in free text: found, and computed exactly, without Py
 Understood: thousands commas, decimals, scientific notation, + - * / ^ and parentheses, mixed
 numbers (`1 1/2`), currency and percent signs (dropped: 50% is 50), Unicode signs, the usual LaTeX.
 
-Why not math-verify: it compares two answers, but a vote needs one canonical text for each answer;
-it reads `( 84.0 / 2.0 )` as 2 and `1 1/2` as 1 (0.9.0); and its time limit needs SIGALRM, hence the
-main thread. Here every pattern is linear (possessive), and every number is bounded.
+Why not math-verify: it compares two answers, but a vote needs one canonical text per answer; it
+reads `( 84.0 / 2.0 )` as 2 and `1 1/2` as 1 (0.9.0); and its time limit uses SIGALRM, which works
+only in the main thread. Here every pattern is linear (possessive), and every number is bounded.
 """
 
 import re
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-# Longest numeral, and longest canonical text, in characters. Answers are shorter by far; a bound
-# keeps a looping model's "1111..." from costing time.
+# Longest numeral and longest canonical text, in characters. Answers are far shorter; the bound
+# keeps a looping model's "1111..." from taking time.
 MAX_DIGITS = 60
 _MAX_BITS = 400
 _MAX_EXPONENT = 64
@@ -44,7 +44,7 @@ _LATEX: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:approx|equiv)\b|≈", "="),
     )
 )
-# One level of braces a pass, innermost first, so that nesting needs no recursion.
+# One level of braces per pass, innermost first, so that nesting needs no recursion.
 _BRACED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\[dtc]?frac\s?\{([^{}]*+)\}\s?\{([^{}]*+)\}"), r"((\1)/(\2))"),
     (re.compile(r"\\(?:boxed|text|mathrm|mathbf|textbf|mbox)\s?\{([^{}]*+)\}"), r" \1 "),
@@ -78,16 +78,16 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
 @dataclass(frozen=True)
 class Expression:
-    """A number, or numbers joined by arithmetic signs, as it stands in a text."""
+    """A number, or numbers joined by arithmetic signs, in a text."""
 
     text: str
-    """As written, LaTeX and signs made plain."""
+    """As written, except that LaTeX and signs are plain."""
     value: Fraction | None
     """Exact value; None if there is none (division by zero) or it is out of bounds."""
     start: int
     """Offset in the plain text."""
     follows_equals: bool
-    """Whether `=` stands directly before it."""
+    """Whether `=` is directly before it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def plain(text: str) -> str:
         text: Any text.
 
     Returns:
-        Text with ASCII signs; lines stay lines.
+        Text with ASCII signs; line breaks are kept.
     """
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
@@ -131,20 +131,20 @@ def find_expressions(text: str) -> list[Expression]:
         text: Text as `plain` returns it.
 
     Returns:
-        In the order of the text. Never raises: what has no value has `value=None`.
+        Expressions in the order of the text. Never raises: without a value, `value` is None.
     """
     return [_expression(text, run, follows) for run, follows in _runs(text)]
 
 
 def format_number(value: Fraction) -> str | None:
-    """Write a number in its one canonical form.
+    """Write a number in its canonical form.
 
     Args:
         value: Any rational number.
 
     Returns:
-        `7`, `-2.5` (whenever the decimals end) or `1/3` (otherwise, reduced). None if that is
-        longer than MAX_DIGITS.
+        `7`, `-2.5` (if the decimals end) or `1/3` (otherwise, reduced). None if the text is longer
+        than MAX_DIGITS.
     """
     rest, twos, fives = value.denominator, 0, 0
     while rest % 2 == 0:
@@ -164,7 +164,7 @@ def format_number(value: Fraction) -> str | None:
 
 
 def _runs(text: str) -> Iterator[tuple[list[_Token], bool]]:
-    """Group tokens into expressions; each with whether `=` stands before it."""
+    """Group tokens into expressions, each with whether `=` is before it."""
     run: list[_Token] = []
     follows = after_equals = False
     for match in _TOKEN.finditer(text):
@@ -188,7 +188,7 @@ def _runs(text: str) -> Iterator[tuple[list[_Token], bool]]:
 
 
 def _continues(run: list[_Token], token: _Token, text: str) -> bool:
-    """Whether an expression may go on (or begin) with this token."""
+    """Whether an expression may continue or begin with this token."""
     is_operand = token.kind in {"number", "mixed"} or token.text == "("
     if not run:
         return is_operand or _is_prefix_sign(token, text)
@@ -199,9 +199,9 @@ def _continues(run: list[_Token], token: _Token, text: str) -> bool:
 
 
 def _is_prefix_sign(token: _Token, text: str) -> bool:
-    """Whether a minus is a sign: written directly before a number and not after a word.
+    """Whether a minus is a sign: it is directly before a number and not after a word.
 
-    A list's dash ("- 5 apples") and a hyphen ("room-5") are none.
+    The dash of a list ("- 5 apples") and a hyphen ("room-5") are not signs.
     """
     before = text[token.start - 1 : token.start]
     after = text[token.end : token.end + 1]
@@ -237,7 +237,7 @@ def _expression(text: str, run: list[_Token], follows: bool) -> Expression:
 
 
 def _value(run: list[_Token]) -> Fraction | None:
-    """Compute tokens by two stacks (no recursion: nesting costs no Python frames)."""
+    """Compute tokens with two stacks, without recursion, so that nesting needs no Python frames."""
     values: list[Fraction] = []
     waiting: list[str] = []
     is_operand_next = True

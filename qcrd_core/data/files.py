@@ -1,4 +1,4 @@
-"""Rows of a user's file: JSON lines, a JSON array, CSV or Parquet, told apart by the ending."""
+"""Rows of a user's file: JSON lines, a JSON array, CSV or Parquet, according to its ending."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ def read_rows(path: Path) -> list[Row]:
     """Read a whole file.
 
     Args:
-        path: File that ends in .jsonl (one object a line, empty lines allowed), .json (an array of
-            objects), .csv (with a header; every value is a text) or .parquet.
+        path: File that ends in .jsonl (one object per line, empty lines allowed), .json (an array
+            of objects), .csv (with a header; every value is a text) or .parquet.
 
     Returns:
-        One mapping a row, at least one.
+        One mapping per row, at least one.
 
     Raises:
         DataError: If the file is absent, unreadable, of another kind, malformed or without rows.
@@ -36,10 +36,10 @@ def read_rows(path: Path) -> list[Row]:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error
     except UnicodeDecodeError as error:
-        msg = f"{path} must be UTF-8 text; got byte {error.start} that is none. Convert it."
+        msg = f"{path} must be UTF-8 text; got an invalid byte at {error.start}. Convert it."
         raise DataError(msg) from error
     if not rows:
-        msg = f"{path} must hold at least one row; got none. Check that the file is whole."
+        msg = f"{path} must hold at least one row; got none. Check that the file is complete."
         raise DataError(msg)
     return rows
 
@@ -57,7 +57,7 @@ def _object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        msg = f"Each line must be a JSON object; got {error} ({where}). Mend the line."
+        msg = f"Each line must be a JSON object; got {error} ({where}). Correct the line."
         raise DataError(msg) from error
     return _checked(row, where)
 
@@ -69,19 +69,22 @@ def _json(path: Path) -> list[Row]:
         raise
     except (ValueError, RecursionError) as error:
         msg = (
-            f"{path} must be valid JSON; got {error}. If it holds one object a line, rename it to "
-            ".jsonl."
+            f"{path} must be valid JSON; got {error}. If it holds one object per line, rename it "
+            "to .jsonl."
         )
         raise DataError(msg) from error
     if not isinstance(content, list):
-        msg = f"{path} must hold an array of objects; got {type(content).__name__}."
+        msg = (
+            f"{path} must hold an array of objects; got {type(content).__name__}. Put the objects "
+            "into one array."
+        )
         raise DataError(msg)
     return [_checked(row, f"{path}, row {number}") for number, row in enumerate(content, start=1)]
 
 
 def _checked(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        msg = f"Each row must be a JSON object; got {type(row).__name__} ({where})."
+        msg = f"Each row must be a JSON object; got {type(row).__name__} ({where}). Correct it."
         raise DataError(msg)
     return row
 

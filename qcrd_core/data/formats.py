@@ -1,13 +1,13 @@
-"""How published collections of rationales lay their files out.
+"""File formats of published collections of rationales.
 
     dss         Distilling Step-by-Step: a JSON array of PaLM outputs, `llm/<split>_CoT_<n>.json`,
                 in the order of the data set's own file, which must be given too
-    mcc-kd      MCC-KD: question, label and a list of rationales a row
+    mcc-kd      MCC-KD: question, label and a list of rationales per row
     distilabel  instruction with generation, or with a list of generations; model_name
     plain       columns named one by one
 
-Text that runs on past its answer needs no treatment here: the data set's marker and stop texts end
-it, in `qcrd_core.data.answers`.
+Texts that continue after their answer are not cut here: `qcrd_core.data.answers` cuts them at the
+data set's marker and stop texts.
 """
 
 import json
@@ -37,16 +37,16 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def default_columns(form: Format, rows: Sequence[Row], *, joined: bool = False) -> dict[str, str]:
-    """Names of the columns a format brings, as far as the file has them.
+    """Names of a format's columns that the file has.
 
     Args:
         form: The format.
         rows: Rows of the file.
-        joined: Whether the questions come from the data set's own file, whose columns the data set
-            knows.
+        joined: Whether the questions come from the data set's own file; the data set then names
+            its columns.
 
     Returns:
-        Names by field of `ImportColumns`; the first of each field's names that the file has.
+        Names by field of `ImportColumns`; per field, the first of its names that the file has.
     """
     present = {name for row in rows for name in row}
     return {
@@ -63,18 +63,18 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
     Args:
         path: The file.
         form: Its format.
-        questions: For dss, the data set's own file in the same order; else None.
+        questions: For dss, the data set's own file in the same order; otherwise None.
 
     Returns:
-        One mapping a row. dss adds the output of each question as column `teacher_output`.
+        One mapping per row. For dss, column `teacher_output` holds the output of each question.
 
     Raises:
-        ConfigError: If `questions` is given where it is of no use, or missing.
-        DataError: If a file breaks a rule, or the two have not equally many rows.
+        ConfigError: If `questions` is missing, or given although the format does not use it.
+        DataError: If a file breaks a rule, or the two files differ in their number of rows.
     """
     if form != "dss":
         if questions is not None:
-            msg = f"--questions must be given for --format dss only; got {questions} with {form}."
+            msg = f"--questions applies only to --format dss; got {questions} with {form}. Omit it."
             raise ConfigError(msg)
         return read_rows(path)
     rows = None if _is_array_of_texts(path) else read_rows(path)
@@ -82,22 +82,23 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
         return rows
     if rows is not None or questions is None:
         msg = (
-            "--format dss must have --questions for an array of outputs, and none for a file that "
-            f"holds questions itself; got {questions} ({path})."
+            "--questions must be given for an array of outputs, and omitted for a file that holds "
+            f"the questions; got {questions} ({path}, --format dss)."
         )
         raise ConfigError(msg)
     outputs, asked = _array(path), read_rows(questions)
     if len(outputs) != len(asked):
         msg = (
-            f"Outputs are joined to questions by their order, so there must be equally many; got "
-            f"{len(outputs)} outputs ({path}) and {len(asked)} questions ({questions})."
+            "Outputs are joined to questions by their order, so both files must have the same "
+            f"number; got {len(outputs)} outputs ({path}) and {len(asked)} questions "
+            f"({questions}). Give the file of questions that belongs to the outputs."
         )
         raise DataError(msg)
     return [{**row, _OUTPUT: text} for row, text in zip(asked, outputs, strict=True)]
 
 
 def model_name(rows: Sequence[Row]) -> str | None:
-    """The one model that distilabel's column `model_name` names; None if there are several."""
+    """The model in distilabel's column `model_name`; None if it names several."""
     names = {row.get("model_name") for row in rows}
     (name, *others) = names
     return name if isinstance(name, str) and not others else None
@@ -114,7 +115,7 @@ def _array(path: Path) -> list[str | None]:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error
     except (ValueError, RecursionError) as error:
-        msg = f"{path} must be valid JSON; got {error}. Mend the file."
+        msg = f"{path} must be valid JSON; got {error}. Correct the file."
         raise DataError(msg) from error
     if not isinstance(content, list) or not content:
         msg = f"{path} must hold a JSON array with at least one item; got {type(content).__name__}."

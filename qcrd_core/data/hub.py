@@ -1,6 +1,6 @@
-"""Rows of a Hugging Face hub data set, or of a local copy of it.
+"""Rows of a data set of the Hugging Face hub, or of a local copy of it.
 
-`datasets` is imported when a hub data set is asked for, and only then.
+`datasets` is imported only when a hub data set is read.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ def hub_rows(source: HubSource, path: Path | None) -> dict[str, list[Row]]:
     """Read all splits that a source names.
 
     Args:
-        source: What to read.
-        path: Local copy: a folder of `datasets.save_to_disk`, or a folder with a file a split,
-            `<split>.jsonl|json|csv|parquet` or the hub's own `<split>-*.parquet`, in it or in its
-            `data` or configuration folder. Null: the hub.
+        source: The data set and its splits.
+        path: Local copy: a folder of `datasets.save_to_disk`, or a folder with one file per split,
+            `<split>.jsonl|json|csv|parquet`, or the hub's own `<split>-*.parquet`. The files may be
+            in the folder, in its `data` folder or in its configuration folder. None: the hub.
 
     Returns:
-        Rows by the source's own split names.
+        Rows by the source's split names.
 
     Raises:
         DataError: If the hub cannot be reached or has no such data set, or a split is absent.
@@ -31,7 +31,10 @@ def hub_rows(source: HubSource, path: Path | None) -> dict[str, list[Row]]:
     if path is None:
         return _pick(_from_hub(source), names, source.repo)
     if not path.is_dir():
-        msg = f"data.path must be a folder with a copy of {source.repo}; got {path}."
+        msg = (
+            f"data.path must be a folder with a copy of {source.repo}; got {path}. Correct the "
+            "path, or remove data.path to read from the hub."
+        )
         raise DataError(msg)
     if (path / "dataset_dict.json").is_file():
         return _pick(_from_disk(path), names, str(path))
@@ -47,8 +50,9 @@ def _from_hub(source: HubSource) -> Any:
     except known as error:
         detail = " ".join(str(error).split())[:200]
         msg = (
-            f"The data set {source.repo} must be readable from the hub; got {detail} "
-            f"({type(error).__name__}). Without the hub, set data.path to a local copy of it."
+            f"The data set {source.repo} could not be read from the hub: {detail} "
+            f"({type(error).__name__}). Check the network and the name, or set data.path to a "
+            "local copy."
         )
         raise DataError(msg) from error
 
@@ -59,7 +63,10 @@ def _from_disk(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except (OSError, ValueError) as error:
-        msg = f"{path} must be a whole folder of `save_to_disk`; got {error} (data.path)."
+        msg = (
+            f"{path} must be a complete folder of `save_to_disk`; got {error} (data.path). Copy "
+            "the data set again."
+        )
         raise DataError(msg) from error
 
 
@@ -67,8 +74,8 @@ def _pick(content: Mapping[str, Any], names: tuple[str, ...], where: str) -> dic
     missing = [name for name in names if name not in content]
     if missing:
         msg = (
-            f"{where} must have the splits {', '.join(names)}; it has {', '.join(content)}. Name "
-            "its splits in the data set's source."
+            f"{where} must have the splits {', '.join(names)}; got {', '.join(content)}. Correct "
+            "the split names in the data set's source."
         )
         raise DataError(msg)
     return {name: content[name].to_list() for name in names}
@@ -82,7 +89,7 @@ def _split_rows(path: Path, name: str, source: HubSource) -> list[Row]:
             folder.glob(f"{name}-*.parquet")
         )
         if found:
-            # Two endings of one split are the same rows twice; the hub's parts belong together.
+            # Two files with different endings hold the same rows; the hub's parts belong together.
             files = found[:1] if found[0] in whole else found
             return [row for file in files for row in read_rows(file)]
     msg = (

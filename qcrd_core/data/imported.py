@@ -1,6 +1,6 @@
-"""Imported generations in the store: written by an import, read in a teacher's place.
+"""Imported generations in the store: written by an import, read instead of a teacher's samples.
 
-`generation.json` is written last, so a generation without it is half-written.
+`generation.json` is written last, so a generation without it is incomplete.
 """
 
 import logging
@@ -38,12 +38,12 @@ def write_import(
     Args:
         store: Where to write.
         name: Name of the data set.
-        identity: What the generation's fingerprint stands for.
+        identity: The values behind the generation's fingerprint.
         questions: Table `questions`.
         rationales: Table `rationales`.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot write them.
     """
     folder = import_folder(name, identity)
     part = part_name(questions.select("question_id"))
@@ -61,15 +61,15 @@ def write_import(
 def read_imported(
     store: Store, name: str, generation: str, *, questions: pl.DataFrame, num_samples: int
 ) -> pl.DataFrame:
-    """Read an imported generation in a teacher's place.
+    """Read an imported generation instead of a teacher's samples.
 
     Args:
-        store: Where it was imported to.
+        store: The store of the import.
         name: Name of the data set.
         generation: `teacher.model.generation`.
-        questions: Table `questions` of the run; rationales of other questions are left out, and
+        questions: Table `questions` of the run; rationales of other questions are ignored, and
             their number is logged.
-        num_samples: K; a question's samples from K on are left out likewise.
+        num_samples: K; samples of a question beyond the first K are ignored and counted too.
 
     Returns:
         Table `rationales`, sorted by question_id and sample_idx.
@@ -83,21 +83,21 @@ def read_imported(
     if not store.exists(path) or store.read_json(path).get("source") != "imported":
         msg = (
             f"teacher.model.generation must name an imported generation of {name}; got "
-            f"{generation!r} ({store}). Bring the file in with `qcrd import`, which prints it."
+            f"{generation!r} ({store}). Import the file with `qcrd import`, which prints the name."
         )
         raise DataError(msg)
     stored = store.read_table(folder, Rationales)
     kept = stored.join(questions.select("question_id"), on="question_id", how="semi")
     if kept.is_empty():
         msg = (
-            f"Imported rationales must belong to questions of the run; none of {stored.height} in "
-            f"generation {generation} does ({name}). Import with the data set's own question text "
-            "or ids."
+            "Imported rationales must belong to questions of the run; got "
+            f"{stored.height} of other questions in generation {generation} ({name}). Import them "
+            "with the data set's own question texts or ids."
         )
         raise DataError(msg)
     wanted = kept.filter(pl.col("sample_idx") < num_samples)
     logger.info(
-        "%d imported rationales | left out: %d of other questions, %d beyond num_samples",
+        "%d imported rationales | ignored: %d of other questions, %d beyond num_samples",
         wanted.height,
         stored.height - kept.height,
         kept.height - wanted.height,

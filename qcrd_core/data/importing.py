@@ -1,12 +1,12 @@
-"""Rationales that others sampled, brought into the store as a generation of their own.
+"""Imports rationales that others sampled, as a separate generation in the store.
 
     summary = import_file(store, path=Path("train.jsonl"), spec=spec, split="train",
                           columns=ImportColumns(question="question", gold_answer="label",
                                                 rationales="rationales"))
 
-A run trains from them with `teacher.model: {type: imported, generation: <summary.generation>}`:
-nothing is sampled, `imported.read_imported` takes the teacher's place. A run's questions still come
-from its data set; they and the imported ones are the same when both read the same question text.
+A run trains from them with `teacher.model: {type: imported, generation: <summary.generation>}`: it
+samples nothing and reads them with `imported.read_imported`. The run's questions still come from
+its data set; they match the imported ones if both have the same question text.
 
 Reads: a JSON, JSON-lines, CSV or Parquet file. Writes: tables `questions` and `rationales`.
 """
@@ -41,31 +41,31 @@ _RUN_ID = "import"
 
 
 class ImportColumns(Section):
-    """Names of the columns of a foreign file."""
+    """Names of the columns of an imported file."""
 
     rationales: str | None = None
-    """A list of completions, or one completion; several rows of one question add up. Null: the
-    format's own."""
+    """A list of completions, or one completion; rationales of several rows of one question are
+    joined. Null: the format's column."""
     question: str | None = None
-    """The question as models read it (choices are added below it). Null: the format's own; where it
-    has none, questions are read as the data set's own file says, and the other columns here must be
-    null too."""
+    """The question as models read it (choices are added below it). Null: the format's column. If
+    the format has none, questions are read by the data set's own columns, and the other columns
+    here must be null too."""
     question_id: str | None = None
     """Ids; null: a hash of question and choices."""
     gold_answer: str | None = None
-    """The right answer, if the file has one."""
+    """The correct answer, if the file has one."""
     gold_target: str | None = None
-    """Text the student learns as the label instead."""
+    """Text that the student learns as the label instead of the answer."""
     choices: str | None = None
     """A list of choices, for answers of kind choice."""
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import brought in."""
+    """Result of an import."""
 
     generation: str
-    """Fingerprint: what `teacher.model.generation` takes."""
+    """Fingerprint, the value for `teacher.model.generation`."""
     folder: str
     """The generation's folder in the store."""
     num_rows: int
@@ -73,15 +73,15 @@ class ImportSummary:
     num_questions: int
     """Distinct questions."""
     num_samples: int
-    """Rationales stored, those without an answer and empty ones included."""
+    """Stored rationales, including those without an answer and empty ones."""
     num_unparsable: int
-    """Rationales in which no answer could be read."""
+    """Rationales without a readable answer."""
     num_empty: int
     """Null or blank texts, stored as failed."""
     min_samples: int
-    """Fewest rationales of a question."""
+    """Fewest rationales per question."""
     max_samples: int
-    """Most rationales of a question."""
+    """Most rationales per question."""
 
 
 def import_file(
@@ -95,17 +95,17 @@ def import_file(
     form: Format = "plain",
     asked: Path | None = None,
 ) -> ImportSummary:
-    """Read a foreign file and write its questions and rationales to the store.
+    """Read a file and write its questions and rationales to the store.
 
-    The same file imported again gives the same generation and replaces it.
+    Importing the same file again replaces the same generation.
 
     Args:
         store: Where to write.
         path: The file.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
-        columns: Names of the file's columns, over those of the format.
-        model: Who wrote the rationales, for the tables. None: what distilabel's column says, or
+        columns: Names of the file's columns; they override those of the format.
+        model: The model that wrote the rationales, for the tables. None: distilabel's column, or
             `unknown`.
         form: Layout of the file, see `qcrd_core.data.formats`.
         asked: For dss, the data set's own file in the same order.
@@ -115,8 +115,8 @@ def import_file(
 
     Raises:
         ConfigError: If the columns do not fit the data set.
-        DataError: If the file breaks a rule, or holds no rationale at all.
-        StoreError: If the store refuses.
+        DataError: If the file breaks a rule, or holds no rationale.
+        StoreError: If the store cannot write the tables.
     """
     rows = read_format(path, form, asked)
     brought = default_columns(form, rows, joined=asked is not None)
@@ -146,7 +146,7 @@ def import_file(
     summary = _summary(rows, questions, rationales, folder=import_folder(spec.name, identity))
     write_import(store, spec.name, identity, questions=questions, rationales=rationales)
     logger.info(
-        "Imported %d rationales of %d questions | %d unparsable | %d empty | %s",
+        "Imported %d rationales of %d questions | %d without a readable answer | %d empty | %s",
         summary.num_samples,
         summary.num_questions,
         summary.num_unparsable,
@@ -166,30 +166,33 @@ def import_rationales(
     model: str,
     generation: str,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Make tables of foreign rows; writes nothing.
+    """Make tables from imported rows; writes nothing.
 
     Args:
         rows: Rows of the file, at least one.
         spec: The data set, with the file's columns.
         split: Split of the questions.
         column: Column of the rationales.
-        where: How errors name the file.
-        model: Who wrote them.
+        where: Name of the file, for errors.
+        model: The model that wrote the rationales.
         generation: Fingerprint of the import.
 
     Returns:
-        Tables `questions` (each once) and `rationales`; sample_idx counts a question's rationales
+        Tables `questions` (each once) and `rationales`; sample_idx numbers a question's rationales
         in the order of the file.
 
     Raises:
         DataError: If a row breaks a rule, two rows of one question disagree on its gold answer, or
-            there is no rationale at all.
+            there is no rationale.
     """
     frame = to_questions(rows, spec, split, where=where)
     _check_gold_agrees(frame, where)
     if not any(column in row for row in rows):
         present = ", ".join(sorted({name for row in rows for name in row}))
-        msg = f"{where} must have the column {column}; it has {present}. Name it as rationales."
+        msg = (
+            f"{where} must have the column {column}; got {present}. Name the column of the "
+            "rationales with --rationales."
+        )
         raise DataError(msg)
     created_at = datetime.now(UTC)
     counts: dict[str, int] = {}
@@ -202,7 +205,10 @@ def import_rationales(
             key = {"question_id": question_id, "sample_idx": index, "created_at": created_at}
             made.append({**key, **_sample(text, spec, choices)})
     if not made:
-        msg = f"{where} must hold at least one rationale; column {column} is empty in every row."
+        msg = (
+            f"{where} must hold at least one rationale; got an empty column {column} in every "
+            "row. Name another column with --rationales."
+        )
         raise DataError(msg)
     constant = {"source": "imported", "model": model, "generation": generation, "run_id": _RUN_ID}
     schema = Rationales.create_empty().schema
@@ -218,14 +224,14 @@ def _of_format(
     rows: Sequence[Row],
     where: str,
 ) -> tuple[ImportColumns, str]:
-    """The columns with those a format brings, and the one of the rationales."""
+    """The columns, completed by those of the format, and the column of the rationales."""
     named = columns.model_dump(exclude_none=True)
     found = ImportColumns(**{**brought, **named})
     if found.rationales is None:
         present = ", ".join(sorted({name for row in rows for name in row}))
         msg = (
-            f"columns.rationales must name the column of the rationales; {where} has {present} "
-            f"(format {form}). Name one with --rationales, or another --format."
+            f"columns.rationales must name the column of the rationales; got none, and {where} has "
+            f"{present} (format {form}). Name one with --rationales, or another --format."
         )
         raise ConfigError(msg)
     return found, found.rationales
@@ -237,8 +243,8 @@ def _with_columns(spec: DatasetSpec, columns: ImportColumns) -> DatasetSpec:
         return spec
     if columns.question is None:
         msg = (
-            f"columns.question must be named when other columns of the file are; got only "
-            f"{', '.join(own)}. Name it, or none but rationales."
+            "columns.question must be named if other columns of the file are; got only "
+            f"{', '.join(own)}. Name it, or name only the rationales."
         )
         raise ConfigError(msg)
     changed = {"columns": Columns(**own), "question_template": None}
@@ -280,8 +286,8 @@ def _check_gold_agrees(frame: pl.DataFrame, where: str) -> None:
     differing = counts.filter(pl.col("gold_answer") > 1)["question_id"]
     if len(differing):
         msg = (
-            f"Rows of one question must agree on its gold answer; {len(differing)} questions do "
-            f"not (first: {differing[0]}, {where}). Mend the rows."
+            f"Rows of one question must agree on its gold answer; got {len(differing)} questions "
+            f"with several (first: {differing[0]}, {where}). Correct the rows."
         )
         raise DataError(msg)
 

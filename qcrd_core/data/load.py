@@ -31,28 +31,29 @@ def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
 
     Args:
         spec: The data set.
-        data: Local copy and limits; `label` says whether training questions need a gold answer.
+        data: Local copy and limits; `label` determines whether training questions need a gold
+            answer.
 
     Returns:
         Table `questions`: train, validation, test, each in the source's order.
 
     Raises:
-        ConfigError: If `data.path` is set for a data set that is not on the hub, or word_problems
-            is asked for more questions than there are.
+        ConfigError: If `data.path` is set for a data set that is not on the hub, or more questions
+            of word_problems are requested than exist.
         DataError: If a file, column, question, choice, id or gold answer breaks a rule, the hub
             cannot be reached, or a split is empty.
     """
     if data.path is not None and not isinstance(spec.source, HubSource):
         msg = (
-            f"data.path must be used with a hub data set only; {spec.name} has source type "
-            f"{spec.source.type}. Take data.path out."
+            f"data.path applies only to a data set of the hub; {spec.name} has source type "
+            f"{spec.source.type}. Remove data.path."
         )
         raise ConfigError(msg)
     frame = _read(spec, data)
     preferred = pl.concat([_split(frame, name) for name in reversed(_SPLITS)])
     kept, num_left_out = distinct(preferred, spec, spec.name)
     if num_left_out:
-        _warn_once(f"{spec.name}: {num_left_out} repeated questions left out")
+        _warn_once(f"{spec.name}: ignored {num_left_out} repeated questions")
     limits = {"train": data.max_train, "validation": data.max_validation, "test": data.max_test}
     frame = pl.concat([_split(kept, name).head(limits[name] or kept.height) for name in _SPLITS])
     _check_splits(frame, spec)
@@ -67,7 +68,7 @@ def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
 
 
 def questions_hash(frame: pl.DataFrame) -> str:
-    """Hash a questions table, whatever its row order.
+    """Hash a questions table, independently of its row order.
 
     Args:
         frame: Table `questions`.
@@ -132,9 +133,9 @@ def _read_hub(source: HubSource, spec: DatasetSpec, data: DataSection) -> pl.Dat
 
 
 def _take_fractions(frame: pl.DataFrame, fractions: dict[str, float]) -> pl.DataFrame:
-    """Give each row its split by a threshold on its hash, so that rows added later move none.
+    """Assign each row to a split by a threshold on its hash, so that new rows move no old ones.
 
-    A split that would stay empty (few rows) gets the next row in the order of hashes.
+    A split that would stay empty, because there are few rows, gets the next row by hash.
     """
     hashes = _split_hashes(frame)
     scale = 16**_HASH_DIGITS
@@ -152,13 +153,13 @@ def _take_fractions(frame: pl.DataFrame, fractions: dict[str, float]) -> pl.Data
 
 
 def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.DataFrame:
-    """Give exactly so many rows to each split, those with the smallest hashes first."""
+    """Assign an exact number of rows to each split, those with the smallest hashes first."""
     hashes = _split_hashes(frame)
     total = sum(sizes.values())
     if total >= len(hashes):
         msg = (
-            f"source must leave training questions beside {total} of validation and test; got "
-            f"{len(hashes)} questions in all ({where}). Lower validation_size or test_size."
+            f"validation_size and test_size must leave training questions; got {total} of "
+            f"{len(hashes)} questions ({where}). Lower validation_size or test_size."
         )
         raise DataError(msg)
     ordered = iter(sorted(hashes, key=lambda question_id: hashes[question_id]))
@@ -187,8 +188,8 @@ def _check_splits(frame: pl.DataFrame, spec: DatasetSpec) -> None:
     for split in _SPLITS:
         if _split(frame, split).is_empty():
             msg = (
-                f"{spec.name} must have at least one {split} question; got none. Give more "
-                f"questions, or a file for {split}."
+                f"{spec.name} must have at least one {split} question; got none. Add questions, or "
+                f"a file for {split}."
             )
             raise DataError(msg)
 
@@ -207,7 +208,7 @@ def _check_labels(frame: pl.DataFrame, spec: DatasetSpec, data: DataSection) -> 
 
 
 def _warn_of_targets(frame: pl.DataFrame, spec: DatasetSpec) -> None:
-    """Say how many learned labels would be judged wrong if the student wrote them exactly."""
+    """Warn about learned labels that would count as wrong if the student wrote them exactly."""
     rows = frame.drop_nulls(["gold_target", "gold_answer"])
     columns = rows.select("gold_target", "choices", "gold_answer").iter_rows()
     num_wrong = sum(
@@ -216,12 +217,12 @@ def _warn_of_targets(frame: pl.DataFrame, spec: DatasetSpec) -> None:
     )
     if num_wrong:
         _warn_once(
-            f"{spec.name}: {num_wrong} of {rows.height} learned labels do not have the value of "
-            "their gold answer"
+            f"{spec.name}: {num_wrong} of {rows.height} learned labels differ in value from their "
+            "gold answer"
         )
 
 
 @cache
 def _warn_once(text: str) -> None:
-    """Say it once a process: a bench loads the questions again for each of its cells."""
+    """Warn once per process, because a bench loads the questions again for each of its cells."""
     logger.warning(text)

@@ -1,7 +1,7 @@
 """The teacher's prompt: instruction and demonstrations first, the question last.
 
-What all questions share comes first, so that the engine's prefix cache keeps it. The question is
-the text of table `questions`, which has its choices in it already.
+The shared part comes first, so that the engine's prefix cache keeps it. The question is the text of
+table `questions`, which already includes the choices.
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ from qcrd_core.data.templates import fill_template
 def render_messages(spec: DatasetSpec, question: str) -> list[dict[str, str]]:
     """Write the prompt as chat messages.
 
-    The instruction opens the first user message: some chat templates know no system message.
+    The instruction opens the first user message, because some chat templates have no system
+    message.
 
     Args:
         spec: The data set.
@@ -40,7 +41,7 @@ def render_text(spec: DatasetSpec, question: str) -> str:
         question: Text of the question, from table `questions`.
 
     Returns:
-        Blocks with an empty line between them; the last ends where the completion begins.
+        Blocks separated by empty lines; the last block ends where the completion begins.
     """
     blocks = [] if spec.prompt.instruction is None else [spec.prompt.instruction]
     for demonstration in spec.prompt.demonstrations:
@@ -49,13 +50,13 @@ def render_text(spec: DatasetSpec, question: str) -> str:
 
 
 def prompt_identity(spec: DatasetSpec) -> dict[str, Any]:
-    """Collect what a generation's fingerprint must know of the data set.
+    """Collect the data set's part of a generation's fingerprint.
 
     Args:
         spec: The data set.
 
     Returns:
-        JSON-able: the prompt, and the answers' form, because stored rows hold parsed answers.
+        JSON-able: the prompt, and the form of answers, because stored rows hold parsed answers.
     """
     return {
         **spec.prompt.model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""Source rows become rows of table `questions`."""
+"""Turns source rows into rows of table `questions`."""
 
 import json
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ def to_questions(rows: Sequence[Row], spec: DatasetSpec, split: str, *, where: s
         rows: Rows of one split, at least one.
         spec: Columns, question template and answer form.
         split: train, validation or test.
-        where: How errors name the source.
+        where: Name of the source, for errors.
 
     Returns:
-        Columns of table `questions`, one row a source row, in the same order. Ids may repeat.
+        Columns of table `questions`, one row per source row, in the same order. Ids may repeat.
 
     Raises:
-        DataError: If a column is absent, a question is empty, choices are no list of choices, or a
+        DataError: If a column is absent, a question is empty, choices are not a list of texts, or a
             gold answer cannot be read.
     """
     _check_columns(rows, spec, where)
@@ -44,18 +44,18 @@ def to_questions(rows: Sequence[Row], spec: DatasetSpec, split: str, *, where: s
 
 
 def distinct(frame: pl.DataFrame, spec: DatasetSpec, where: str) -> tuple[pl.DataFrame, int]:
-    """Hold question ids to being distinct, by `spec.duplicates`.
+    """Make question ids distinct, or reject repeated ones, according to `spec.duplicates`.
 
     Args:
         frame: Columns of table `questions`, in the order of preference.
-        spec: Says what to do with repeated ids.
-        where: How an error names the source.
+        spec: Its `duplicates` determines what happens to repeated ids.
+        where: Name of the source, for errors.
 
     Returns:
-        Rows with distinct ids, and how many rows were left out.
+        Rows with distinct ids, and the number of dropped rows.
 
     Raises:
-        DataError: If ids repeat and the spec refuses that; names up to three.
+        DataError: If ids repeat and the spec forbids it; names up to three.
     """
     kept = frame.unique("question_id", keep="first", maintain_order=True)
     num_left_out = frame.height - kept.height
@@ -65,7 +65,7 @@ def distinct(frame: pl.DataFrame, spec: DatasetSpec, where: str) -> tuple[pl.Dat
         more = ", ..." if len(names) > _MAX_SHOWN else ""
         remedy = "Name another column" if spec.columns.question_id else "Remove repeated questions"
         msg = (
-            f"Question ids must be distinct over all splits; got {len(names)} more than once: "
+            f"Question ids must be distinct over all splits; got {len(names)} repeated ids: "
             f"{', '.join(names[:_MAX_SHOWN])}{more} ({where}). {remedy}, or set duplicates: first "
             "to keep the first of each."
         )
@@ -74,13 +74,13 @@ def distinct(frame: pl.DataFrame, spec: DatasetSpec, where: str) -> tuple[pl.Dat
 
 
 def _check_columns(rows: Sequence[Row], spec: DatasetSpec, where: str) -> None:
-    # A key that some rows lack is a null there; one that all lack is a wrong name.
+    # A key that only some rows lack is a null there; a key that all rows lack is a wrong name.
     present = {name for row in rows for name in row}
     missing = [name for name in _columns_used(spec) if name not in present]
     if missing:
         msg = (
-            f"{where} must have the column {missing[0]}; it has {', '.join(sorted(present))}. Name "
-            "its columns under `columns` or `question_template` in the data set's file."
+            f"{where} must have the column {missing[0]}; got {', '.join(sorted(present))}. Correct "
+            "`columns` or `question_template` in the data set's file."
         )
         raise DataError(msg)
 
@@ -109,7 +109,10 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
     if columns.question_id is None:
         question_id = content_hash(question, *(choices or ()))
     elif not question_id:
-        msg = f"A question id must not be empty; got an empty one ({where}, {columns.question_id})."
+        msg = (
+            f"A question id must not be empty; got an empty one ({where}, {columns.question_id}). "
+            "Fill or remove the row."
+        )
         raise DataError(msg)
     gold_raw = _gold_raw(row, spec, where)
     gold_answer = None
@@ -117,8 +120,9 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
         gold_answer = canonical(gold_raw, spec.answer, choices)
         if gold_answer is None:
             msg = (
-                f"A gold answer must be a {spec.answer.kind} as `answer` says; got one that cannot "
-                f"be read ({where}, question {question_id}). Mend it, or change answer.kind."
+                f"A gold answer must be a {spec.answer.kind}, as answer.kind says; got one that "
+                f"cannot be read ({where}, question {question_id}). Correct the gold answer, or "
+                "change answer.kind."
             )
             raise DataError(msg)
     target = _text(row, columns.gold_target)
@@ -164,7 +168,7 @@ def _choices(row: Row, spec: DatasetSpec, where: str) -> list[str] | None:
     if not 2 <= len(texts) <= _MAX_CHOICES or not all(texts) or None in (values or []):
         msg = (
             f"Choices must be a list of 2 to {_MAX_CHOICES} texts; got something else ({where}). "
-            'In CSV write a JSON list such as ["cat", "dog"], or name a column for each choice.'
+            'In CSV, write a JSON list such as ["cat", "dog"], or name one column per choice.'
         )
         raise DataError(msg)
     return texts
@@ -179,8 +183,8 @@ def _gold_raw(row: Row, spec: DatasetSpec, where: str) -> str:
         _, found, raw = raw.rpartition(columns.gold_after)
         if not found:
             msg = (
-                f"A gold answer must stand after {columns.gold_after!r}; got none ({where}). Mend "
-                "the row, or take columns.gold_after out."
+                f"A gold answer must follow the text {columns.gold_after!r}; got no such text "
+                f"({where}). Correct the row, or remove columns.gold_after."
             )
             raise DataError(msg)
     if columns.gold_names and raw.removesuffix(".0").isdecimal():

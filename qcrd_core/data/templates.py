@@ -1,10 +1,10 @@
-"""Templates such as `{body} {question}`, filled without ever looking up an attribute."""
+"""Templates such as `{body} {question}`; filling them never looks up an attribute."""
 
 from collections.abc import Mapping
 from string import Formatter
 
 CHOICES = "choices"
-"""Placeholder of a question template that stands for the lettered choices."""
+"""Placeholder in a question template for the lettered choices."""
 
 
 def template_fields(template: str) -> tuple[str, ...]:
@@ -31,11 +31,11 @@ def template_fields(template: str) -> tuple[str, ...]:
 
 
 def fill_template(template: str, values: Mapping[str, str]) -> str:
-    """Put values into a template. A value's own braces are left as they are.
+    """Put values into a template. Braces within a value are kept.
 
     Args:
         template: As for `template_fields`.
-        values: One for each name; names are looked up whole, never as attributes.
+        values: One per name; names are looked up whole, never as attributes.
 
     Returns:
         The text.

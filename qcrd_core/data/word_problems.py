@@ -1,24 +1,24 @@
 """Data set `word_problems`: seeded arithmetic word problems of one and two steps.
 
-A real task for a machine without a hub. `generate` makes the questions of all splits; `lessons`
-makes worked examples that teach a small teacher the form (see `quickstart/teacher`). Templates,
-wordings and number ranges stand in `word_problems.yaml`.
+A real task for a machine without access to the hub. `generate` makes the questions of all splits;
+`lessons` makes worked examples that teach a small teacher the form (see `quickstart/teacher`).
+Templates, wordings and number ranges are in `word_problems.yaml`.
 
-What is kept apart, by construction and for every seed:
+Separation, by construction and for every seed:
 
-- Each question has a (template, numbers) of its own: no two questions of any splits share one, so
+- Each question has a different (template, numbers): no two questions of any splits share one, so
   nothing of test or validation is in train.
-- A fixed quarter of all (template, numbers), chosen by hash, is for lessons alone. No question of
-  any split, train included, is ever made of it: a teacher taught with lessons has seen the
-  templates but none of the questions.
+- A fixed quarter of all (template, numbers), chosen by hash, is reserved for lessons. No question
+  of any split, including train, uses it: a teacher trained on lessons has seen the templates but
+  none of the questions.
 
-The student's label is the equation, as the paper has it for SVAMP, and its value is compared: a
-T5 of a few million parameters learns from 1,000 questions which numbers to combine and how (about
-70% of unseen questions), while it learns nothing of their results (6%), whose whole table would
-have to come from examples.
+The student's label is the equation, as in the paper for SVAMP, and its value is compared. From
+1,000 questions, a T5 of a few million parameters learns which numbers to combine and how (about 70%
+of unseen questions). It does not learn to compute the results (6%), because it would have to see
+the whole table of results in examples.
 
-Limits: the same arithmetic step (7 * 8) may stand in train and in test under different templates
-or beside different numbers, and 3 + 5 is another tuple than 5 + 3.
+Limits: the same arithmetic step (7 * 8) may occur in train and in test under different templates or
+with different other numbers, and 3 + 5 is a different tuple from 5 + 3.
 """
 
 import functools
@@ -45,8 +45,8 @@ _OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "*": operator.mul,
     "/": operator.floordiv,
 }
-# One in so many (template, numbers) is for lessons. A quarter leaves every template, the smallest
-# included, enough for both.
+# One in four (template, numbers) is for lessons, which leaves every template, even the smallest,
+# enough for both.
 _LESSON_SHARE = 4
 
 
@@ -70,7 +70,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class _Template:
-    """One entry of the YAML file, ready to be filled."""
+    """One entry of the YAML file."""
 
     name: str
     variables: tuple[str, ...]
@@ -120,8 +120,8 @@ def generate(
     """Make the questions of all splits.
 
     Templates take turns, so that each has its share of every split until a small one has no unused
-    numbers left. Test comes first in the random stream, then validation, then train: asking for
-    more training questions leaves the others, and the training questions there were, unchanged.
+    numbers left. Test comes first in the random stream, then validation, then train: so a larger
+    training set leaves all other questions unchanged.
 
     Args:
         seed: Seed of numbers and words.
@@ -134,7 +134,7 @@ def generate(
         gold_target is the equation.
 
     Raises:
-        ConfigError: If a count is negative, or there are not so many distinct questions.
+        ConfigError: If a count is negative, or exceeds the number of distinct questions.
     """
     sizes = {"test": num_test, "validation": num_validation, "train": num_train}
     rows: list[dict[str, str | None]] = []
@@ -154,10 +154,10 @@ def generate(
 
 
 def perfect_rationales(seed: int) -> pl.DataFrame:
-    """Write what a teacher without fault would: all wordings of the right reasoning.
+    """Write the rationales of a perfect teacher: all wordings of the correct reasoning.
 
     Args:
-        seed: As in `generate`, whose default sizes are meant.
+        seed: As in `generate`; the questions are those of its default sizes.
 
     Returns:
         question_id of the training questions, and rationales, a list of texts that end in the
@@ -187,7 +187,7 @@ def _filled(seed: int, sizes: Mapping[str, int]) -> Iterator[tuple[str, int, Les
 
 
 def lessons(seed: int) -> Iterator[Lesson]:
-    """Make worked examples without end, from numbers that no question ever has.
+    """Make an endless stream of worked examples, from numbers that no question uses.
 
     Args:
         seed: Seed of the stream; independent of `generate`'s stream of the same seed.
@@ -203,7 +203,7 @@ def lessons(seed: int) -> Iterator[Lesson]:
 
 
 def num_distinct_questions() -> int:
-    """How many (template, numbers) `generate` can draw from, all splits together."""
+    """Number of (template, numbers) from which `generate` draws the questions of all splits."""
     return sum(len(template.question_tuples) for template in _templates())
 
 
@@ -222,8 +222,8 @@ def _check_sizes(sizes: Mapping[str, int]) -> None:
 
 
 def _in_turns(rng: random.Random) -> Iterator[tuple[_Template, tuple[int, ...]]]:
-    # Words are drawn from the same generator between two turns; the order of draws is fixed, so
-    # the stream is still a function of the seed.
+    # The caller draws words from the same generator between two turns. The order of draws is fixed,
+    # so the stream is still a function of the seed.
     pools = []
     for template in _templates():
         tuples = list(template.question_tuples)

@@ -1,1 +1,1 @@
-"""The stages of a run: each reads and writes the store, and does nothing that is done already."""
+"""The stages of a run: each reads and writes the store, and skips work that is already done."""

@@ -1,4 +1,4 @@
-"""A plan in words, for `--dry-run` and for the head of a run."""
+"""Describes a plan, for `--dry-run` and for the start of a run."""
 
 import textwrap
 from pathlib import Path
@@ -16,7 +16,7 @@ _NAME_WIDTH, _WIDTH = 16, 98
 
 
 def describe_plan(plan: RunPlan) -> str:
-    """Say what a run will do, in a screenful.
+    """Describe what a run will do, on one screen.
 
     Args:
         plan: From `plan_run`.
@@ -39,7 +39,7 @@ def describe_plan(plan: RunPlan) -> str:
         ),
         (
             "batch",
-            f"{training.global_batch_size} questions = {training.micro_batch_size} a device x "
+            f"{training.global_batch_size} questions = {training.micro_batch_size} per device x "
             f"{training.gradient_accumulation_steps} micro-steps x {training.num_processes} "
             f"processes{f' x {len(training.hosts)} hosts' if training.hosts else ''}",
         ),
@@ -58,14 +58,14 @@ def _adapters(lora: LoraSection | None) -> str:
 
 
 def describe_prompt(prompt: Prompt) -> str:
-    """Show a prompt as rendered, each part under its role."""
+    """Show a rendered prompt, each part under its role."""
     if isinstance(prompt, str):
         return visible(prompt)
     return "\n".join(f"[{message['role']}]\n{visible(message['content'])}" for message in prompt)
 
 
 def _row(name: str, value: str) -> str:
-    # A path is kept whole: a cut one could not be opened.
+    # A path is not wrapped, so that it can be copied.
     lines = textwrap.wrap(
         value, _WIDTH - _NAME_WIDTH, break_long_words=False, break_on_hyphens=False
     )
@@ -102,7 +102,7 @@ def _negatives(plan: RunPlan) -> str:
         parts.append("the teacher's outvoted rationales")
     if negatives.student:
         parts.append(
-            f"one sample a question of the student {negatives.lag} rounds before "
+            f"one sample per question from the student {negatives.lag} rounds before "
             f"(temperature {negatives.sampling_temperature:g})"
         )
     return " and ".join(parts) or "none"

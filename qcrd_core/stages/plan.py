@@ -1,7 +1,7 @@
-"""Before anything runs: what a configuration amounts to, and the run's folder.
+"""The plan of a run, made before anything runs, and the run's folder.
 
-plan = plan_run(config)      reads only: data set, what is stored, what is missing
-print(describe_plan(plan))   what `--dry-run` shows
+plan = plan_run(config)      only reads: data set, stored samples, missing samples
+print(describe_plan(plan))   the output of `--dry-run`
 begin_run(plan)              writes the run's configuration, questions and environment
 """
 
@@ -52,13 +52,13 @@ class RunPlan:
     questions: pl.DataFrame
     """Table `questions`, all splits."""
     sampling: SamplingPlan | None
-    """Teacher samples that are there and that are missing; None for imported rationales."""
+    """Stored and missing teacher samples; None for imported rationales."""
     num_imported: int
     """Imported rationales of the run's questions."""
     marks: pl.DataFrame
-    """Table `curation`: what curators said of the run's rationales."""
+    """Table `curation`: marks on the run's rationales."""
     first_prompt: Prompt | None
-    """The teacher's first prompt as rendered; None for imported rationales."""
+    """The teacher's first rendered prompt; None for imported rationales."""
 
     @property
     def run_id(self) -> str:
@@ -71,12 +71,12 @@ class RunPlan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has its result already."""
+        """Whether the run already has its result."""
         return self.context.store.exists(self.context.paths.result)
 
 
 def plan_run(config: RunConfig) -> RunPlan:
-    """Find out what a configuration amounts to. Reads only.
+    """Plan the run of a configuration. Only reads.
 
     Args:
         config: The configuration.
@@ -87,8 +87,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     Raises:
         ConfigError: If the data set or the teacher breaks a rule.
         DataError: If questions break a rule, or a stored part is damaged.
-        LaunchError: If vLLM is needed and absent.
-        StoreError: If the store's URL names no store.
+        LaunchError: If vLLM is needed but not installed.
+        StoreError: If the store's URL is not that of a store.
     """
     spec = load_spec(config.data.dataset)
     questions = load_questions(spec, config.data)
@@ -121,14 +121,15 @@ def plan_run(config: RunConfig) -> RunPlan:
         generation = sampling.fingerprint
         prompt = render(config, spec, train["question"][0])
     marks = read_marks(store, spec.name, generation)
-    # Marks that came later make a run of its own; without any the name is as it ever was.
+    # New marks lead to a new run. Without marks, their hash is left out, so that runs from before
+    # curation existed keep their names.
     parts = (questions_hash(questions), identity, *filter(None, [marks_hash(marks)]))
     context = RunContext.open(config, config.run_id(content_hash(*parts)))
     return RunPlan(context, spec, questions, sampling, num_imported, marks, prompt)
 
 
 def begin_run(plan: RunPlan) -> None:
-    """Make the run's folder, or find it as an earlier start of the same run left it.
+    """Make the run's folder, or continue in the folder of an earlier start of the same run.
 
     Args:
         plan: From `plan_run`.
@@ -142,14 +143,14 @@ def begin_run(plan: RunPlan) -> None:
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     context.store.write_bytes(paths.config, text.encode())
     if context.store.exists(paths.environment):
-        logger.info("Continue run %s | %s", plan.run_id, context.store)
+        logger.info("Continuing run %s | %s", plan.run_id, context.store)
         return
-    logger.info("Begin run %s | %s", plan.run_id, context.store)
+    logger.info("Starting run %s | %s", plan.run_id, context.store)
     context.store.write_json(paths.dataset, plan.spec.model_dump(mode="json"))
     context.store.write_table(paths.questions, plan.questions, Questions)
     if plan.marks.height:
         context.store.write_table(paths.curation, plan.marks, Curation)
-    # Last: its presence says that the run's inputs are there.
+    # Written last: if it exists, all inputs of the run exist.
     context.store.write_json(paths.environment, _environment(plan))
 
 
@@ -176,7 +177,7 @@ def _version(library: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree qcrd runs from; None if it is no git clone."""
+    """Commit of qcrd's source tree; None if it is not a git clone."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -189,8 +190,8 @@ def _check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:
     validation = questions.filter(pl.col("split") == "validation")
     if validation["gold_answer"].null_count() == validation.height:
         msg = (
-            "Validation questions must have gold answers, since the best round is chosen by them; "
-            f"got none in {validation.height} questions ({spec.name}). Name columns.gold_answer, "
-            "or give a labelled file as source.validation."
+            "Validation questions must have gold answers, because they decide the best round; got "
+            f"none in {validation.height} questions ({spec.name}). Set columns.gold_answer, or set "
+            "source.validation to a file with answers."
         )
         raise DataError(msg)

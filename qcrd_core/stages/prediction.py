@@ -27,23 +27,23 @@ def predict_file(
     """Let a student answer a file.
 
     Args:
-        student: Its folder, or the URL of a published one.
+        student: Its folder, or the URL of a published student.
         file: Questions in the data set's columns.
         target: File to write: question_id, question, text, answer, gold_answer, is_correct.
-        batch_size: Questions answered at once.
+        batch_size: Questions per batch.
         bar: Shows the progress.
 
     Returns:
         `num_questions`, `num_no_answer`, `accuracy` (None without gold answers).
 
     Raises:
-        ConfigError: If the folder is no student, or the target's ending is unknown.
+        ConfigError: If the folder is not a student, or the target's ending is unknown.
         DataError: If the file breaks a rule.
-        StoreError: If the URL names no published student.
+        StoreError: If the URL is not that of a published student.
     """
     write = _WRITERS.get(target.suffix)
     if write is None:
-        msg = f"The output must end in {', '.join(_WRITERS)}; got {target}. Rename it."
+        msg = f"The output file must end in {', '.join(_WRITERS)}; got {target}. Rename it."
         raise ConfigError(msg)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="qcrd-") as name:
@@ -63,17 +63,17 @@ def predict_file(
 
 
 def fetch_student(student: str, scratch: Path) -> Path:
-    """Bring a published student to this machine.
+    """Copy a published student to this machine, if it is not here already.
 
     Args:
-        student: Its folder, or its URL in an object store, with the store's options behind a `?`.
+        student: Its folder, or its URL in an object store, with the store's options after a `?`.
         scratch: Folder for the copy.
 
     Returns:
         A local folder.
 
     Raises:
-        StoreError: If the URL names no published student.
+        StoreError: If the URL is not that of a published student.
     """
     if "://" not in student:
         return Path(student)

@@ -1,7 +1,7 @@
 """The rounds: tokenizers, negatives, scores, training, validation, and the end of a run.
 
-Each function does one step of one round through a job in a process of its own, and nothing if the
-store has the step's result already.
+Each function does one step of one round, in a child process, unless the store already has the
+step's result.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from qcrd_core.vote.rationales import read_rationales
 
 
 def check_student(context: RunContext) -> dict[str, Any]:
-    """Load the student and measure the questions, before the teacher is sampled.
+    """Load the student and check the length of the questions, before the teacher is sampled.
 
     Raises:
         ConfigError: If a model or tokenizer cannot be loaded.
@@ -72,7 +72,7 @@ def sample_negatives(context: RunContext, round_: int, checkpoint: int) -> dict[
         checkpoint: t - j, the round whose student writes them.
 
     Returns:
-        Counts; empty if they are there already.
+        Counts; empty if the negatives already exist.
     """
     if context.store.exists(context.paths.metrics_part("negatives", round_)):
         return {}
@@ -83,7 +83,7 @@ def sample_negatives(context: RunContext, round_: int, checkpoint: int) -> dict[
 
 
 def negatives_checkpoint(negatives: NegativesSection, round_: int) -> int | None:
-    """Round whose student writes the negatives of `round_`; None if no student does."""
+    """The round whose student writes the negatives of `round_`; None if no student does."""
     if not negatives.student or round_ == 0:
         return None
     # Before round j there is no student of j rounds before, and an untrained one writes noise.
@@ -91,7 +91,7 @@ def negatives_checkpoint(negatives: NegativesSection, round_: int) -> int | None
 
 
 def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
-    """Rounds whose negatives the student of a round is to write and has not written."""
+    """Rounds for which the student of round `checkpoint` must still write the negatives."""
     return [
         round_
         for round_ in range(checkpoint + 1, context.config.training.num_rounds)
@@ -101,9 +101,9 @@ def rounds_waiting_for(context: RunContext, checkpoint: int) -> list[int]:
 
 
 def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
-    """Teach the discriminator and let it score every candidate rationale of the round.
+    """Train the discriminator and let it score every candidate rationale of the round.
 
-    Where no loss asks for a score there is no discriminator, and the scores are null.
+    If no loss reads a score, there is no discriminator, and the scores are null.
     """
     if context.store.exists(context.paths.scores(round_)):
         return {}
@@ -131,8 +131,8 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
     """Train the student for one round.
 
     Raises:
-        TrainingError: If the loss is no finite number, or training was stopped from outside; its
-            checkpoint is kept.
+        TrainingError: If the loss is not finite, or training was interrupted; its checkpoint is
+            kept.
     """
     if context.store.exists(context.paths.metrics_part("train", round_)):
         return {}
@@ -152,7 +152,7 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
 
 
 def evaluate(context: RunContext, split: str, round_: int) -> dict[str, Any]:
-    """Let the student of a round answer a split."""
+    """Let the student of a round answer the questions of a split."""
     if context.store.exists(context.paths.metrics_part(split, round_)):
         return {}
     job = student_jobs.AnswerSplit(context.config, context.paths.run_id, round_, split)
@@ -163,17 +163,17 @@ def evaluate(context: RunContext, split: str, round_: int) -> dict[str, Any]:
 
 
 def prune(context: RunContext, round_: int) -> list[str]:
-    """Delete checkpoints that no later round and no result needs.
+    """Delete checkpoints that neither a later round nor the result needs.
 
-    Students of the last j rounds stay, for they write later rounds' negatives; the best one stays;
-    the newest discriminator stays.
+    Kept are the students of the last j rounds, because they write the negatives of later rounds,
+    the best student, and the newest discriminator.
 
     Args:
         context: The run.
         round_: The newest validated round.
 
     Returns:
-        Folders that were deleted.
+        Deleted folders.
     """
     store, paths, negatives = context.store, context.paths, context.config.negatives
     best = best_round(store.read_table(paths.metrics, Metrics))
@@ -187,10 +187,10 @@ def prune(context: RunContext, round_: int) -> list[str]:
 
 
 def finish(context: RunContext) -> dict[str, Any]:
-    """Test the best student once, publish it, write result and report, drop the checkpoints.
+    """Test the best student once, publish it, write result and report, and delete checkpoints.
 
     Returns:
-        The run's result: `round`, `validation_accuracy`, and `test` as `predict` measured it.
+        The run's result: `round`, `validation_accuracy`, and `test` with the test metrics.
 
     Raises:
         DataError: If no round was validated.
@@ -209,7 +209,7 @@ def finish(context: RunContext) -> dict[str, Any]:
     write_report(store, paths.run_id)
     store.delete(f"{paths.root}/checkpoints")
     shutil.rmtree(context.scratch / "inputs", ignore_errors=True)
-    # Last: its presence says that the run is complete.
+    # Written last: if it exists, the run is complete.
     store.write_json(paths.result, result)
     return result
 
@@ -241,7 +241,7 @@ def _discriminator_tokenizer(context: RunContext) -> Path:
 
 
 def _write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
-    """Write a table that a job reads to the run's scratch folder."""
+    """Write a job's input table to the run's scratch folder."""
     path = context.scratch / "inputs" / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(path)
@@ -256,11 +256,11 @@ class _Step:
     stage: str
     round: int
     total: int
-    """Units of work, as the job counts them in its events."""
+    """Total units of work, in the units of the job's events."""
     unit: str
 
     def run(self, function: Callable[[JobT, Emit], ValueT], job: JobT) -> ValueT:
-        """Run it, show its progress, and note how long it took and how much memory."""
+        """Run the job, show its progress, and record its time and peak memory."""
         title = f"Round {self.round}: {self.stage.replace('_', ' ')}"
         with (
             timed(self.context, self.stage, self.round) as noted,
@@ -275,7 +275,7 @@ class _Step:
 
 
 class _Pace:
-    """Units a second from a job's first report to its last: its start is not among them."""
+    """Units per second, from a job's first event to its last, so that its start does not count."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -283,7 +283,7 @@ class _Pace:
         self._last = self._count = 0.0
 
     def take(self, event: dict[str, Any]) -> None:
-        """Show and count what a job reports."""
+        """Show and count an event of the job."""
         self._bar.advance(event["advance"], event.get("note", ""))
         self._last = time.monotonic()
         if self._first is None:
@@ -292,7 +292,7 @@ class _Pace:
             self._count += event["advance"]
 
     def numbers(self) -> dict[str, float]:
-        """`per_second`; nothing of a job that reported once."""
+        """`per_second`; empty if the job sent only one event."""
         if self._first is None or not self._count:
             return {}
         return {"per_second": self._count / max(self._last - self._first, 1e-9)}

@@ -1,4 +1,4 @@
-"""Sample what the plan says is missing, several shards at a time on one resident engine."""
+"""Samples the missing rationales of a plan, several shards at a time."""
 
 import logging
 import time
@@ -31,22 +31,23 @@ _NOTHING = Sampled(shards=(), servers=(), num_elsewhere=0, num_twice=0, num_left
 
 
 def sample_teacher(context: RunContext) -> dict[str, Any]:
-    """Bring the run's generation to K samples a training question.
+    """Complete the run's generation to K samples per training question.
 
-    Starts no engine when nothing is missing, or when the rationales are imported. Several processes
-    may do this at once on one store: each ends when all is stored, whoever sampled it.
+    Starts no engine if nothing is missing, or if the rationales are imported. Several processes may
+    do this at once on one store; each returns when all samples are stored.
 
     Args:
         context: The run.
 
     Returns:
-        `folder` and counts: `num_stored` (before; reused ones included), `num_sampled` (by this
-        process), `num_elsewhere` (by others meanwhile), `num_twice` (here in vain, since another
-        one was first), `num_failed`, `num_tokens`, `num_retries`.
+        `folder` and counts: `num_stored` (before, including reused ones), `num_sampled` (by this
+        process), `num_elsewhere` (by other processes, during this call), `num_twice` (by this
+        process, although another one was first), `num_failed`, `num_tokens`, `num_retries`.
 
     Raises:
-        SamplingError: If the teacher stays away or refuses everything, or the budget ends before
-            all is sampled. Finished shards are kept, and all that was paid for within a budget.
+        SamplingError: If the teacher does not answer or refuses everything, or the budget is used
+            up before all samples are stored. Finished shards are kept; with a budget, so is
+            everything that was paid for.
         LaunchError: If the local engine does not start.
         DataError: If a prompt exceeds the teacher's context.
     """
@@ -57,30 +58,32 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
     spec, questions = context.read_spec(), context.read_questions("train")
     plan = _plan(context, spec, questions)
     sampled = _NOTHING
-    # Rejected ones too: they were paid for.
+    # Rejected rationales count too: they were paid for.
     paid = read_all_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
     meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
     if plan.shards:
         check_budget(meter, plan, num_sampled=0)
-        logger.info("To sample: %s", describe_estimate(config, spec, questions, plan))
+        logger.info("Sampling the teacher: %s", describe_estimate(config, spec, questions, plan))
         with timed(context, "sample_teacher"):
             sampled = _sample_missing(context, spec, questions, plan, meter)
         check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
     joined = join_many(context.store, plan.folder)
     if joined is not None:
-        logger.info("Joined %d parts to %d | %s", joined.num_before, joined.num_after, plan.folder)
+        logger.info(
+            "Joined %d parts into %d | %s", joined.num_before, joined.num_after, plan.folder
+        )
     num_stored = plan.num_stored + plan.reused.height
     return {"folder": plan.folder, "num_stored": num_stored, **_count(sampled)}
 
 
 def find_missing(context: RunContext) -> int:
-    """Bring what `teacher.reuse` holds into the store and count what is then still missing.
+    """Store the samples of `teacher.reuse` and count those that are still missing.
 
     Args:
         context: The run.
 
     Returns:
-        Samples; 0 for imported rationales.
+        Missing samples; 0 for imported rationales.
 
     Raises:
         DataError: If a part is damaged.
@@ -93,7 +96,7 @@ def find_missing(context: RunContext) -> int:
 
 def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
     config, model = context.config, context.config.teacher.model
-    assert not isinstance(model, ImportedModel)  # such rationales are never missing
+    assert not isinstance(model, ImportedModel)  # imported rationales are never missing
     plan = plan_sampling(
         context.store,
         spec.name,
@@ -106,22 +109,22 @@ def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> Sa
 
 
 def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:
-    """Refuse to go on where the budget is spent and samples are missing.
+    """Stop if the budget is used up and samples are still missing.
 
     Args:
-        meter: What the run took.
-        plan: What it is to sample.
-        num_sampled: How many of the plan's samples are there now.
+        meter: Tokens and cost of the run.
+        plan: The plan of the run.
+        num_sampled: Samples of the plan that are stored now.
 
     Raises:
-        SamplingError: If the budget is spent before all is sampled.
+        SamplingError: If the budget is used up before all samples are stored.
     """
     num_missing = plan.num_missing - num_sampled
     if meter.excess is not None and num_missing:
         msg = (
-            f"Sampling must stay within {meter.excess}, and {num_missing:,} of "
-            f"{plan.num_wanted:,} samples are missing. All that was paid for is kept: raise the "
-            "limit and run the same again, and only the rest is asked."
+            f"The budget is used up ({meter.excess}), and {num_missing:,} of {plan.num_wanted:,} "
+            "samples are still missing. Everything that was paid for is kept; raise the limit and "
+            "run the same command to sample the rest."
         )
         raise SamplingError(msg)
 
@@ -134,7 +137,7 @@ def _sample_missing(
     meter: Meter,
 ) -> Sampled:
     config, model = context.config, context.config.teacher.model
-    assert not isinstance(model, ImportedModel)  # such rationales are never missing
+    assert not isinstance(model, ImportedModel)  # imported rationales are never missing
     prepared = prepare_teacher(model, config.run.scratch)
     log = context.scratch / "vllm.log"
     with teacher_endpoints(config.teacher, prepared, config.run.scratch, log) as pool:
@@ -156,7 +159,7 @@ def _sample_missing(
         seconds = time.monotonic() - start
     if sampled.num_elsewhere:
         logger.info(
-            "Other samplers stored %d samples meanwhile; %d were drawn here in vain",
+            "Other samplers stored %d samples; %d samples drawn here were duplicates and dropped",
             sampled.num_elsewhere,
             sampled.num_twice,
         )
@@ -165,14 +168,14 @@ def _sample_missing(
 
 
 def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:
-    """Keep what the last start measured, for the report and for `qcrd plan`."""
+    """Store the rates of this start, for the report and for `qcrd plan`."""
     teacher, servers = context.config.teacher, sampled.servers
     num_gpus = sum(server.num_samples > 0 for server in servers)
     if teacher.endpoints is None:
         num_gpus = num_engines(teacher.server) * teacher.server.tensor_parallel_size
     numbers = {
         **_drawn(context, sampled, began),
-        # The protocol does not say how many a server has: one of `endpoints` counts as one.
+        # The protocol does not report GPUs, so each server of `endpoints` counts as one.
         "num_gpus": num_gpus,
         "seconds": seconds,
     }
@@ -196,10 +199,11 @@ def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds:
 
 
 def _drawn(context: RunContext, sampled: Sampled, began: datetime) -> dict[str, int]:
-    """Samples and tokens that the servers gave meanwhile."""
+    """Samples and tokens that the servers returned since `began`."""
     names = ("num_prompt_tokens", "num_tokens")
     if sampled.num_elsewhere and context.config.teacher.endpoints is not None:
-        # Others had a part of the same servers' speed; each has an engine of its own otherwise.
+        # Other samplers used the same servers, so their samples count for the servers' speed too.
+        # Without `endpoints`, each sampler has its own engine.
         rows = read_all_rationales(context, ("run_id", "created_at", *names))
         rows = rows.filter(run_id=context.paths.run_id).filter(pl.col("created_at") >= began)
         sums = rows.select(pl.col(names).cast(pl.Int64).sum()).row(0)

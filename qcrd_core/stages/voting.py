@@ -1,4 +1,4 @@
-"""Vote over a run's rationales, and decide once which are positive."""
+"""Votes over a run's rationales, and decides once which are positive."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         context: The run.
 
     Returns:
-        What `vote_summary` counts.
+        The numbers of `vote_summary`.
 
     Raises:
-        DataError: If no rationale has a readable answer, or none is positive: there would be
+        DataError: If no rationale has a readable answer, or none is positive, so that there is
             nothing to learn from.
     """
     questions = context.read_questions("train")
@@ -36,13 +36,13 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
     polarity = decide_polarity(rationales, votes, positives, keep_marks=marked)
     if polarity.filter(pl.col("polarity") == "positive").is_empty():
         msg = (
-            f"At least one rationale must be positive; none of {rationales.height} is "
-            f"(voting.positives is {positives}, {numbers['num_abstained']} votes abstained). Raise "
-            "teacher.num_samples or set voting.tie=first."
+            f"None of the {rationales.height} rationales is positive, so there is nothing to learn "
+            f"from (voting.positives is {positives}, {numbers['num_abstained']} votes abstained). "
+            "Raise teacher.num_samples, or set voting.tie=first."
         )
         raise DataError(msg)
     context.store.write_table(context.paths.polarity, polarity, Polarity)
-    # After the polarity: whoever finds votes finds all that rounds read.
+    # Votes are written after the polarity: if votes exist, everything that rounds read exists.
     context.store.write_table(context.paths.votes, votes, Votes)
     context.write_metrics("vote", -1, numbers)
     context.write_metrics(
@@ -58,13 +58,13 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
 
 
 def check_votes(context: RunContext) -> None:
-    """Make sure that the vote was taken, and thus that all was sampled.
+    """Check that the vote was taken, which implies that all samples are stored.
 
     Args:
         context: The run.
 
     Raises:
-        StoreError: If table `votes` or `polarity` is not there.
+        StoreError: If table `votes` or `polarity` is absent.
     """
     tables = (context.paths.votes, context.paths.polarity)
     if not all(context.store.exists(table) for table in tables):
@@ -79,12 +79,12 @@ def _check_answers(context: RunContext, rationales: pl.DataFrame) -> None:
     if rationales["answer"].null_count() < rationales.height:
         return
     failed: Any = rationales["error"].drop_nulls().head(1).to_list()
-    seen = f"; the first error is: {failed[0]}" if failed else ""
+    seen = f" The first error is: {failed[0]}." if failed else ""
     spec = context.read_spec()
     marker = f" after {spec.answer.marker!r}" if spec.answer.marker else ""
     msg = (
-        f"A rationale must end in an answer of kind {spec.answer.kind}{marker}; none of "
-        f"{rationales.height} does ({spec.name}){seen}. Compare the prompt with `answer` in the "
-        "data set's file: `qcrd run --dry-run` shows the prompt."
+        f"None of the {rationales.height} rationales ends in an answer of kind {spec.answer.kind}"
+        f"{marker} ({spec.name}).{seen} The samples are kept. Compare the prompt, which `qcrd run "
+        "--dry-run` shows, with `answer` in the data set's file."
     )
     raise DataError(msg)

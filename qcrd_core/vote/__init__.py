@@ -1,1 +1,1 @@
-"""Self-consistency: the majority answer, which rationales are positive, and curators' marks."""
+"""Self-consistency: the majority vote, the polarity of rationales, and curation marks."""

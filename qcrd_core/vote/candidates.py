@@ -1,4 +1,4 @@
-"""Which rationales are positive and which negative, and what training reads of that.
+"""The polarity of rationales: positive, negative or undecided, and what training reads of it.
 
     decided = decide_polarity(rationales, votes, positives="majority")    once, at the vote
     rows, counts = candidates(context, round_)                            each round reads it
@@ -41,26 +41,25 @@ def decide_polarity(
     *,
     keep_marks: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Decide which rationales the student is pulled towards and which it is pushed off.
+    """Decide which rationales the student is pulled towards and which it is pushed away from.
 
-    A rationale is positive when its answer equals the reference (the majority, the gold answer, or
-    both), and negative when it differs. A text without an answer is negative, always. If the
-    reference is missing (the vote abstained, or there is no gold answer), a rationale with an
-    answer neither agrees nor disagrees: it is undecided, so the two sides of a tie are never pushed
-    off. Under majority_and_gold one known disagreement is enough for a negative. Under first_sample
-    nothing is compared: the first completed sample of a question is positive and the rest is
-    undecided, as if the teacher had been asked once.
+    A rationale is positive if its answer equals the reference (the majority, the gold answer, or
+    both), and negative if it differs. A text without an answer is always negative. If the reference
+    is missing (the vote abstained, or there is no gold answer), a rationale with an answer neither
+    agrees nor disagrees: it is undecided, so the student is not pushed away from either side of a
+    tie. With majority_and_gold, one known disagreement makes a negative. With first_sample, nothing
+    is compared: the first completed sample of a question is positive and the rest is undecided, as
+    if the teacher had been asked once.
 
     Args:
-        rationales: Table `rationales`, the rows the vote was taken over.
-        votes: Table `votes`; rationales of other questions are left out.
+        rationales: Table `rationales`, the rows of the vote.
+        votes: Table `votes`; rationales of other questions are dropped.
         positives: The reference.
-        keep_marks: question_id and sample_idx of rationales that a curator marked as positive,
-            whatever the reference says.
+        keep_marks: question_id and sample_idx of rationales that a curator marked as positive;
+            a mark overrides the reference.
 
     Returns:
-        Table `polarity`, in the order of `rationales`. Failed rows are left out; their number is
-        logged.
+        Table `polarity`, in the order of `rationales`, without failed rows; their number is logged.
     """
     first = pl.col("sample_idx") == pl.col("sample_idx").filter("has_text").min().over(
         "question_id"
@@ -119,15 +118,16 @@ def decide_polarity(
 
 
 def training_labels(context: RunContext) -> pl.DataFrame:
-    """What the student learns as the answer of each training question.
+    """The label that the student learns for each training question.
 
     Args:
         context: The run, after the vote.
 
     Returns:
-        question_id, question, label. The gold target or gold answer; with `data.label=majority` the
-        majority answer, questions without one left out. With `student.target=rationale_and_label`
-        the first positive rationale, if there is one, and the label after it.
+        question_id, question, label. The label is the gold target or the gold answer; with
+        `data.label=majority` it is the majority answer, and questions without a majority are
+        dropped. With `student.target=rationale_and_label`, the first positive rationale, if there
+        is one, comes before the label.
     """
     questions = context.read_questions("train")
     label = pl.coalesce("gold_target", "gold_answer")
@@ -154,8 +154,8 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
         round_: The round.
 
     Returns:
-        The columns of `CANDIDATE_COLUMNS`, and counts: positives and negatives by source; right
-        ones of the student and rationales without a text that are left out.
+        The columns of `CANDIDATE_COLUMNS`, and counts: positives and negatives by source, dropped
+        student rationales with a correct answer, and dropped rationales without a text.
     """
     questions = context.read_questions("train")
     teacher = _teacher_rows(context)
@@ -174,7 +174,7 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
 
 
 def _teacher_rows(context: RunContext) -> pl.DataFrame:
-    """The teacher's decided rationales with their texts, as the vote stored them."""
+    """The teacher's positive and negative rationales with their texts."""
     texts = read_rationales(context, (*_KEYS, "rationale"))
     decided = (
         context.store.read_table(context.paths.polarity, Polarity)
@@ -185,7 +185,7 @@ def _teacher_rows(context: RunContext) -> pl.DataFrame:
 
 
 def _first_positives(context: RunContext) -> pl.DataFrame:
-    """question_id, rationale of the positive with the lowest sample_idx."""
+    """question_id and rationale of the positive with the lowest sample_idx."""
     positive = _teacher_rows(context).filter(pl.col("polarity") == "positive")
     with_text = positive.drop_nulls("rationale").sort("sample_idx")
     first = with_text.unique("question_id", keep="first", maintain_order=True)
@@ -195,7 +195,7 @@ def _first_positives(context: RunContext) -> pl.DataFrame:
 def _student_rows(
     context: RunContext, round_: int, questions: pl.DataFrame
 ) -> tuple[pl.DataFrame, int]:
-    """The student's rationales with their polarity, and how many right ones are left out."""
+    """The student's rationales with their polarity, and the number of dropped correct ones."""
     verify = context.config.negatives.verify
     rows = context.store.read_table(context.paths.negatives(round_), Rationales)
     gold = questions.select("question_id", "gold_answer")
@@ -204,7 +204,7 @@ def _student_rows(
         votes = context.store.read_table(context.paths.votes, Votes)
         gold = gold.join(votes.select("question_id", "majority_answer"), "question_id", "left")
         reference = pl.col("majority_answer")
-    # No answer, or no label, is not right: `==` gives null there.
+    # Without an answer or a label, `==` is null, and the rationale counts as not correct.
     is_right = (pl.col("answer") == reference).fill_null(value=False)
     promoted = pl.when(is_right & (verify == "promote")).then(pl.lit("positive"))
     labelled = rows.join(gold, on="question_id", how="inner").with_columns(

@@ -1,9 +1,8 @@
-"""Marks of curators: written one by one, followed by runs that begin later.
+"""Curators' marks on rationales; runs that begin later follow them.
 
-A mark is a part of its own, named after the rationale, so that a later mark of the same rationale
-takes its place and two curators never write the same file. The rationales are not touched. A run
-copies the marks of its generation when it begins and follows the copy: what is marked meanwhile is
-for the next one, which is a run of its own.
+Each mark is one part, named after its rationale: a later mark of the same rationale replaces it,
+and marks of different rationales never share a file. The rationales are not changed. A run copies
+the marks of its generation when it begins and follows the copy. Later marks lead to a new run.
 """
 
 from datetime import UTC, datetime
@@ -30,32 +29,32 @@ def write_mark(
     mark: Mark,
     comment: str | None,
 ) -> None:
-    """Mark a rationale, over an earlier mark of it.
+    """Mark a rationale; replaces an earlier mark of it.
 
     Args:
         store: The store.
         dataset: Name of the data set.
         key: generation, question_id and sample_idx of the rationale.
-        mark: keep: positive, whatever the vote says. reject: neither votes nor is learnt from.
-            none: a comment only, or a mark taken back.
-        comment: Why; cut at 2,000 characters.
+        mark: keep: positive, whatever the vote says. reject: neither votes nor is trained on.
+            none: only a comment, or a withdrawn mark.
+        comment: The reason; cut at 2,000 characters.
 
     Raises:
-        DataError: If the mark is none of these.
-        StoreError: If the store refuses.
+        DataError: If the mark is unknown.
+        StoreError: If the store cannot write it.
     """
     if mark not in MARKS:
         msg = f"A mark must be one of {', '.join(MARKS)}; got {mark!r} ({key[1]})."
         raise DataError(msg)
-    said = (comment or "").strip()[:_MAX_COMMENT] or None
-    row = (*key, mark, said, datetime.now(UTC))
+    kept = (comment or "").strip()[:_MAX_COMMENT] or None
+    row = (*key, mark, kept, datetime.now(UTC))
     frame = pl.DataFrame([row], schema=Curation.create_empty().schema, orient="row")
     name = f"part-{content_hash(*(str(value) for value in key))}.parquet"
     store.write_table(f"datasets/{dataset}/curation/{name}", frame, Curation)
 
 
 def read_marks(store: Store, dataset: str, generation: str) -> pl.DataFrame:
-    """Read the marks of a generation that change something.
+    """Read the marks of a generation that have an effect.
 
     Args:
         store: The store.
@@ -63,7 +62,7 @@ def read_marks(store: Store, dataset: str, generation: str) -> pl.DataFrame:
         generation: Fingerprint of the generation.
 
     Returns:
-        Table `curation`: keep and reject only.
+        Table `curation`, only keep and reject.
 
     Raises:
         DataError: If a part is damaged.
@@ -73,13 +72,13 @@ def read_marks(store: Store, dataset: str, generation: str) -> pl.DataFrame:
 
 
 def marks_hash(marks: pl.DataFrame) -> str:
-    """Hash what marks do, not when or why they were made.
+    """Hash the effect of marks, without their times and comments.
 
     Args:
         marks: Table `curation`.
 
     Returns:
-        A hash; an empty text for no marks.
+        A hash; an empty text if there are no marks.
     """
     if marks.is_empty():
         return ""

@@ -2,7 +2,7 @@
 
     votes = vote(rationales, questions, tie="abstain")
 
-Answers are canonical already (`qcrd_core.data.answers`), so equal text is equal meaning here.
+Answers are already canonical (`qcrd_core.data.answers`), so equal texts have equal meaning.
 Source: arXiv 2405.13014, figure 2b; arXiv 2203.11171, section 2.
 """
 
@@ -28,23 +28,23 @@ VOTE_COLUMNS = (
     "finish_reason",
     "cumulative_logprob",
 )
-"""Columns of table `rationales` that this module reads: all but the texts."""
+"""Columns of table `rationales` that this module reads: all except the texts."""
 
 
 def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.DataFrame:
-    """Take the majority over each question's canonical answers.
+    """Find the majority of each question's canonical answers.
 
-    Only rows with an answer vote. Rows without one (unparsable or failed) count in `num_samples`
-    alone. A question without any row gets no vote; rationales of other questions (a generation is
-    shared by runs that use different subsets) are left out and their number is logged.
+    Only rows with an answer vote. Rows without one (unparsable or failed) count only in
+    `num_samples`. A question without rows gets no vote. Rationales of other questions, which exist
+    because runs with different subsets share a generation, are ignored; their number is logged.
 
     Args:
-        rationales: Table `rationales`, teacher or imported rows only, in any order.
+        rationales: Table `rationales`, only teacher or imported rows, in any order.
         questions: Table `questions`.
-        tie: What equal most votes mean. abstain: no majority. first: the tied answer that the
-            lowest sample_idx gave. logprob: the tied answer whose likeliest sample has the highest
-            cumulative_logprob; answers without a log-probability come last, and what is still equal
-            is decided as first.
+        tie: What happens if several answers have the most votes. abstain: no majority. first: the
+            tied answer with the lowest sample_idx. logprob: the tied answer whose likeliest sample
+            has the highest cumulative_logprob; answers without a log-probability come last, and
+            `first` decides the answers that are still tied.
 
     Returns:
         Table `votes`, sorted by question_id.
@@ -85,17 +85,18 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
 def vote_summary(
     votes: pl.DataFrame, rationales: pl.DataFrame, questions: pl.DataFrame
 ) -> dict[str, float | None]:
-    """Say how good and how united the teacher is.
+    """Measure the teacher's accuracy and agreement.
 
     Args:
         votes: Table `votes`.
-        rationales: Table `rationales`, the rows the vote was taken over.
+        rationales: Table `rationales`, the rows of the vote.
         questions: Table `questions`; those without a rationale are counted.
 
     Returns:
-        What `summarize_votes` returns, and of the samples: counts `num_*`, sample_accuracy (right
-        samples / completed samples of questions with gold; unparsable is wrong, a failed request is
-        no sample) and unparsable_share (of completed samples), None where there is no such sample.
+        The numbers of `summarize_votes`, and for the samples: counts `num_*`; sample_accuracy
+        (correct samples / completed samples of questions with gold; an unparsable sample is wrong,
+        a failed request is not a sample); and unparsable_share (of completed samples). The shares
+        are None if there is no such sample.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
     # A failed request says nothing of the teacher. An unparsable text does: it counts as wrong.
@@ -115,15 +116,15 @@ def vote_summary(
 
 
 def summarize_votes(votes: pl.DataFrame) -> dict[str, float | None]:
-    """The part of `vote_summary` that table `votes` holds by itself.
+    """The numbers of `vote_summary` that need only table `votes`.
 
     Args:
         votes: Table `votes`.
 
     Returns:
-        Counts `num_*`, and shares in [0, 1] that are None where nothing can be measured:
-        majority_accuracy: right majorities / questions with gold (abstained is wrong).
-        majority_accuracy_decided: the same over the votes that did not abstain. mean_agreement.
+        Counts `num_*`, and shares in [0, 1], which are None if nothing can be measured:
+        majority_accuracy: correct majorities / questions with gold (abstained is wrong);
+        majority_accuracy_decided: the same over the votes that did not abstain; mean_agreement.
     """
     with_gold = votes.filter(pl.col("gold_answer").is_not_null())
     return {
@@ -193,31 +194,32 @@ def _refuse_students(rationales: pl.DataFrame) -> None:
     num_students = rationales.filter(pl.col("source").cast(pl.String) == "student").height
     if num_students:
         msg = (
-            f"A vote must be over teacher or imported rationales; got {num_students} rows of a "
-            "student. Pass the teacher's generation alone."
+            f"A vote must count teacher or imported rationales; got {num_students} rows of a "
+            "student. Pass only the teacher's generation."
         )
         raise DataError(msg)
 
 
 def _log_left_out(num_rows: int) -> None:
     if num_rows:
-        logger.info("%d rationales belong to no question of this run and do not vote", num_rows)
+        logger.info("Ignored %d rationales of questions that are not in this run", num_rows)
 
 
 def pseudo_label_precision(votes: pl.DataFrame) -> pl.DataFrame:
-    """How right majorities are that at least so many of the voters agree on.
+    """Precision and coverage of majorities, by the least share of voters that agree.
 
     Args:
         votes: Table `votes`.
 
     Returns:
-        min_agreement, coverage (decided votes at least so united / all votes), precision (right
-        ones among those with gold; null without any) and num_questions, by tenths of agreement.
+        By tenths of agreement: min_agreement; coverage (decided votes with at least this agreement
+        / all votes); precision (correct ones among those with gold; null if there are none); and
+        num_questions.
     """
     rows = []
     decided = votes.filter(pl.col("majority_answer").is_not_null())
     for tenth in range(11):
-        # Shares are fractions of small numbers: 0.3 must not miss 0.29999.
+        # Rounding: a share of 3/10 may be stored as 0.29999, and must count for 0.3.
         kept = decided.filter(pl.col("agreement") >= tenth / 10 - 1e-9)
         known = kept["is_majority_correct"].drop_nulls()
         precision = None if known.is_empty() else float(known.sum()) / len(known)

@@ -1,4 +1,4 @@
-"""Reading the teacher rationales of a run, as a teacher wrote them or an import brought them."""
+"""Reads the teacher rationales of a run, sampled or imported."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ _KEYS = ("question_id", "sample_idx")
 
 
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Table `rationales` of the run's training questions, without what a curator rejected.
+    """Table `rationales` of the run's training questions, without rejected rationales.
 
     Args:
         context: The run.
-        columns: Only these: ten million texts are several gigabytes. None takes all.
+        columns: Columns to read, because ten million texts are several gigabytes. None reads all.
 
     Returns:
         Rows sorted by question_id and sample_idx; at most K per question.
@@ -35,7 +35,7 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
 
 
 def read_all_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """As `read_rationales`, with what a curator rejected: the teacher was paid for it too."""
+    """As `read_rationales`, including rejected rationales: they were paid for too."""
     questions, teacher = context.read_questions("train"), context.config.teacher
     environment = context.store.read_json(context.paths.environment)
     dataset, generation = environment["dataset"], environment["generation"]

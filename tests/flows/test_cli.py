@@ -107,8 +107,8 @@ def test_run_with_wrong_setting_exits_with_2(tmp_path, qcrd, override, sentence)
     ("rows", "sentence"),
     [
         ([], "must hold at least one row; got none"),
-        ([{"id": "a", "question": "1 + 1?"}], "must have the column text; it has id, question"),
-        ([_row(1), _row(2), _row(1)], "Question ids must be distinct.*got 1 more than once: s1"),
+        ([{"id": "a", "question": "1 + 1?"}], "must have the column text; got id, question"),
+        ([_row(1), _row(2), _row(1)], "Question ids must be distinct.*got 1 repeated ids: s1"),
         ([{**_row(1), "result": "none"}], "A gold answer must be a number"),
         ([{"id": f"s{i}", "text": "1 + 1?"} for i in range(9)], "must have the column result"),
     ],
@@ -220,8 +220,8 @@ def test_import_prints_what_the_configuration_needs(tmp_path, qcrd):
     ("arguments", "sentence"),
     [
         (("run",), "--config"),
-        (("predict", "nowhere", "q.jsonl"), "A student must be a folder that a run made"),
-        (("predict", "nowhere", "q.jsonl", "--output", "a.txt"), "The output must end in"),
+        (("predict", "nowhere", "q.jsonl"), "A student must be a folder that a run has written"),
+        (("predict", "nowhere", "q.jsonl", "--output", "a.txt"), "The output file must end in"),
         (("run", "--config", "absent.yaml"), "absent.yaml must be a readable YAML file"),
     ],
 )

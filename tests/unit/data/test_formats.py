@@ -62,10 +62,10 @@ def test_dss_outputs_join_questions_in_order_and_end_with_their_answer(write, sp
 @pytest.mark.parametrize(
     ("outputs", "asked", "form", "error", "said"),
     [
-        (OUTPUTS[:1], ASKED, "dss", DataError, "equally many; got 1 outputs"),
-        (OUTPUTS, None, "dss", ConfigError, "must have --questions"),
-        (ASKED, ASKED, "dss", ConfigError, "must have --questions"),
-        (ASKED, ASKED, "mcc-kd", ConfigError, "for --format dss only"),
+        (OUTPUTS[:1], ASKED, "dss", DataError, "same number; got 1 outputs"),
+        (OUTPUTS, None, "dss", ConfigError, "--questions must be given for an array"),
+        (ASKED, ASKED, "dss", ConfigError, "--questions must be given for an array"),
+        (ASKED, ASKED, "mcc-kd", ConfigError, "applies only to --format dss"),
         ({"a": 1}, ASKED, "dss", DataError, "must hold a JSON array"),
         ([], ASKED, "dss", DataError, "at least one item"),
     ],

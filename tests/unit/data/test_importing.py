@@ -154,7 +154,7 @@ def test_read_imported_of_an_unknown_generation_is_refused(store: Store) -> None
 
 def test_read_imported_for_other_questions_is_refused(store: Store, tmp_path: Path) -> None:
     summary = import_rows(store, tmp_path, ROWS)
-    with pytest.raises(DataError, match="none of 6 in generation"):
+    with pytest.raises(DataError, match="got 6 of other questions in generation"):
         read_imported(
             store,
             "mine",
@@ -168,14 +168,14 @@ def test_read_imported_for_other_questions_is_refused(store: Store, tmp_path: Pa
     ("rows", "sentence"),
     [
         pytest.param(
-            [{"question": "1?", "label": 1}], "the column rationales; it has", id="no column"
+            [{"question": "1?", "label": 1}], "the column rationales; got", id="no column"
         ),
         pytest.param([{**ROWS[2]}], "at least one rationale", id="no rationale at all"),
         pytest.param([{**ROWS[0], "label": "?"}], "gold answer must be a number", id="bad gold"),
         pytest.param([ROWS[0], {**ROWS[0], "label": 9}], "must agree on its gold", id="two golds"),
         pytest.param([{**ROWS[0], "question": ""}], "must not be empty", id="empty question"),
         pytest.param(
-            [{"q": "1?", "rationales": ["1"]}], "the column question; it", id="no question"
+            [{"q": "1?", "rationales": ["1"]}], "the column question; got", id="no question"
         ),
         pytest.param([], "at least one row", id="empty file"),
     ],

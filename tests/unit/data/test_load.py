@@ -160,7 +160,7 @@ def test_load_questions_warns_of_targets_that_miss_the_answer(
     columns = {"gold_answer": "answer", "gold_target": "equation"}
     with caplog.at_level(logging.WARNING):
         load_questions(make_spec(files(tmp_path, rows), columns=columns), DATA)
-    assert "2 of 3 learned labels do not have the value" in caplog.text
+    assert "2 of 3 learned labels differ in value" in caplog.text
 
 
 def test_load_questions_reads_gold_after_a_marker_and_by_number(tmp_path: Path) -> None:
@@ -216,24 +216,24 @@ def test_questions_hash_knows_content_but_not_order(tmp_path: Path) -> None:
         pytest.param({"id": ""}, {}, "question id must not be empty", id="empty id"),
         pytest.param({"answer": "many"}, {}, "row 18, question q19", id="unparsable gold"),
         pytest.param({"answer": "1/0"}, {}, "cannot be read", id="gold without value"),
-        pytest.param({"id": "q3"}, {}, "got 1 more than once: q3 ", id="duplicate in a split"),
-        pytest.param({"id": "q1"}, {}, "got 1 more than once: q1 ", id="duplicate over splits"),
+        pytest.param({"id": "q3"}, {}, "got 1 repeated ids: q3 ", id="duplicate in a split"),
+        pytest.param({"id": "q1"}, {}, "got 1 repeated ids: q1 ", id="duplicate over splits"),
         pytest.param(
             {},
             {"columns": {"question_id": "nr"}},
-            "must have the column nr; it has answer, id, question",
+            "must have the column nr; got answer, id, question",
             id="missing column",
         ),
         pytest.param(
             {},
             {"question_template": "{body}"},
-            "must have the column body; it has answer",
+            "must have the column body; got answer",
             id="missing column of a template",
         ),
         pytest.param(
             {},
             {"columns": {"gold_answer": "answer", "gold_after": "####"}},
-            "must stand after '####'; got none",
+            "must follow the text '####'; got no such",
             id="no marker before gold",
         ),
         pytest.param(
@@ -257,7 +257,7 @@ def test_load_questions_with_a_bad_row_is_refused(
 
 def test_load_questions_with_many_duplicates_names_three(tmp_path: Path) -> None:
     rows = [*ROWS, *ROWS[2:]]
-    with pytest.raises(DataError, match=r"got 18 more than once: q2, q3, q4, \.\.\. \(mine\)"):
+    with pytest.raises(DataError, match=r"got 18 repeated ids: q2, q3, q4, \.\.\. \(mine\)"):
         load_questions(make_spec(files(tmp_path, rows)), DATA)
 
 
@@ -269,7 +269,7 @@ def test_load_questions_may_keep_the_first_of_duplicates(
         frame = load_questions(make_spec(files(tmp_path, rows), duplicates="first"), DATA)
     assert splits(frame)["q1"] == "test"
     assert frame.height == 20
-    assert "2 repeated questions left out" in caplog.text
+    assert "ignored 2 repeated questions" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,12 @@ def test_load_questions_may_keep_the_first_of_duplicates(
         pytest.param("a.json", b"[3]", r"got int \(.*row 1", id="element is no object"),
         pytest.param("a.json", b'{"a": 1}\n{"a": 2}', r"rename it to \.jsonl", id="lines as json"),
         pytest.param("a.json", b"[" * 100_000, "must be valid JSON", id="deep json"),
-        pytest.param("a.jsonl", b'{"a": "\xff"}', "must be UTF-8 text; got byte 7", id="no utf-8"),
+        pytest.param(
+            "a.jsonl",
+            b'{"a": "\xff"}',
+            "must be UTF-8 text; got an invalid byte at 7",
+            id="no utf-8",
+        ),
         pytest.param("a.parquet", b"PAR1", r"must be a whole \.parquet file", id="cut parquet"),
         pytest.param("a.csv", b'a,b\n"1,2\n3', r"must be a whole \.csv file", id="broken csv"),
         pytest.param("a.xlsx", b"PK", r"must end in \.jsonl, \.json, \.csv", id="other ending"),
@@ -309,7 +314,7 @@ def test_load_questions_of_one_row_misses_a_split(tmp_path: Path) -> None:
 
 def test_load_questions_with_a_local_copy_of_no_hub_set_is_refused(tmp_path: Path) -> None:
     data = DataSection(dataset="mine.yaml", path=tmp_path)
-    with pytest.raises(ConfigError, match="must be used with a hub data set only"):
+    with pytest.raises(ConfigError, match="applies only to a data set of the hub"):
         load_questions(make_spec(files(tmp_path)), data)
 
 
@@ -353,7 +358,7 @@ def test_load_questions_may_pool_the_splits_of_a_hub_set(tmp_path: Path) -> None
     ("form", "changes", "sentence"),
     [
         pytest.param("plain", {"test": ["dev"]}, "a file for the split dev", id="no such file"),
-        pytest.param("saved", {"test": ["dev"]}, "it has train, test", id="no such saved split"),
+        pytest.param("saved", {"test": ["dev"]}, "got train, test", id="no such saved split"),
         pytest.param("plain", {"validation_size": 15}, "must leave training", id="size too large"),
     ],
 )
@@ -370,7 +375,9 @@ def test_load_questions_from_a_saved_copy_that_lacks_a_file_is_refused(tmp_path:
     write_copy(tmp_path, "saved")
     next((tmp_path / "train").glob("*.arrow")).unlink()
     data = DataSection(dataset="mine.yaml", path=tmp_path)
-    with pytest.raises(DataError, match=r"must be a whole folder of `save_to_disk`; got .*\.arrow"):
+    with pytest.raises(
+        DataError, match=r"must be a complete folder of `save_to_disk`; got .*\.arrow"
+    ):
         load_questions(make_spec(HUB), data)
 
 
@@ -385,5 +392,5 @@ def test_load_questions_from_an_unreachable_hub_names_the_remedy(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"some/set must be readable from the hub.*data\.path"):
+    with pytest.raises(DataError, match=r"some/set could not be read from the hub.*data\.path"):
         load_questions(make_spec(HUB), DATA)

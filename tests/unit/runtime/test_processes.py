@@ -89,7 +89,8 @@ def test_run_job_gives_each_job_the_environment_of_its_caller(log, monkeypatch):
 def test_run_job_says_in_a_sentence_that_the_gpu_is_full(log):
     message = (
         r"^The job fill_gpu ran out of GPU memory: Tried to allocate 514\.00 MiB\. "
-        r"GPU 0 has .* 80\.44 MiB is free\. Finished stages are kept\. Lower training\.micro_batch_size"
+        r"GPU 0 has .* 80\.44 MiB is free\. Finished stages are kept\. "
+        r"Lower training\.micro_batch_size"
     )
     with pytest.raises(TrainingError, match=message) as caught:
         run_job(jobs.fill_gpu, {}, log=log)

@@ -39,6 +39,6 @@ def test_sample_teacher_joins_parts_where_an_earlier_start_left_many(tmp_path, c
     done = sample_teacher(plan.context)
 
     assert (done["num_stored"], done["num_sampled"]) == (2 * (MANY + 1), 0)
-    assert f"Joined {MANY + 1} parts to 1" in caplog.text
+    assert f"Joined {MANY + 1} parts into 1" in caplog.text
     assert len(store.part_files(sampling.folder)) == 1
     assert read_rationales(plan.context).height == 2 * (MANY + 1)

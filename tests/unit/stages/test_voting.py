@@ -147,7 +147,9 @@ def test_candidates_count_rationales_without_a_text(tmp_path):
 
 def test_vote_rationales_without_any_answer_shows_the_first_error(tmp_path):
     context = _context(tmp_path, {"a": ["failed", "failed", None, None]})
-    message = r"none of 4 does \(word_problems\); the first error is: HTTP 500\. Compare the prompt"
+    message = (
+        r"None of the 4 .*\(word_problems\)\. The first error is: HTTP 500\. The samples are kept"
+    )
     with pytest.raises(DataError, match=message):
         vote_rationales(context)
     assert not context.store.exists(context.paths.votes)
@@ -155,7 +157,10 @@ def test_vote_rationales_without_any_answer_shows_the_first_error(tmp_path):
 
 def test_vote_rationales_without_any_positive_names_the_settings(tmp_path):
     context = _context(tmp_path, {"a": ["7", "7", "8", "8"]}, voting={"tie": "abstain"})
-    with pytest.raises(DataError, match=r"none of 4 is \(voting\.positives is .*1 votes abstained"):
+    with pytest.raises(
+        DataError,
+        match=r"None of the 4 rationales is positive, .*\(voting\.positives is .*1 votes abstained",
+    ):
         vote_rationales(context)
 
 

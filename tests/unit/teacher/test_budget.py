@@ -56,8 +56,8 @@ def test_started_again_with_the_limit_spent_asks_nothing(tmp_path):
 
     assert engine.num_asked == 10
     sentence = (
-        r"Sampling must stay within budget.max_tokens = 90; 90 tokens were used, and 14 of 24 "
-        r"samples are missing. All that was paid for is kept"
+        r"The budget is used up \(budget.max_tokens = 90; 90 tokens were used\), and 14 of 24 "
+        r"samples are still missing. Everything that was paid for is kept"
     )
     with pytest.raises(SamplingError, match=sentence):
         check_budget(sampling.meter(), sampling.plan(), num_sampled=0)

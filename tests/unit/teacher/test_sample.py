@@ -215,7 +215,7 @@ def test_shard_refused_as_a_whole_raises_and_writes_nothing(tmp_path):
 def test_wrong_key_raises_at_once(tmp_path):
     with stub_engine(fault=lambda *_: 401) as engine:
         sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(3))
-        with pytest.raises(SamplingError, match=r"got HTTP 401.*Check QCRD_API_KEY"):
+        with pytest.raises(SamplingError, match=r"HTTP 401.*Check QCRD_API_KEY"):
             sampling.run()
 
 

@@ -107,7 +107,7 @@ def test_vote_with_rationales_of_other_questions_leaves_them_out_and_logs(caplog
     with caplog.at_level(logging.INFO):
         votes = vote(rationales, questions, "first")
     assert votes["question_id"].to_list() == ["a"]
-    assert "2 rationales belong to no question of this run" in caplog.text
+    assert "Ignored 2 rationales of questions that are not in this run" in caplog.text
 
 
 def test_vote_with_no_rows_gives_empty_valid_table():
@@ -118,7 +118,7 @@ def test_vote_with_no_rows_gives_empty_valid_table():
 
 def test_vote_with_student_rationale_is_refused():
     rows = [{**row, "source": "student", "round": 1} for row in answers("a", ["1"])]
-    with pytest.raises(DataError, match="must be over teacher or imported rationales; got 1 rows"):
+    with pytest.raises(DataError, match="must count teacher or imported rationales; got 1 rows"):
         vote(make_rationales(rows), make_questions([{"question_id": "a"}]), "abstain")
 
 
