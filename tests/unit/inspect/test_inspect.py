@@ -255,7 +255,7 @@ def test_damaged_part_is_a_sentence(store, run, damage):
 def test_open_view_names_what_is_there(store, tmp_path):
     root = str(store)
     assert open_view(f"{root}/runs/{RUN_ID}/", tmp_path / "scratch").run_id == RUN_ID
-    with pytest.raises(StoreError, match=f"Runs that are there: {RUN_ID}"):
+    with pytest.raises(StoreError, match=f"Its runs: {RUN_ID}"):
         open_view(f"{root}/runs/absent", tmp_path / "scratch")
     with pytest.raises(StoreError, match="must be a store of qcrd"):
         open_view(str(tmp_path / "nothing"), tmp_path / "scratch")
