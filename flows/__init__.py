@@ -1,1 +1,1 @@
-"""The flows: the DAG alone."""
+"""The Prefect flows. Each is the DAG only; the work is in `qcrd_core`."""

@@ -1,4 +1,4 @@
-"""The flow `audit`: can the rationales of a run or of an import be trusted.
+"""The flow `audit`: can the rationales of a run or of an import be trusted?
 
 `qcrd audit` does the same from the command line.
 """
@@ -11,14 +11,14 @@ from tasks.logs import show_core_logs
 
 @flow(name="audit", flow_run_name="audit {target}")
 def audit(target: str, generation: str | None = None) -> str:
-    """Check vote against gold, samples a question, duplicates and leaked questions.
+    """Check the vote against gold, samples per question, duplicates and leaked questions.
 
     Args:
-        target: `<store>/runs/<run id>`, or a store.
-        generation: Which generation of a store, where it has several.
+        target: A run, `<store>/runs/<run id>`, or a store.
+        generation: Which generation of the store to check, if it has several.
 
     Returns:
-        Place of audit.html.
+        Path of audit.html.
     """
     show_core_logs()
     return audit_rationales(target, generation)

@@ -1,8 +1,8 @@
 """The flow `benchmark`: methods x seeds x shares of the data, each cell a run of `distill`.
 
-A cell that fails is a row with its error, and the others go on. Started again, complete cells are
-read, not run. Started several times at once on one machine, each start takes the cells that no
-other one has.
+If a cell fails, its row holds the error and the other cells go on. When the flow is started again,
+complete cells are read from the store instead of run. If it is started several times at once on one
+machine, each start takes cells that no other start has taken.
 """
 
 import logging
@@ -23,7 +23,7 @@ from tasks.logs import show_core_logs
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 5.0
-"""Between two looks at cells that are all in other hands."""
+"""Pause before looking again when other processes are running all remaining cells."""
 
 
 @flow(name="benchmark", flow_run_name="benchmark {config.name}")
@@ -31,7 +31,7 @@ def benchmark(config: BenchConfig) -> None:
     """Compare methods on the same rationales, steps and seeds.
 
     Args:
-        config: Methods, seeds, shares, and the run they share.
+        config: Methods, seeds, shares of the data, and the run settings they have in common.
     """
     show_core_logs()
     plan = plan_run(config.run_config(config.methods[0], config.seeds[0]))
@@ -50,7 +50,7 @@ def benchmark(config: BenchConfig) -> None:
             num_taken = 0
             publish(config, [results[number] for number in sorted(results)])
             continue
-        # Its numbers are read when the other process has let go of it.
+        # Another process runs this cell. Its numbers are read once that process is done.
         queue.append((number, cell))
         num_taken += 1
         if num_taken >= len(queue):

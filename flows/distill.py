@@ -4,7 +4,7 @@
     round t:  negatives of student t - j -> scores -> train -> validate
     best round -> test -> report
 
-Started again with the same configuration, also after a kill, it continues where it stopped.
+When started again with the same configuration, even after a kill, it continues where it stopped.
 Source: arXiv 2405.13014, algorithm and figure 2.
 """
 
@@ -38,13 +38,13 @@ def distill(config: RunConfig) -> dict[str, Any]:
 
 
 def run_stages(run: Run) -> Student:
-    """Bring a prepared run to its end, as a part of whichever flow calls it.
+    """Carry out a prepared run, inside whichever flow calls this.
 
     Args:
         run: From `prepare_run`.
 
     Returns:
-        The student.
+        The tested and published student.
     """
     check_hosts(run.config.training.hosts)
     with run_lock(run.config, run.run_id), open_runner(run) as runner:
@@ -52,7 +52,9 @@ def run_stages(run: Run) -> Student:
 
 
 def sample_and_vote(run: Run, runner: Runner) -> Votes:
-    """The first half of a run, which asks the teacher; several processes may be in it at once.
+    """Sample the teacher and vote: the first half of a run.
+
+    Several processes may do this at once for the same run.
 
     Args:
         run: From `prepare_run`.
@@ -68,14 +70,16 @@ def sample_and_vote(run: Run, runner: Runner) -> Votes:
 
 
 def train_and_report(votes: Votes, runner: Runner) -> Student:
-    """The second half of a run, which trains; the caller holds the run's lock.
+    """Train in rounds, choose the best round and report: the second half of a run.
+
+    The caller must hold the run's lock.
 
     Args:
         votes: From `sample_and_vote`.
         runner: Where students write negatives.
 
     Returns:
-        The student.
+        The tested and published student.
     """
     checkpoint, scores = make_tokenizers(votes), None
     checkpoints: list[Checkpoint] = []

@@ -1,4 +1,4 @@
-"""The flow `import-rationales`: rationales that a teacher wrote elsewhere come into the store.
+"""The flow `import-rationales`: bring rationales that a teacher wrote elsewhere into the store.
 
 `qcrd import` does the same from the command line.
 """
@@ -24,24 +24,27 @@ def import_rationales(
     split: Literal["train", "validation", "test"] = "train",
     model: str | None = None,
 ) -> dict[str, Any]:
-    """Bring in rationales that a teacher wrote elsewhere, to distil them without sampling.
+    """Import rationales that a teacher wrote elsewhere, to distil them without sampling.
 
-    The same file imported again gives the same generation and replaces it.
+    Importing the same file again replaces its generation in the store.
 
     Args:
-        file: JSON lines, JSON array, CSV or Parquet on the worker's machine.
+        file: JSON lines, JSON array, CSV or Parquet file on the worker's machine.
         store: Folder or object-store URL of the store.
-        dataset: Name of a shipped data set, or path of a YAML data-set file: how answers are read.
-        format: dss: Distilling Step-by-Step's JSON array of outputs, with `questions`; or rows with
-            teacher_output. mcc-kd: question, label and rationales. distilabel: instruction and
-            generation or generations. plain: the columns named below. Named columns always count.
-        questions: For dss: the data set's own file, in the order of the outputs.
-        columns: Names of the file's columns, where they are not the format's.
-        split: Split of the file's questions.
-        model: Who wrote the rationales. Without it, what the file says, or `unknown`.
+        dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
+            are read.
+        format: Layout of the file. plain: the columns named below. dss: Distilling Step-by-Step's
+            JSON array of outputs, together with `questions`, or rows with teacher_output. mcc-kd:
+            question, label and rationales. distilabel: instruction, and generation or generations.
+            Columns named below override those of the format.
+        questions: Only for dss: the data set's own file, in the same order as the outputs.
+        columns: Names of the file's columns, if they differ from the format's.
+        split: The split that the file's questions belong to.
+        model: The model that wrote the rationales. If not given: the model that the file names, or
+            `unknown`.
 
     Returns:
-        Counts, and the generation that `teacher.model` of a configuration takes.
+        Counts, and the generation to name under `teacher.model` in a configuration.
     """
     show_core_logs()
     return import_file(

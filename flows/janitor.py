@@ -1,4 +1,4 @@
-"""The flow `janitor`: what of a store nobody will miss is shown, or removed.
+"""The flow `janitor`: list or delete old runs, unused samples and leftovers of a store.
 
 `qcrd janitor` does the same from the command line.
 """
@@ -24,12 +24,12 @@ def janitor(
 
     Args:
         store: Folder or object-store URL of the store.
-        retention: What stays in any case.
-        scratch: Local folder of logs and copies, the runs' setting `run.scratch`.
-        delete: Remove what was found; without it, it is only shown.
+        retention: What must stay.
+        scratch: Local folder of logs and copies, as in the runs' setting `run.scratch`.
+        delete: Delete what was found. Otherwise it is only listed.
 
     Returns:
-        Counts.
+        Number of items found, and bytes deleted.
     """
     show_core_logs()
     return tidy_up(store, scratch, retention, delete=delete)

@@ -1,10 +1,10 @@
 """The flow `redistill-nightly`: learn from what is new, and keep the better student.
 
-    what is new?  nothing -> done in seconds
-                  else    -> a run of the flow `distill`, sampling only what is missing
-                             -> version with model card -> champion or not, with the reasons
+    what is new?  nothing    -> done in seconds
+                  something  -> a run of the flow `distill`, sampling only what is missing
+                                -> version with model card -> champion or not, with the reasons
 
-Started again after a kill it continues; a night that was decided is not decided again.
+When started again after a kill, it continues. Each night is decided only once.
 """
 
 from typing import Any
@@ -22,15 +22,15 @@ from tasks.teacher import prepare_run
 
 @flow(name="redistill-nightly", flow_run_name="redistill {config.run.name}")
 def redistill_nightly(config: RunConfig, warm_start: bool = False) -> State[dict[str, Any]]:
-    """Distil anew if there is something new to learn from, and promote a better student.
+    """Distil again if there is something new to learn from, and promote a better student.
 
     Args:
-        config: The settings. `promotion` has the rule, `budget` what sampling may take.
-        warm_start: Begin with the champion's weights and tokenizer instead of the settings' ones.
+        config: The settings. `promotion` holds the rule, `budget` limits what sampling may use.
+        warm_start: Start from the champion's weights and tokenizer instead of those in `config`.
 
     Returns:
-        `action` (nothing new, promoted or kept), `version`, `reasons`, in a state whose message
-        says the same: the run's page and notifications show it.
+        `action` (nothing new, promoted or kept), `version` and `reasons`. The state's message says
+        the same, so that the run's page and the notifications show it.
     """
     show_core_logs()
     night = look_for_news(config, warm_start=warm_start)

@@ -1,7 +1,7 @@
-"""Where a run does what need not be done in its own process: the setting `run.ray_address`.
+"""Where the teacher is sampled and students write negatives: the setting `run.ray_address`.
 
 local   in the run's own process, one after the other
-ray     tasks on a Ray cluster, see `flows.experimental.ray`
+ray     as tasks on a Ray cluster; see `flows.experimental.ray`
 """
 
 from collections.abc import Iterator
@@ -12,42 +12,46 @@ from tasks.references import Checkpoint, Negatives, Rationales, Run
 
 
 class Runner:
-    """Everything in the run's own process, one after the other."""
+    """Does everything in the run's own process, one after the other."""
 
     def sample_teacher(self, run: Run) -> Rationales:
-        """Sample what the store lacks of the teacher's rationales."""
+        """Sample the teacher's rationales that the store does not hold yet."""
         return teacher.sample_teacher(run)
 
     def begin_negatives(self, checkpoint: Checkpoint) -> None:
-        """Let a round's student begin to write negatives, if that goes beside training."""
+        """Start writing negatives with a round's student, if this runner does so during training.
+
+        Args:
+            checkpoint: The student that writes them.
+        """
 
     def sample_negatives(self, checkpoint: Checkpoint, round_: int) -> Negatives:
-        """Come back when the negatives of a round are there.
+        """Return when the negatives of a round are in the store.
 
         Args:
             checkpoint: The student that writes them.
             round_: The round that trains on them.
 
         Returns:
-            The negatives.
+            A reference to the negatives.
         """
         return rounds.sample_negatives(checkpoint, round_)
 
 
 @contextmanager
 def open_runner(run: Run) -> Iterator[Runner]:
-    """Make ready what `run.ray_address` names, before any work.
+    """Open the runner that `run.ray_address` asks for, before any work begins.
 
     Args:
         run: The run.
 
     Yields:
-        The runner; a connection to Ray ends with the block, and its tasks with it.
+        The runner. When the block ends, a connection to Ray is closed and its tasks end.
 
     Raises:
-        ConfigError: If Ray is to be used and is not installed, or there is no Prefect server that
-            its nodes could reach.
-        LaunchError: If the cluster does not answer.
+        ConfigError: If run.runner is ray, but Ray is not installed or no Prefect server is named
+            that its nodes could reach.
+        LaunchError: If the Ray cluster does not answer.
     """
     if run.config.run.ray_address is None:
         yield Runner()

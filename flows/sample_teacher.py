@@ -2,8 +2,8 @@
 
 questions -> sample teacher -> vote
 
-Several workers may run it at once with the same settings, also beside `distill`: they share the
-shards through the store.
+Several workers may run it at once with the same settings, even while `distill` runs: they divide
+the shards through the store.
 """
 
 from prefect import flow
@@ -17,13 +17,13 @@ from tasks.teacher import prepare_run
 
 @flow(name="sample-teacher", flow_run_name="sample teacher for {config.run.name}")
 def sample_teacher(config: RunConfig) -> dict[str, float | None]:
-    """Sample what the store lacks, and vote. `train-rounds` or `distill` go on from there.
+    """Sample what the store lacks, and vote. `train-rounds` or `distill` continue from there.
 
     Args:
         config: The run's configuration.
 
     Returns:
-        The vote's counts.
+        Counts of the vote.
     """
     show_core_logs()
     run = prepare_run(config)

@@ -3,7 +3,7 @@
     round t:  negatives of student t - j -> scores -> train -> validate
     best round -> test -> report
 
-It asks no teacher: `sample-teacher` with the same configuration comes first.
+It does not ask the teacher: run `sample-teacher` with the same configuration first.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from tasks.teacher import check_votes, prepare_run
 
 @flow(name="train-rounds", flow_run_name="train rounds of {config.run.name}")
 def train_rounds(config: RunConfig) -> dict[str, Any]:
-    """Train, evaluate and report on the rationales that are in the store.
+    """Train on the rationales that the store holds, evaluate and report.
 
     Args:
         config: The run's configuration.

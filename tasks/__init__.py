@@ -1,1 +1,1 @@
-"""Thin Prefect tasks: config in, one core call, a reference out."""
+"""Thin Prefect tasks: each takes a reference, calls the core once and returns a reference."""

@@ -1,4 +1,4 @@
-"""What a person sees of a task in the Prefect UI: progress bars, tables, drawings, the report."""
+"""What a person sees of a task in the Prefect UI: progress bars, tables, charts, the report."""
 
 import contextvars
 import logging
@@ -30,12 +30,12 @@ _UPDATE_SECONDS = 5.0
 
 @contextmanager
 def progress_artifact() -> Iterator[None]:
-    """Draw the progress of the block on the running task, every few seconds.
+    """Show the progress of the block on the running task, every few seconds.
 
-    From a thread of its own: the work must not wait for the server.
+    A separate thread does this, so that the work does not wait for the server.
     """
     drawing = _Drawing()
-    # The copy carries the task run, without which an artifact would belong to nothing.
+    # The copied context names the task run that the artifact belongs to.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(drawing.draw_until_done,), daemon=True)
     with listen(drawing.note):
@@ -65,7 +65,7 @@ class _Drawing:
                 self._draw()
             self._draw()
         except (httpx.HTTPError, PrefectException) as error:
-            logger.warning("Progress is no longer drawn in the UI: %s", error)
+            logger.warning("The UI no longer shows this task's progress: %s", error)
 
     def _draw(self) -> None:
         newest = self._newest
@@ -75,7 +75,7 @@ class _Drawing:
         percent, text = 100 * done / max(total, 1), f"{description}: {done:,} of {total:,}"
         if self._artifact is None:
             made = create_progress_artifact(percent, description=text)
-            assert isinstance(made, UUID)  # a coroutine only where an event loop runs
+            assert isinstance(made, UUID)  # it is a coroutine only if an event loop runs
             self._artifact = made
         else:
             update_progress_artifact(self._artifact, percent, description=text)
@@ -83,36 +83,36 @@ class _Drawing:
 
 
 def vote_artifacts(context: RunContext) -> None:
-    """Show a run's vote: its counts, and how right united voters are."""
+    """Show a run's vote: its counts, and the majority's accuracy by agreement."""
     counts = "Self-consistency over the teacher's rationales"
     create_table_artifact(run_page.vote_counts(context), key="vote", description=counts)
-    united = "How right the majority is, by how many of the voters agree"
-    create_table_artifact(run_page.vote_agreement(context), key="vote-audit", description=united)
+    agreement = "Accuracy of the majority answer, by the share of voters who agree"
+    create_table_artifact(run_page.vote_agreement(context), key="vote-audit", description=agreement)
 
 
 def learning_curve_artifact(context: RunContext) -> None:
     """Show the validation accuracy of the rounds so far."""
     image = run_page.learning_curve(context)
     if image is not None:
-        said = "Accuracy on validation by round"
-        create_markdown_artifact(image, key="learning-curve", description=said)
+        title = "Validation accuracy by round"
+        create_markdown_artifact(image, key="learning-curve", description=title)
 
 
 def scores_artifact(context: RunContext, round_: int) -> None:
     """Show the quality scores of a round."""
     image = run_page.score_histograms(context, round_)
     if image is not None:
-        said = f"Quality scores of the rationales in round {round_}"
-        create_markdown_artifact(image, key="quality-scores", description=said)
+        title = f"Quality scores of the rationales in round {round_}"
+        create_markdown_artifact(image, key="quality-scores", description=title)
 
 
 def report_artifact(page: str) -> None:
-    """Show what a run came to."""
+    """Show the result of a run."""
     create_markdown_artifact(page, key="report", description="Result of the run")
 
 
 def decision_artifact(page: str) -> None:
-    """Show what a night came to."""
+    """Show the decision of a night."""
     create_markdown_artifact(page, key="decision", description="Is the student better?")
 
 
@@ -126,13 +126,13 @@ def waste_artifact(waste: list[Waste], summary: str) -> None:
 
 
 def audit_artifact(text: str, page: str) -> None:
-    """Show an audit's tables, and where its plots are."""
-    markdown = f"```\n{text}\n```\n\nWith plots: `{page}`"
-    create_markdown_artifact(markdown, key="audit", description="Can the rationales be trusted")
+    """Show an audit's tables, and the path of the page with its plots."""
+    markdown = f"```\n{text}\n```\n\nPage with plots: `{page}`"
+    create_markdown_artifact(markdown, key="audit", description="Can the rationales be trusted?")
 
 
 def import_artifact(done: ImportSummary) -> None:
-    """Show what an import brought in, and the setting that distils it."""
+    """Show the counts of an import, and the setting that distils it."""
     rows = [{"what": name, "value": value} for name, value in asdict(done).items()]
     setting = f'`teacher.model = {{type: imported, generation: "{done.generation}"}}`'
     create_table_artifact(rows, key="import", description=f"To distil these rationales: {setting}")

@@ -14,10 +14,10 @@ from tasks.stage import stage
 
 _SCRATCH = Path(".qcrd/scratch")
 _SHOWN = {
-    "agreement": "How many majorities are right, by agreement",
-    "precision": "Majorities as labels: precision and coverage",
-    "samples": "How many majorities are right, by samples a question; dashed: the knee",
-    "cost": "Tokens a question, by samples a question",
+    "agreement": "Accuracy of the majority answer, by agreement",
+    "precision": "Majority answers as labels: precision and coverage",
+    "samples": "Accuracy of the majority answer, by samples per question; dashed: the knee",
+    "cost": "Tokens per question, by samples per question",
     "similar": "Repeated rationales and leaked questions",
 }
 
@@ -26,14 +26,14 @@ _SHOWN = {
 def audit_rationales(target: str, generation: str | None) -> str:
     """Check a run's rationales, or those of one generation of a store.
 
-    Reads: tables `questions`, `rationales`, `votes`. Writes: audit.html. Shows: its tables
-    and its drawings, an artifact each.
+    Reads: tables `questions`, `rationales`, `votes`. Writes: audit.html. Shows: its tables and each
+    of its charts as an artifact.
     """
     view = open_view(target, _SCRATCH)
     found = check(view, generation)
     page = f"{view.store}/{write_audit(view, found)}"
     audit_artifact(audit_text(found), page)
     for name, chart in audit_charts(found).items():
-        image, said = in_markdown(chart, _SHOWN[name]), _SHOWN[name]
-        create_markdown_artifact(image, key=f"audit-{name}", description=said)
+        image = in_markdown(chart, _SHOWN[name])
+        create_markdown_artifact(image, key=f"audit-{name}", description=_SHOWN[name])
     return page

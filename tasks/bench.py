@@ -1,4 +1,4 @@
-"""What a bench shows while it runs and at its end."""
+"""What a bench publishes while it runs and at its end."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ from qcrd_core.store.store import Store
 
 
 def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:
-    """Write tables, page and plots of the cells so far, and show them in the UI.
+    """Write tables, page and plots of the cells finished so far, and show them in the UI.
 
     Args:
         config: The bench.
@@ -28,7 +28,7 @@ def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:
         The results.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot be written.
     """
     run, folder = config.run_config(config.methods[0], config.seeds[0]).run, bench_folder(config)
     store = Store(run.store, run.scratch)

@@ -26,9 +26,9 @@ def import_file(
     split: Literal["train", "validation", "test"],
     model: str | None,
 ) -> dict[str, Any]:
-    """Read a foreign file.
+    """Import a file of rationales that were written elsewhere.
 
-    Writes: tables `questions` and `rationales`, a generation of their own.
+    Writes: tables `questions` and `rationales`, as a new generation.
     """
     done = importing.import_file(
         Store(store, _SCRATCH),

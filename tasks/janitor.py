@@ -11,13 +11,14 @@ from tasks.stage import stage
 
 @stage("Tidy up", retries=0)
 def tidy_up(store: str, scratch: Path, retention: Retention, *, delete: bool) -> dict[str, Any]:
-    """Find waste and, if asked to, remove it.
+    """Find old runs, unused samples and leftovers, and delete them if `delete` is set.
 
-    Reads: the whole store. Writes: nothing; removes folders.
+    Reads: the whole store. Writes: nothing, but deletes folders.
     """
     opened = Store(store, scratch)
     waste = find_waste(opened, scratch, retention)
     size = megabytes(sum(item.num_bytes for item in waste))
-    waste_artifact(waste, f"{len(waste)} {'removed' if delete else 'would be removed'}, {size}")
+    summary = f"{len(waste)} items, {size}: {'deleted' if delete else 'not deleted, only listed'}"
+    waste_artifact(waste, summary)
     num_bytes = remove(opened, waste) if delete else 0
     return {"num_found": len(waste), "num_bytes_removed": num_bytes}

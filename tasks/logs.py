@@ -1,4 +1,4 @@
-"""What Prefect's logs show of qcrd: our own INFO lines, and no traceback for a user's mistake."""
+"""What Prefect's logs show of qcrd: our INFO lines, and no traceback for an explained error."""
 
 import logging
 
@@ -6,9 +6,9 @@ from qcrd_core.errors import QcrdError
 
 
 def show_core_logs() -> None:
-    """Let INFO lines of the core through to Prefect's handlers, and explain our errors once.
+    """Pass INFO lines of the core to Prefect's handlers, and log our errors without a traceback.
 
-    PREFECT_LOGGING_EXTRA_LOGGERS forwards a logger but sets no level.
+    PREFECT_LOGGING_EXTRA_LOGGERS forwards a logger but does not set its level.
     """
     logging.getLogger("qcrd_core").setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -18,7 +18,7 @@ def show_core_logs() -> None:
 
 
 class _OneSentence(logging.Filter):
-    """Replaces the traceback of an error that explains itself by its message."""
+    """Logs the message of a QcrdError, which explains itself, instead of its traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

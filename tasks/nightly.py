@@ -12,7 +12,7 @@ from tasks.stage import stage
 
 @stage("Look for news")
 def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
-    """Find out whether there is something to learn from.
+    """Find out whether there is something new to learn from.
 
     Reads: the data set, table `rationales`, the model's history.
     """
@@ -22,9 +22,9 @@ def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
     return night
 
 
-@stage("Decide", "Decide upon the student")
+@stage("Decide", "Decide whether to promote the student")
 def decide(night: nightly.Night, student: Student) -> dict[str, Any]:
-    """Register the student and promote it if it is better.
+    """Register the student, and promote it if it is better.
 
     Reads: tables `questions` and `predictions` of both students. Writes: a version, the champion,
     decision.md.

@@ -1,9 +1,10 @@
-"""What tasks hand each other: a run and what a task left in its store, never the tables themselves.
+"""What tasks pass to each other: references to a run and its tables, never the tables themselves.
 
 Prefect draws an edge from the task that returned an object to every task that takes it, so the
-flow's variables are the run's graph. It looks into dataclasses and pydantic models too and would
-tie together any two references that share a configuration; it does not look into attrs classes.
-The store still decides what is done: a reference says only where to look.
+flow's variables are the run's graph. Prefect also looks into dataclasses and pydantic models, and
+would connect any two references that share a configuration. It does not look into attrs classes, so
+references are attrs classes. The store still decides what is done: a reference only says where to
+look.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from qcrd_core.run.context import RunContext
 
 @attrs.frozen
 class Reference:
-    """A run, as far as some task has brought it."""
+    """A run, after some of its tasks are done."""
 
     config: RunConfig
     run_id: str
@@ -30,7 +31,7 @@ class Reference:
 
 @attrs.frozen
 class Run(Reference):
-    """A prepared run: its questions and its configuration are in the store."""
+    """A prepared run: its questions and configuration are in the store."""
 
 
 @attrs.frozen
@@ -51,10 +52,10 @@ class Votes(Reference):
 
 @attrs.frozen
 class Checkpoint(Reference):
-    """A student and the state to train it further."""
+    """A student, with the state needed to train it further."""
 
     round: int
-    """Round that trained it; -1 before the first: its tokenizer alone."""
+    """Round that trained it. -1 before the first round, when only its tokenizer exists."""
 
 
 @attrs.frozen
@@ -78,7 +79,7 @@ class Validation(Reference):
     """The validation answers of a round's student."""
 
     round: int
-    """The round."""
+    """Round that trained the student."""
 
 
 @attrs.frozen

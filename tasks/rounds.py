@@ -1,7 +1,7 @@
-"""Tasks of the rounds, and of the end.
+"""Tasks of the rounds, and the task that ends the run.
 
-Each owns a child process, so it is called directly: in a submitted task Prefect would not end the
-child when the flow is cancelled.
+Each owns a child process, so flows call it directly. If it were submitted, Prefect would not end
+the child when the flow is cancelled.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from tasks.stage import stage
 def sample_negatives(
     checkpoint: Checkpoint, round_: int, here: RunConfig | None = None
 ) -> Negatives:
-    """Let an earlier round's student write a round's negatives.
+    """Write a round's negatives with the student of an earlier round.
 
     Reads: table `questions`, the student. Writes: tables `rationales`, `metrics`.
 
     Args:
         checkpoint: The student of round t - j.
         round_: t, the round that trains on them.
-        here: The run's configuration with the places of another machine, if the task runs there.
+        here: The run's configuration with paths of another machine, if the task runs there.
     """
     context = RunContext.open(here or checkpoint.config, checkpoint.run_id)
     with progress_artifact():
@@ -43,22 +43,22 @@ def sample_negatives(
 def score_rationales(
     round_: int, votes: Votes, negatives: Negatives | None, discriminator: Scores | None
 ) -> Scores:
-    """Teach the discriminator and let it score every candidate rationale.
+    """Train the discriminator, and score every candidate rationale with it.
 
     Reads: tables `questions`, `rationales`, `polarity`. Writes: tables `scores`, `metrics`.
 
     Args:
         round_: The round that trains on the scores.
         votes: The run's vote.
-        negatives: What a student wrote for this round; None if nothing.
-        discriminator: The scores of the round before, whose discriminator learns on; None in the
-            first round.
+        negatives: The student's negatives for this round; None if there are none.
+        discriminator: Scores of the previous round, whose discriminator is trained further; None in
+            the first round.
     """
-    del negatives, discriminator  # in the store; passed on so that the graph shows them
+    del negatives, discriminator  # read from the store; passed so that the graph shows the edges
     context = votes.context
     with progress_artifact():
         numbers = rounds.score_rationales(context, round_)
-    if numbers:  # else an earlier start of the run has shown it
+    if numbers:  # empty if an earlier start of the run has done and shown this
         scores_artifact(context, round_)
     return Scores(votes.config, votes.run_id, round_)
 
@@ -71,9 +71,9 @@ def train_round(scores: Scores, checkpoint: Checkpoint) -> Checkpoint:
 
     Args:
         scores: The round's rationales with their weights.
-        checkpoint: The student of the round before.
+        checkpoint: The student of the previous round.
     """
-    del checkpoint  # in the store; passed on so that the graph shows it
+    del checkpoint  # read from the store; passed so that the graph shows the edge
     with progress_artifact():
         rounds.train_round(scores.context, scores.round)
     return Checkpoint(scores.config, scores.run_id, scores.round)
@@ -81,7 +81,7 @@ def train_round(scores: Scores, checkpoint: Checkpoint) -> Checkpoint:
 
 @stage("Validate", "Validate round {checkpoint.round}")
 def validate(checkpoint: Checkpoint) -> Validation:
-    """Measure the round's student on validation, then drop checkpoints nobody needs any more.
+    """Evaluate the round's student on validation, then delete checkpoints no longer needed.
 
     Reads: table `questions`. Writes: tables `predictions`, `metrics`.
     """
@@ -98,10 +98,10 @@ def validate(checkpoint: Checkpoint) -> Validation:
 def finish(validations: Sequence[Validation]) -> Student:
     """Test the best student once, publish it and write the report.
 
-    Reads: all of the run. Writes: tables `predictions`, `metrics`, the student, report.html.
+    Reads: all tables of the run. Writes: tables `predictions`, `metrics`, the student, report.html.
 
     Args:
-        validations: Of all rounds.
+        validations: The validations of all rounds.
     """
     last = validations[-1]
     context = last.context

@@ -1,4 +1,4 @@
-"""What all tasks have in common: they look in the store whether they are done, and try again."""
+"""What all tasks have in common: the store says whether they are done, and they are retried."""
 
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from qcrd_core.errors import StoreAwayError
 
-# After what the store's client tries by itself, ten seconds or half a minute.
+# These follow the retries of the store's client, which take ten to thirty seconds.
 _PAUSES_SECONDS = (10.0, 30.0, 90.0)
 
 _Arguments = ParamSpec("_Arguments")
@@ -19,16 +19,17 @@ _Result = TypeVar("_Result")
 def stage(
     name: str, run_name: str | None = None, *, retries: int = len(_PAUSES_SECONDS)
 ) -> Callable[[Callable[_Arguments, _Result]], Task[_Arguments, _Result]]:
-    """Make a task of a function that may be called again: the store says what is done.
+    """Turn a function that may be called repeatedly into a task. The store says what is done.
 
-    It tries again, after growing pauses, where the store does not answer. Any other error is the
-    user's to mend, or was retried where it happened: requests to the teacher, the local engine.
+    The task is retried, after growing pauses, only if the store does not answer. Any other error
+    needs the user, or was already retried where it happened (requests to the teacher, the local
+    engine).
 
     Args:
-        name: What the UI calls it, in plain words.
-        run_name: Template of a run's name; `name` where that says it.
-        retries: How often at most; 0 for a task that is the first to ask the store, so that a wrong
-            address is told at once.
+        name: The task's name in the UI, in plain words.
+        run_name: Template of a task run's name. By default `name`.
+        retries: Greatest number of retries. 0 for the first task that uses the store, so that a
+            wrong address is reported at once.
 
     Returns:
         A decorator.

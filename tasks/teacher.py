@@ -1,7 +1,7 @@
 """Tasks before the first round: prepare the run, sample the teacher, vote.
 
-A task takes references and returns one. What is done already is decided by the store, not by
-Prefect's cache: every task may be started again.
+A task takes references and returns one. The store decides what is already done, not Prefect's
+cache, so every task may be started again.
 """
 
 from qcrd_core.config.run import RunConfig
@@ -26,7 +26,7 @@ def prepare_run(config: RunConfig) -> Run:
 
 @stage("Check student")
 def check_student(run: Run) -> Run:
-    """Refuse a student or questions that training would fail on, before the teacher is sampled.
+    """Check before sampling that training can work with this student and these questions.
 
     Reads: table `questions`.
     """
@@ -36,9 +36,9 @@ def check_student(run: Run) -> Run:
 
 @stage("Find missing samples")
 def find_missing(run: Run) -> Rationales:
-    """Count what the store lacks of K rationales per training question, as `num_missing`.
+    """Count how many of K rationales per training question the store lacks, as `num_missing`.
 
-    Reads: table `questions`. Writes: what `teacher.reuse` holds, as parts of table `rationales`.
+    Reads: table `questions`. Writes: rationales from `teacher.reuse` to table `rationales`.
     """
     counts = {"num_missing": sampling.find_missing(run.context)}
     return Rationales(run.config, run.run_id, counts)
@@ -46,13 +46,13 @@ def find_missing(run: Run) -> Rationales:
 
 @stage("Sample teacher")
 def sample_teacher(run: Run, here: RunConfig | None = None) -> Rationales:
-    """Sample what the store lacks of K rationales per training question.
+    """Sample K rationales per training question, except those that the store already holds.
 
     Reads: table `questions`. Writes: parts of table `rationales`.
 
     Args:
         run: The run.
-        here: Its configuration with the places of another machine, if the task runs there.
+        here: The run's configuration with paths of another machine, if the task runs there.
     """
     with progress_artifact():
         counts = sampling.sample_teacher(RunContext.open(here or run.config, run.run_id))
@@ -73,9 +73,9 @@ def vote(rationales: Rationales) -> Votes:
 
 @stage("Check votes")
 def check_votes(run: Run) -> Votes:
-    """Refuse to train before the rationales were sampled and voted on.
+    """Check that the rationales were sampled and voted on.
 
-    Reads: whether tables `votes` and `polarity` are there.
+    Reads: whether tables `votes` and `polarity` exist.
     """
     voting.check_votes(run.context)
     return Votes(run.config, run.run_id, {})

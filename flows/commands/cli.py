@@ -15,8 +15,8 @@
     qcrd up, qcrd deploy, qcrd status, qcrd down
     qcrd doctor
 
-Exit codes: 0 done, 1 an error that is explained, 2 a wrong setting or command, 130 interrupted. The
-last line of output is the next useful command.
+Exit codes: 0 done, 1 failed (the message says why), 2 wrong setting or command, 130 interrupted.
+The last line of output is the next useful command.
 """
 
 import atexit
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from flows.commands.exchange import export_sft, import_file
 from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
@@ -49,42 +49,40 @@ if TYPE_CHECKING:
 
 app = App(
     name="qcrd",
-    help="Distil a large teacher into a small student, with every rationale kept.",
+    help="Distil a large teacher into a small student, and keep every rationale.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-app.command(import_file, name="import")
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(export_sft, inspect, validate, compact, plan, explore, audit),
-    *(models, promote, rollback, janitor),
-    *(up, deploy, status, down),
+_RUN, _DATA, _MODELS, _LOOK, _SERVER, _CARE = (
+    Group.create_ordered(name)
+    for name in ("Run", "Data", "Models", "Look", "Prefect server", "Maintenance")
 )
-for command in _COMMANDS:
-    app.command(command)
-app.command(list_settings, name="settings")
+for flag in ("--help", "--version"):
+    app[flag].group = "Help"
 
 
-@app.command
+@app.command(group=_RUN, sort_key=0)
 def run(
     *overrides: str,
     config: Annotated[Path, Parameter(name=["--config", "-c"])],
     dry_run: bool = False,
 ) -> None:
-    """Distil: sample the teacher, vote, train in rounds, evaluate, report.
+    """Distil a student: sample the teacher, vote, train in rounds, evaluate, report.
 
-    Started again with the same settings, it continues where it was stopped.
+    If it is stopped, run it again with the same settings: it continues where it stopped.
 
     Args:
-        overrides: Settings on top of the file, for example teacher.num_samples=4.
-        config: YAML file of settings; see configs/.
-        dry_run: Show the plan, the first prompt and the estimated tokens; start nothing.
+        overrides: Settings that override the file, for example teacher.num_samples=4.
+        config: YAML file of settings. Examples are in configs/.
+        dry_run: Show the plan, the first prompt and the estimated tokens, but start nothing.
     """
     # Imported when needed: `qcrd --help` should not wait for polars.
     from qcrd_core.stages.describe import describe_plan, describe_prompt
     from qcrd_core.stages.plan import plan_run
 
     settings = load_config(config, overrides)
-    # Before the plan: the server needs longer. Where nothing is to run, it ends with this process.
+    # The server takes longer to start than the plan, so it starts first. If there turns out to be
+    # nothing to run, it ends with this process.
     server = None if dry_run else TemporaryServer.start()
     plan = plan_run(settings)
     command = shlex.join([_program(), "run", "--config", str(config), *overrides])
@@ -95,7 +93,7 @@ def run(
         print(f"\nNothing was started or written. To run it:\n{command}")
         return
     if not plan.is_complete:
-        plan.context.store.check_writable()  # a wrong store is told before Prefect starts
+        plan.context.store.check_writable()  # report a wrong store before Prefect starts
         print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
         from flows.distill import distill
 
@@ -104,44 +102,48 @@ def run(
     _show_result(settings, plan.run_id)
 
 
-@app.command
+@app.command(group=_RUN)
 def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-c"])]) -> None:
-    """Train as one more host of a run: start it on each host of training.hosts but the first.
+    """Join a run as one more training host.
 
-    It waits for each round that the first host begins, and ends after the last.
+    Start it on every host in training.hosts except the first, which runs `qcrd run`. It takes part
+    in every round that the first host begins, and ends after the last round.
 
     Args:
-        overrides: As for `qcrd run` on the first host, for example run.scratch=/local.
-        config: The same YAML file of settings.
+        overrides: The same as for `qcrd run` on the first host. Only places may differ, for example
+            run.scratch=/local.
+        config: The same YAML file of settings as on the first host.
     """
     from qcrd_core.training.join import join_rounds
 
     settings = load_config(config, overrides)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     join_rounds(settings)
-    print("All rounds are trained. The result is on the first host and in the store.")
+    print("All rounds are trained. The first host reports the result and stores it.")
 
 
-@app.command
+@app.command(group=_RUN)
 def bench(
     *overrides: str,
     config: Annotated[Path, Parameter(name=["--config", "-c"])],
     publish: Path | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Compare methods over several seeds on the same rationales.
+    """Compare methods over several seeds, on the same rationales.
 
-    Started again with the same settings, it continues with the cells that are missing. Started
-    several times at once on one machine, each start takes cells that no other has: on a GPU that
-    one small student does not fill, or with CUDA_VISIBLE_DEVICES on one GPU each.
+    If it is stopped, run it again with the same settings: it continues with the missing cells.
+
+    You may start it several times at once on one machine. Each process then takes cells that no
+    other process has taken. This pays on a GPU that one small student does not fill, or with one
+    GPU per process (CUDA_VISIBLE_DEVICES).
 
     Args:
-        overrides: Settings on top of the run's, for example training.num_rounds=2.
-        config: YAML file of a bench; see configs/bench_*.yaml.
-        publish: Folder that receives a copy of the results, for example docs: its results.md is
-            made anew from all benches in its folder results. A new store takes the cells that are
-            there already: a row stands for a run of the same settings, questions and teacher.
-        dry_run: Show the cells; start nothing.
+        overrides: Settings that override those of the run, for example training.num_rounds=2.
+        config: YAML file of a bench. Examples are configs/bench_*.yaml.
+        publish: Also copy the results to this folder, for example docs, and write its results.md
+            again from all benches under its results/. Cells already published there for the same
+            settings, questions and teacher are not run again.
+        dry_run: List the cells, but start nothing.
     """
     from qcrd_core.bench.cells import bench_folder, find, stored
     from qcrd_core.bench.config import load_bench
@@ -178,7 +180,7 @@ def bench(
 
 
 def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) -> None:
-    """Bring published cells into a store that has none, so that they are not run again."""
+    """Copy published cells into a store that has none, so that they are not run again."""
     from qcrd_core.bench.cells import bench_folder
     from qcrd_core.bench.results import read_bench, write_bench
     from qcrd_core.store.store import Store
@@ -213,27 +215,27 @@ def _show_result(settings: RunConfig, run_id: str) -> None:
     context = RunContext.open(settings, run_id)
     print(f"\n{terminal_summary(context.store, run_id)}\n")
     student = context.store.url(context.paths.best_student)
-    print("Let the student answer questions of your own, one JSON object a line:")
+    print("Let the student answer your own questions, one JSON object per line:")
     print(f"{_program()} predict {shlex.quote(student)} FILE.jsonl")
 
 
 def _program() -> str:
-    """How this program is called here: its name if that is found, else its path as given."""
+    """How to call this program here: by its name if that is on the PATH, else by its path."""
     path = sys.argv[0]
     return "qcrd" if shutil.which("qcrd") in (path, os.path.realpath(path)) else path
 
 
-@app.command
+@app.command(group=_MODELS)
 def predict(student: str, file: Path, *, output: Path | None = None, batch_size: int = 128) -> None:
-    """Let a student answer the questions of a file.
+    """Answer the questions of a file with a student.
 
     Args:
-        student: Folder that a run published, `<store>/runs/<run id>/student`, or its URL.
-        file: JSON lines, JSON array, CSV or Parquet with the data set's columns. A column with the
-            right answer is optional; with it the accuracy is printed.
-        output: Where to write: .jsonl, .csv or .parquet. Default: beside the file,
-            `<name>.predictions.jsonl`.
-        batch_size: Questions answered at once.
+        student: Folder or URL of a published student, `<store>/runs/<run id>/student`.
+        file: JSON lines, JSON array, CSV or Parquet file with the data set's columns. If it also
+            holds the right answers, the accuracy is printed.
+        output: File to write: .jsonl, .csv or .parquet. By default `<name>.predictions.jsonl`, in
+            the folder of the input file.
+        batch_size: Number of questions answered at once.
     """
     from qcrd_core.stages.prediction import predict_file
 
@@ -247,24 +249,39 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
     print(f"\nhead -3 {shlex.quote(str(target))}")
 
 
-@app.command
+@app.command(group=_CARE)
 def doctor(*, store: str = ".qcrd/quickstart") -> None:
-    """Say what is installed here and what will therefore work.
+    """Check this machine: what is installed, and what will work.
 
     Args:
-        store: Folder or URL of the store, whose disk is looked at.
+        store: Folder or URL of the store whose free disk space is checked.
     """
     from qcrd_core.ops.doctor import examine, format_checks
 
     print(format_checks(examine(store)))
 
 
+app.command(import_file, name="import", group=_DATA)
+app.command(list_settings, name="settings", group=_RUN)
+_COMMANDS: dict[Group, tuple[Callable[..., None], ...]] = {
+    _RUN: (plan,),
+    _DATA: (export_sft,),
+    _MODELS: (models, promote, rollback),
+    _LOOK: (inspect, explore, audit),
+    _SERVER: (up, deploy, status, down),
+    _CARE: (validate, compact, janitor),
+}
+for group, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(command, group=group)
+
+
 def main() -> None:
-    """Run the command line; see the module's docstring for exit codes."""
+    """Run the command line. The module's docstring lists the exit codes."""
     logging.captureWarnings(capture=True)
-    # What was imported needs no look at on the way out, which takes a third of a second.
+    # Collecting imported objects at exit would take a third of a second and free nothing useful.
     atexit.register(gc.freeze)
-    # An exit, not a sudden end: what this process started is stopped on the way out.
+    # Exit normally on SIGTERM, so that exit handlers stop everything this process started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(sys.argv[1:], exit_on_error=False)
@@ -276,7 +293,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        # Threads whose last request is under way end later; they must not write below this line.
+        # Threads still waiting for their last request end later. They must not print below this.
         logging.disable()
-        print("Stopped. What is finished is kept: run the same command again.", file=sys.stderr)
+        print("Stopped. Finished work is kept; run the same command to continue.", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The commands `qcrd import` and `qcrd export-sft`: rationales from and for elsewhere."""
+"""The commands `qcrd import` and `qcrd export-sft`: exchange rationales with other tools."""
 
 import shlex
 from pathlib import Path
@@ -21,24 +21,27 @@ def import_file(
     split: Literal["train", "validation", "test"] = "train",
     model: str | None = None,
 ) -> None:
-    """Bring in rationales that a teacher wrote elsewhere, to distil them without sampling.
+    """Import rationales that a teacher wrote elsewhere, to distil them without sampling.
 
     Args:
-        file: JSON lines, JSON array, CSV or Parquet.
+        file: JSON lines, JSON array, CSV or Parquet file.
         store: Folder or object-store URL of the store.
-        dataset: Shipped data set or path of a YAML data-set file: how answers are read.
-        format: dss: Distilling Step-by-Step's JSON array of outputs, with --questions; or rows with
-            teacher_output. mcc-kd: question, label and rationales. distilabel: instruction and
-            generation or generations. plain: the columns named here. Named columns always count.
-        questions: For dss: the data set's own file, in the order of the outputs.
-        rationales: Column with a list of completions, or with one a row.
-        question: Column with the question. Without it the data set's own columns are used.
-        question_id: Column with ids. Without it an id is a hash of the question.
+        dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
+            are read.
+        format: Layout of the file. plain: the columns named by the options below. dss: Distilling
+            Step-by-Step's JSON array of outputs, together with --questions, or rows with
+            teacher_output. mcc-kd: question, label and rationales. distilabel: instruction, and
+            generation or generations. Columns named by options override those of the format.
+        questions: Only for dss: the data set's own file, in the same order as the outputs.
+        rationales: Column with a list of completions, or with one completion per row.
+        question: Column with the question. By default the data set's own columns.
+        question_id: Column with ids. By default the id is a hash of the question.
         gold_answer: Column with the right answer.
-        gold_target: Column with the text the student learns instead of the answer.
+        gold_target: Column with the text that the student learns instead of the answer.
         choices: Column with a list of choices.
-        split: Split of the file's questions.
-        model: Who wrote the rationales. Without it, what the file says, or `unknown`.
+        split: The split that the file's questions belong to.
+        model: The model that wrote the rationales. By default the model that the file names, or
+            `unknown`.
     """
     from qcrd_core.data.importing import ImportColumns, import_file
     from qcrd_core.data.spec import load_spec
@@ -66,12 +69,12 @@ def import_file(
     print(f"  rows of the file  {done.num_rows:,}")
     print(f"  questions         {done.num_questions:,}")
     print(
-        f"  rationales        {done.num_samples:,} ({done.min_samples} to {done.max_samples} a "
+        f"  rationales        {done.num_samples:,} ({done.min_samples} to {done.max_samples} per "
         "question)"
     )
     print(f"  without answer    {done.num_unparsable:,} ({share:.2%}), {done.num_empty:,} empty")
     print(f"  stored in         {done.folder}")
-    print("\nTo distil them, set `teacher.model` to this in a configuration:")
+    print("\nTo distil them, set this in your configuration or on the command line:")
     print(f"teacher.model='{{type: imported, generation: \"{done.generation}\"}}'")
 
 
@@ -83,14 +86,15 @@ def export_sft(
     kind: Literal["sft", "preference"] = "sft",
     instruction: str | None = None,
 ) -> None:
-    """Write a run's rationales as fine-tuning data for TRL or LLaMA-Factory.
+    """Export a run's rationales as fine-tuning data for TRL or LLaMA-Factory.
 
     Args:
-        run: `<store>/runs/<run id>`.
-        target: New .jsonl file. For LLaMA-Factory a dataset_info.json is written beside it.
-        trainer: Who reads it.
-        kind: sft: a positive rationale a row. preference: pairs of a positive and a negative.
-        instruction: Text before every question.
+        run: Folder or URL of the run, `<store>/runs/<run id>`.
+        target: New .jsonl file. For LLaMA-Factory, dataset_info.json is written to the same folder.
+        trainer: The tool that will read the file.
+        kind: sft: one positive rationale per row. preference: one positive and one negative per
+            row.
+        instruction: Text to put before every question.
     """
     from qcrd_core.inspect.export_sft import export_sft as write
     from qcrd_core.inspect.view import open_view
@@ -99,5 +103,5 @@ def export_sft(
     print(f"  rows       {done.num_rows:,}")
     print(f"  questions  {done.num_questions:,}")
     if kind == "preference":
-        print(f"  no pair    {done.num_without_pair:,} questions with rationales of one side only")
+        print(f"  no pair    {done.num_without_pair:,} questions have positives or negatives only")
     print(f"\nhead -1 {shlex.quote(str(target))}")

@@ -1,7 +1,7 @@
-"""The commands `qcrd inspect`, `qcrd validate`, `qcrd compact`, `qcrd plan`: what is in a store.
+"""The commands that read a store: inspect, validate, compact, plan, explore, audit.
 
 qcrd inspect .qcrd/quickstart                          a store in numbers
-qcrd inspect .qcrd/quickstart/runs/ID --question ID    all of one question
+qcrd inspect .qcrd/quickstart/runs/ID --question ID    everything about one question
 qcrd inspect .qcrd/quickstart/runs/ID --where "agreement < 0.5 AND is_correct"
 qcrd inspect .qcrd/quickstart --diff RUN_A RUN_B       what changed between two nights
 """
@@ -24,16 +24,18 @@ def inspect(
     export: Path | None = None,
     limit: int = 20,
 ) -> None:
-    """Show what a store or a run holds. Reads only.
+    """Show what a store or a run holds. Changes nothing.
 
     Args:
         target: Folder or URL of a store, or of a run in it, `<store>/runs/<run id>`.
-        question: All that is known of this question id: samples, vote, scores, answers, prompt.
-        where: Rows that satisfy a SQL condition, for example "agreement < 0.5 AND is_correct".
-        diff: Two run ids of the store: what changed from the first to the second.
-        export: Write the rows: a .jsonl, .csv or .parquet file, or the folder of a Hugging Face
-            data set. With --where only those rows.
-        limit: Most rows that --where shows.
+        question: Show everything about the question with this id: samples, vote, scores, answers,
+            prompt.
+        where: Show the rows that meet a SQL condition, for example
+            "agreement < 0.5 AND is_correct".
+        diff: Show what changed between two runs. Takes two run ids of the store, older one first.
+        export: Write the rows to a .jsonl, .csv or .parquet file, or to a new folder as a Hugging
+            Face data set. With --where, only the rows that meet the condition.
+        limit: Greatest number of rows that --where shows.
     """
     from qcrd_core.inspect import terminal
     from qcrd_core.inspect.compare import compare_runs
@@ -66,14 +68,14 @@ def inspect(
 
 
 def validate(store: str, *, repair: bool = False) -> None:
-    """Check a whole store: schema, keys, orphans, hashes, parts against their generation.
+    """Check a whole store: schemas, keys, missing rows, file hashes, damaged parts.
 
-    Ends with 1 where something is found that was not repaired.
+    Exits with 1 if problems remain.
 
     Args:
         store: Folder or URL of the store.
-        repair: Delete temporaries that killed processes left, and move damaged parts of generations
-            to `quarantine/`: the next run makes their rows again.
+        repair: Delete temporary files that killed processes left behind, and move damaged parts of
+            generations to `quarantine/`. The next run samples the missing rows again.
     """
     from qcrd_core.inspect import validate as checks
     from qcrd_core.inspect.view import open_view
@@ -89,20 +91,19 @@ def validate(store: str, *, repair: bool = False) -> None:
         print(visible(f"{finding.path} {finding.problem}{done}."))
     left = [finding for finding in report.findings if finding not in repaired]
     if not left:
-        print(
-            "\nEverything is as it should be." if not repaired else "\nThe rest is as it should be."
-        )
+        print("\nAll problems are repaired." if repaired else "\nNo problems found.")
         return
     if not repair and any(finding.repair for finding in left):
         print(f"\nqcrd validate {shlex.quote(store)} --repair")
-    msg = f"A store must have no findings; got {len(left)} ({opened}). They stand above."
+    problems = "1 problem" if len(left) == 1 else f"{len(left)} problems"
+    msg = f"{problems} {'left' if repaired else 'found'} in {opened}, listed above."
     raise DataError(msg)
 
 
 def compact(store: str) -> None:
-    """Join the small parts of a store's generations into large ones.
+    """Merge many small Parquet parts of a store into a few large ones.
 
-    A run does so itself where it leaves many.
+    A run does this by itself after writing many parts.
 
     Args:
         store: Folder or URL of the store.
@@ -116,8 +117,8 @@ def compact(store: str) -> None:
     with progress("Compact", total, "rows") as bar:
         done = [join_parts(view.store, each.folder, bar) for each in view.generations]
     before, after = (sum(getattr(one, n) for one in done) for n in ("num_before", "num_after"))
-    print(f"  parts       {before:,}, now {after:,}")
-    print(f"  rows twice  {sum(one.num_twice for one in done):,}, now once")
+    print(f"  parts           {before:,}, now {after:,}")
+    print(f"  duplicate rows  {sum(one.num_twice for one in done):,} removed")
     print(f"\nqcrd inspect {shlex.quote(store)}")
 
 
@@ -126,41 +127,43 @@ def plan(
     config: Annotated[Path, Parameter(name=["--config", "-c"])],
     questions: int,
     gpus: int,
-    gpu_hour_price: float = 0.0,
+    gpu_hour_price: Annotated[float, Parameter(show_default=False)] = 0.0,
 ) -> None:
-    """Say what many questions would take, from what past runs of the store measured. Reads only.
+    """Estimate time, tokens and cost of a run, from measurements of earlier runs in the store.
+
+    Changes nothing.
 
     Args:
-        overrides: Settings on top of the file, for example teacher.num_samples=4.
-        config: YAML file of settings; see configs/.
-        questions: Training questions.
-        gpus: GPUs that sample the teacher.
-        gpu_hour_price: Price of a GPU-hour; by default budget.gpu_hour_price.
+        overrides: Settings that override the file, for example teacher.num_samples=4.
+        config: YAML file of settings. Examples are in configs/.
+        questions: Number of training questions.
+        gpus: Number of GPUs that sample the teacher.
+        gpu_hour_price: Price of a GPU-hour. By default budget.gpu_hour_price.
     """
     from qcrd_core.config.run import load_config
-    from qcrd_core.ops.estimate import describe_forecast, forecast
+    from qcrd_core.ops.estimate import describe_estimate, estimate
 
-    found = forecast(
+    found = estimate(
         load_config(config, overrides),
         num_questions=questions,
         num_gpus=gpus,
         gpu_hour_price=gpu_hour_price,
     )
-    print(describe_forecast(found))
+    print(describe_estimate(found))
     print("\n" + shlex.join(["qcrd", "run", "--config", str(config), *overrides, "--dry-run"]))
 
 
 def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
-    """Show every rationale of a store in a browser; Ctrl-C ends it.
+    """Browse every rationale of a store in a web browser. Stop it with Ctrl-C.
 
-    Only this machine can reach it. Nothing is changed but the marks of curators, which the next run
-    follows.
+    The pages are reachable only from this machine. They change nothing except curators' marks,
+    which the next run follows.
 
     Args:
         store: Folder or URL of the store.
-        port: Port of the pages.
-        host: Where to listen. Another one than the loopback is for a container whose port is
-            published on the loopback; the pages answer to 127.0.0.1 and localhost alone.
+        port: Port to listen on.
+        host: Address to listen on. Change it only inside a container whose port is published on
+            the loopback: the pages answer only to the names 127.0.0.1 and localhost.
     """
     from explorer.app import serve
 
@@ -169,13 +172,13 @@ def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
 
 
 def audit(target: str, *, generation: str | None = None) -> None:
-    """Check whether rationales can be trusted: vote against gold, K, duplicates, leaked tests.
+    """Check whether rationales can be trusted: vote against gold, K, duplicates, leaks.
 
-    Writes audit.html beside the run or the generation.
+    Writes audit.html into the folder of the run or the generation.
 
     Args:
-        target: `<store>/runs/<run id>`, or a store.
-        generation: Which generation of a store, where it has several.
+        target: Folder or URL of a run, `<store>/runs/<run id>`, or of a store.
+        generation: Which generation of the store to check, if it has several.
     """
     from qcrd_core.inspect.audit.audit import audit as check
     from qcrd_core.inspect.audit.page import audit_text, write_audit

@@ -1,11 +1,12 @@
-"""The commands `qcrd models`, `promote`, `rollback` and `janitor`: what is kept in a store.
+"""The commands `qcrd models`, `promote`, `rollback` and `janitor`.
 
     qcrd models --store STORE [NAME]
-    qcrd promote RUN --store STORE              by the rule; or --anyway REASON
+    qcrd promote RUN --store STORE              by the rule, or with --anyway REASON
     qcrd rollback NAME --store STORE --reason TEXT
-    qcrd janitor --store STORE [--delete]       without --delete it only says what it would do
+    qcrd janitor --store STORE [--delete]       only lists, unless --delete is given
 
-The nightly flow registers and promotes by itself; these are for looking and for deciding by hand.
+The nightly flow registers and promotes by itself. These commands show its decisions and let a
+person decide by hand.
 """
 
 import shlex
@@ -25,7 +26,7 @@ def models(name: str | None = None, *, store: str) -> None:
     """List the models of a store, or one model's versions and what was decided about them.
 
     Args:
-        name: The model; without it all of them.
+        name: Name of the model. By default all models are listed.
         store: Folder or URL of the store.
     """
     from qcrd_core.registry import registry
@@ -35,21 +36,21 @@ def models(name: str | None = None, *, store: str) -> None:
     names = registry.model_names(opened)
     if name is not None and name not in names:
         known = ", ".join(names) or "none"
-        msg = f"A model must be in {opened}; got {name!r}. Models that are there: {known}."
+        msg = f"{opened} has no model {name!r}. Its models: {known}."
         raise ConfigError(msg)
     for model in names if name is None else [name]:
         _show(opened, model, whole=name is not None)
     if not names:
-        print(f"No model in {opened} yet.\n\nqcrd promote RUN --store {_quoted(opened)}")
+        print(f"{opened} has no models yet.\n\nqcrd promote RUN --store {_quoted(opened)}")
 
 
 def promote(run: str, *, store: str, anyway: str | None = None) -> None:
-    """Register a complete run's student and promote it if it is better than the champion.
+    """Register the student of a complete run, and promote it if it beats the champion.
 
     Args:
-        run: Name of the run, or MODEL/VERSION of a student that is registered.
+        run: Name of the run, or MODEL/VERSION of a student that is already registered.
         store: Folder or URL of the store.
-        anyway: Promote it whatever the rule says; the text is the reason in the history.
+        anyway: Promote it whatever the rule says. This text is recorded as the reason.
     """
     from qcrd_core.registry import registry
     from qcrd_core.store.store import Store
@@ -73,12 +74,12 @@ def promote(run: str, *, store: str, anyway: str | None = None) -> None:
 
 
 def rollback(name: str, *, store: str, reason: str) -> None:
-    """Make the champion before the present one the champion again.
+    """Make the previous champion the champion again.
 
     Args:
-        name: The model.
+        name: Name of the model.
         store: Folder or URL of the store.
-        reason: Why; it goes to the history.
+        reason: Why you roll back. It is recorded in the model's history.
     """
     from qcrd_core.registry import registry
     from qcrd_core.store.store import Store
@@ -96,17 +97,17 @@ def janitor(
     scratch: Path = _SCRATCH,
     delete: bool = False,
 ) -> None:
-    """Show what nobody will miss: old runs, students that were never champion, leftovers.
+    """List or delete old runs, unused samples and leftovers.
 
-    Versions that are or were champion, with their runs, are never touched, nor is anything younger
-    than a month.
+    Versions that are or were champion are never deleted, and neither are their runs or anything
+    written within the last --days days.
 
     Args:
         store: Folder or URL of the store.
-        days: Whatever was written within so many days stays.
-        keep_runs: Newest runs and versions of each name that stay, however old.
-        scratch: Local folder of logs and copies, the runs' setting `run.scratch`.
-        delete: Remove what is shown.
+        days: Keep everything that was written within this many days.
+        keep_runs: Keep this many newest runs and versions of each name, however old they are.
+        scratch: Local folder of logs and copies, as in the runs' setting `run.scratch`.
+        delete: Delete what is listed.
     """
     from pydantic import ValidationError
 
@@ -120,11 +121,11 @@ def janitor(
         raise ConfigError(explain(error, "command line")) from error
     opened = Store(store, scratch)
     waste = find_waste(opened, scratch, retention)
-    print(waste_table(waste) if waste else "  Nothing to remove.")
+    print(waste_table(waste) if waste else "  Nothing to delete.")
     if delete:
-        print(f"\nRemoved {megabytes(remove(opened, waste))}.")
+        print(f"\nDeleted {megabytes(remove(opened, waste))}.")
     elif waste:
-        print("\nNothing was removed. To remove it:")
+        print("\nNothing was deleted. To delete what is listed:")
         print(f"qcrd janitor --store {_quoted(opened)} --delete")
 
 
@@ -139,7 +140,7 @@ def _show(store: "Store", model: str, *, whole: bool) -> None:
         mark = "*" if version.name == champion.version else " "
         accuracy = "not measured" if version.accuracy is None else f"{version.accuracy:.1%}"
         latest = champion.latest(version.name)
-        decided = "not decided upon" if latest is None else latest.action
+        decided = "undecided" if latest is None else latest.action
         print(
             f"{mark} {version.name:<10} {version.created_at[:16].replace('T', ' ')}  {accuracy} of "
             f"{version.num_test:,} test questions  {decided}  {version.run_id}"
@@ -157,7 +158,7 @@ def _quoted(store: "Store", rel: str = "") -> str:
 
 
 def _say(entry: "Entry") -> None:
-    before = f", before it {entry.previous}" if entry.previous else ""
+    before = f" (champion before: {entry.previous})" if entry.previous else ""
     print(f"  {entry.at[:16].replace('T', ' ')} UTC  {entry.version} {entry.action}{before}")
     for reason in entry.reasons:
         print(f"      {reason}")

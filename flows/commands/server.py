@@ -1,9 +1,9 @@
-"""The commands `qcrd up`, `down`, `status` and `deploy`: Prefect on one machine, or elsewhere.
+"""The commands `qcrd up`, `down`, `status` and `deploy`: Prefect on this machine or elsewhere.
 
-    qcrd up        server, worker and the deployments of prefect.yaml; says where the UI is
-    qcrd deploy    the deployments alone, to a server elsewhere
-    qcrd status    what runs, and what is scheduled next
-    qcrd down      ends both, and every run with them
+    qcrd up        starts server and worker, applies prefect.yaml, prints the address of the UI
+    qcrd deploy    applies prefect.yaml to a server elsewhere
+    qcrd status    shows what runs, and what is scheduled next
+    qcrd down      stops the worker with all its runs, and the server
 
 For more than one machine, and for PostgreSQL, see docker-compose.yml.
 """
@@ -20,31 +20,33 @@ _SHOWN_RUNS = 10
 
 
 def up(*, port: int = 4200, notify: str | None = None) -> None:
-    """Start Prefect's server and a worker here, and deploy what prefect.yaml names.
+    """Start a Prefect server and a worker on this machine, and apply prefect.yaml.
 
-    Called again it starts what is missing and applies prefect.yaml anew. Stop it with `qcrd down`.
+    Run it again to start what is missing and to apply prefect.yaml again. Stop both with
+    `qcrd down`.
 
     Args:
-        port: Port of the server on the loopback. A server that runs keeps its own.
-        notify: Webhook that is told of runs that went wrong and of what a night came to, as
-            `{"text": ...}`. It is kept until another one is given.
+        port: Port of the server, reachable only from this machine. A server that already runs
+            keeps its port.
+        notify: Webhook that receives `{"text": ...}` when a run fails or crashes, and after each
+            nightly decision. It stays in use until you give another one.
     """
     from flows.server.local import LocalServer
 
     local = LocalServer.find()
     with local.alone():
-        _say("server", "starting" if not local.server.is_alive() else "runs already")
+        _say("server", "already running" if local.server.is_alive() else "starting")
         local.start_server(port)
         _say("deployments", "reading prefect.yaml")
         local.deploy(notify)
         if notify is not None:
-            _say("notify", "runs that went wrong, and what a night came to")
-        _say("worker", "started" if local.start_worker() else "runs already")
+            _say("notify", "after failed or crashed runs, and after each nightly decision")
+        _say("worker", "started" if local.start_worker() else "already running")
     names = [item["name"] for item in local.api().deployments()]
     _say("", ", ".join(names))
     _say("home", f"{local.home} (database and logs)")
     print(f"\nThe UI: {local.url}/deployments\n")
-    print("Start a run there, or here:")
+    print("Start a run in the UI, or on the command line:")
     prefect = Path(sys.executable).with_name("prefect")
     print(
         f"PREFECT_API_URL={local.url}/api {shlex.quote(str(prefect))} deployment run "
@@ -53,13 +55,14 @@ def up(*, port: int = 4200, notify: str | None = None) -> None:
 
 
 def deploy(*, notify: str | None = None) -> None:
-    """Deploy what prefect.yaml names to the server that PREFECT_API_URL names.
+    """Apply prefect.yaml to the Prefect server named by PREFECT_API_URL.
 
-    Makes the work pool, the queue that trains one run at a time, and the automation that crashes
-    runs without a sign of life, where they are absent.
+    If they are missing, this also creates the work pool, the queue that trains one run at a time,
+    and the automation that marks a run as Crashed when its heartbeat stops.
 
     Args:
-        notify: As with `qcrd up`.
+        notify: Webhook that receives `{"text": ...}` when a run fails or crashes, and after each
+            nightly decision. It stays in use until you give another one.
     """
     from flows.server.api import PrefectApi
     from flows.server.local import deploy as deploy_to
@@ -67,8 +70,8 @@ def deploy(*, notify: str | None = None) -> None:
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
         msg = (
-            "PREFECT_API_URL must name a server's API, for example http://server:4200/api; it is "
-            "not set. For a server on this machine use `qcrd up`."
+            "PREFECT_API_URL must name a Prefect server's API, for example "
+            "http://server:4200/api; it is not set. For a server on this machine run `qcrd up`."
         )
         raise ConfigError(msg)
     deploy_to(url, dict(os.environ), notify)
@@ -76,18 +79,18 @@ def deploy(*, notify: str | None = None) -> None:
 
 
 def down() -> None:
-    """Stop the worker with all its runs, and the server. The database is kept."""
+    """Stop the worker with all its runs, then the server. The database is kept."""
     from flows.server.local import LocalServer
 
     local = LocalServer.find()
     with local.alone():
         stopped = local.stop()
-    print("Stopped. What runs had finished is kept." if stopped else "Nothing was running.")
+    print("Stopped. Finished work of all runs is kept." if stopped else "Nothing was running.")
     print("\nqcrd up")
 
 
 def status() -> None:
-    """Say whether server and worker run, which runs there are, and what comes next."""
+    """Show whether server and worker run, the current runs, and what is scheduled next."""
     from flows.server.local import POOL, LocalServer
 
     local = LocalServer.find()
@@ -100,7 +103,8 @@ def status() -> None:
         return
     api = local.api()
     if not api.is_healthy():
-        msg = f"{local.url} must answer; it does not. The end of its log:\n{local.server.tail()}"
+        msg = f"The Prefect server does not answer at {local.url}. Last lines of its log:\n"
+        msg += local.server.tail()
         raise LaunchError(msg)
     deployments = {item["id"]: item["name"] for item in api.deployments()}
     _say("deployments", ", ".join(deployments.values()) or "none")

@@ -1,4 +1,4 @@
-"""What works and is tested, but has not shown that it pays: sampling and negatives on Ray.
+"""Code that works and is tested, but has not proved useful: sampling and negatives on Ray.
 
-Three samplers were no faster than one against a server that was the limit (docs/scale.md).
+Three samplers were no faster than one, because the server was the bottleneck (docs/scale.md).
 """

@@ -1,10 +1,10 @@
-"""Samplers, and negatives beside training, as tasks on a Ray cluster. Experimental.
+"""Experimental: samplers, and negatives written during training, as tasks on a Ray cluster.
 
     round t:  train ─► validate ─► train t + 1 ... ─► score for round t + j
                 └─► negatives of round t + j, on another worker ─┘
 
-The tables are those of a local run, text by text. A Ray task that is lost with its node is started
-again by Ray, and goes on with what the store lacks.
+The tables equal those of a local run, text by text. When a node is lost, Ray starts its task again,
+and the task continues with what the store lacks.
 """
 
 import logging
@@ -38,11 +38,11 @@ _CONNECT_SECONDS = 10.0
 class RayRunner(Runner):
     """Samplers and negatives as tasks on a Ray cluster.
 
-    What a task there returned is handed on as its future: Prefect knows the edge by it.
+    A result is passed on as the task's future, so that Prefect can draw the edge between the tasks.
     """
 
     def __init__(self, config: RunConfig, ray: "RayTaskRunner") -> None:
-        """Begin with nothing under way.
+        """Submit nothing yet.
 
         Args:
             config: The run's configuration.
@@ -50,13 +50,20 @@ class RayRunner(Runner):
         """
         self._ray = ray
         self._num_samplers = config.run.num_samplers
-        # On the kind of device that trains here, or the texts would be others.
+        # Use the same kind of device that trains here; another kind would write other texts.
         self._num_gpus = int(has_accelerator())
         self._elsewhere = _for_any_node(config)
         self._negatives: dict[int, PrefectRayFuture[Any]] = {}
 
     def sample_teacher(self, run: Run) -> Rationales:
-        """Sample with several tasks; the first to end without an error has seen all stored."""
+        """Sample with several tasks. A task that ends without an error has seen every shard stored.
+
+        Args:
+            run: The run.
+
+        Returns:
+            A reference to the rationales.
+        """
         found = teacher.find_missing(run)
         if not found.counts["num_missing"]:
             return found
@@ -72,18 +79,18 @@ class RayRunner(Runner):
         if len(failed) == len(futures):
             failed[0].result()
         for future in failed:
-            logger.warning("A sampler has ended, others did its work: %s", future.state.message)
+            logger.warning("A sampler failed; others did its work: %s", future.state.message)
         sampled: Any = next(future for future in futures if future not in failed)
         rationales: Rationales = sampled
         return rationales
 
     def begin_negatives(self, checkpoint: Checkpoint) -> None:
-        """Submit the negatives that a round's student is to write."""
+        """Submit the tasks that write negatives with a round's student."""
         for round_ in rounds_waiting_for(checkpoint.context, checkpoint.round):
             self._negatives[round_] = self._submit_negatives(checkpoint, round_)
 
     def sample_negatives(self, checkpoint: Checkpoint, round_: int) -> Negatives:
-        """Wait for the negatives of a round; write them here if Ray could not."""
+        """Wait for the negatives of a round, and write them here if the task on Ray failed."""
         future: Any = self._negatives.pop(round_, None)
         if future is not None:
             future.wait()
@@ -93,7 +100,11 @@ class RayRunner(Runner):
             error = future.state.result(raise_on_failure=False)
             if isinstance(error, QcrdError):
                 raise error
-            logger.warning("Negatives of round %d are written here: %s", round_, error)
+            logger.warning(
+                "Ray failed to write the negatives of round %d, so they are written here: %s",
+                round_,
+                error,
+            )
         return super().sample_negatives(checkpoint, round_)
 
     def _submit_negatives(self, checkpoint: Checkpoint, round_: int) -> "PrefectRayFuture[Any]":
@@ -113,7 +124,7 @@ def open_ray(config: RunConfig) -> Iterator[RayRunner]:
     from prefect_ray import RayTaskRunner
 
     address = config.run.ray_address
-    # Its own `auto` would start a cluster where none runs.
+    # Without an address, Prefect would start a cluster if none is running.
     options = {"log_to_driver": False, **({"address": address} if address == "auto" else {})}
     with ExitStack() as stack:
         try:
@@ -133,14 +144,14 @@ def _check_ray() -> None:
         raise ConfigError(msg)
     if PREFECT_API_URL.value() is None:
         msg = (
-            "PREFECT_API_URL must name a Prefect server that the nodes of Ray reach, for example "
+            "PREFECT_API_URL must name a Prefect server that the Ray nodes can reach, for example "
             "http://server:4200/api; it is not set. `qcrd up` starts one on this machine."
         )
         raise ConfigError(msg)
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address where nobody listens: Ray itself would try for minutes."""
+    """Refuse an address where nothing listens, because Ray itself would try for minutes."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -153,15 +164,15 @@ def _check_address(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> LaunchError:
     detail = " ".join(str(error).split())[:200]
     return LaunchError(
-        f"run.ray_address must be that of a Ray cluster that runs; got {address} ({detail}). Start "
-        "one with `ray start --head`, with the Ray and Python of this environment."
+        f"run.ray_address must be the address of a running Ray cluster; got {address} ({detail}). "
+        "Start one with `ray start --head`, using the Ray and Python of this environment."
     )
 
 
 def _for_any_node(config: RunConfig) -> RunConfig:
-    """The configuration as a task elsewhere needs it: a node's processes begin in another folder.
+    """Make paths absolute, because processes on a node start in another folder.
 
-    What `teacher.reuse` holds is in the store by then.
+    `teacher.reuse` is emptied: its rationales are in the store by then.
     """
     run, teacher_ = config.run, config.teacher
     places: dict[str, str | Path] = {"scratch": run.scratch.absolute()}

@@ -1,1 +1,1 @@
-"""What runs Prefect's server, worker and deployments."""
+"""Starts and stops Prefect's server and worker, and applies the deployments."""

@@ -1,6 +1,6 @@
 """The few requests to a Prefect server that `qcrd up`, `down` and `status` make.
 
-Importing Prefect's own client takes seconds on a small machine; these are plain REST.
+They are plain REST, because importing Prefect's client takes seconds on a small machine.
 """
 
 import os
@@ -16,7 +16,7 @@ from qcrd_core.runtime.processes import tail
 
 Json = dict[str, Any]
 
-# A first start makes the database: 25 s on two idle cores, much longer on a slow disk.
+# The first start creates the database: 25 s on two idle cores, much longer on a slow disk.
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 _BUSY_ATTEMPTS = 20
@@ -24,36 +24,36 @@ _BUSY_PAUSE_SECONDS = 1.0
 
 
 class PrefectApi:
-    """A server, by its address."""
+    """A client of one Prefect server."""
 
     def __init__(self, url: str) -> None:
-        """Name it; asks nothing.
+        """Prepare a client; sends nothing yet.
 
         Args:
-            url: Address of its API.
+            url: Address of the server's API.
         """
         user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-        # A proxy of the environment has no business between two programs of this machine.
+        # Ignore proxies of the environment: both programs run on this machine.
         self._client = httpx.Client(
             base_url=url, timeout=30, trust_env=False, auth=(user, password) if user else None
         )
 
     def is_healthy(self) -> bool:
-        """Whether it answers."""
+        """Whether the server answers."""
         try:
             return self._client.get("/health", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
     def wait(self, is_alive: Callable[[], bool], log: Path) -> None:
-        """Wait until it answers.
+        """Wait until the server answers.
 
         Args:
             is_alive: Whether its process runs.
-            log: What the process writes.
+            log: Log file of the process.
 
         Raises:
-            LaunchError: If it dies, or does not answer in time.
+            LaunchError: If the server exits, or does not answer in time.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_healthy():
@@ -64,21 +64,27 @@ class PrefectApi:
             time.sleep(_POLL_SECONDS)
 
     def create_pool(self, name: str, description: str) -> None:
-        """Create a work pool of processes, unless it is there."""
+        """Create a work pool of processes if it does not exist."""
         if self._exists(f"/work_pools/{name}"):
             return
         pool = {"name": name, "type": "process", "description": description}
         self._ask("POST", "/work_pools/", pool)
 
     def create_queue(self, pool: str, name: str, *, limit: int) -> None:
-        """Create a queue that runs so many at once, unless it is there: its limit is the user's."""
+        """Create a queue if it does not exist. An existing queue keeps the limit its user chose.
+
+        Args:
+            pool: The work pool.
+            name: Name of the queue.
+            limit: Runs at once.
+        """
         if self._exists(f"/work_pools/{pool}/queues/{name}"):
             return
         queue = {"name": name, "concurrency_limit": limit}
         self._ask("POST", f"/work_pools/{pool}/queues", queue)
 
     def has_automation(self, name: str) -> bool:
-        """Whether there is an automation of this name."""
+        """Whether an automation of this name exists."""
         named = {"automations": {"name": {"any_": [name]}}}
         return bool(self._ask("POST", "/automations/filter", named))
 
@@ -88,12 +94,12 @@ class PrefectApi:
         return found
 
     def runs(self, pool: str, states: list[str], *, limit: int = 200) -> list[Json]:
-        """Runs of a pool in any of the states, the next first.
+        """Runs of a pool in any of the given states, by scheduled start.
 
         Args:
             pool: The work pool.
             states: State types, for example RUNNING.
-            limit: Most runs, at most 200.
+            limit: How many runs to return, at most 200.
 
         Returns:
             Runs as the API describes them.
@@ -116,9 +122,9 @@ class PrefectApi:
         return self._request("GET", path).status_code == httpx.codes.OK
 
     def _request(self, method: str, path: str, content: Json | None = None) -> httpx.Response:
-        """Ask, and again where the server is busy: while another writes, SQLite lets nobody else.
+        """Send a request, and again while the server is busy: SQLite allows one writer at a time.
 
-        Prefect's own client asks again likewise.
+        Prefect's own client retries in the same way.
         """
         for _ in range(_BUSY_ATTEMPTS - 1):
             answer = self._client.request(method, path, json=content)
@@ -132,12 +138,13 @@ class PrefectApi:
             answer = self._request(method, path, content)
             answer.raise_for_status()
         except httpx.HTTPStatusError as error:
-            said = error.response.text[:300]
+            answered = f"{error.response.status_code} {error.response.text[:300]}"
             msg = (
-                f"{error.request.url} must take what qcrd asks; got {said}. Do the versions agree?"
+                f"The Prefect server rejected {error.request.url}: {answered}. Check that its "
+                "version is the one installed here."
             )
             raise LaunchError(msg) from error
         except httpx.HTTPError as error:
-            msg = f"The Prefect server must answer; got {error!r}. Look at `qcrd status`."
+            msg = f"The Prefect server does not answer: {error!r}. Look at `qcrd status`."
             raise LaunchError(msg) from error
         return answer.json() if answer.content else None

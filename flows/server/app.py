@@ -1,10 +1,11 @@
 """Prefect's application as the temporary server runs it, and the database of a new Prefect home.
 
     uvicorn --factory flows.server.app:create_app
-    python -m flows.server.app           what `make install` does, once
+    python -m flows.server.app           run once by `make install`
 
-Prefect makes a new SQLite database by all the migrations it ever had: five seconds of a core. The
-second command lets it do so beside the installation, and a home without a database gets a copy.
+Prefect creates a SQLite database by applying every migration it ever had, which takes five seconds
+of one core. The second command does this once, in the Python environment; each new Prefect home
+then gets a copy.
 """
 
 import contextlib
@@ -26,10 +27,10 @@ _NAME = "prefect.db"
 
 
 def create_app() -> "FastAPI":
-    """Make the application; the process ends at once where settings name another server."""
-    # Importing makes many objects and no garbage; looking for it takes a sixth of the start.
+    """Create the application. If settings name another server, the process exits at once."""
+    # Importing creates many objects and no garbage. Collecting takes a sixth of the start-up time.
     gc.disable()
-    # uvicorn would stop only after its start, and a command that runs nothing would wait for it.
+    # uvicorn handles SIGTERM only after it has started, and `qcrd` would have to wait for that.
     stop = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
 
@@ -47,18 +48,18 @@ def create_app() -> "FastAPI":
 
 
 def place_database(home: Path, new: Path = NEW_DATABASE) -> None:
-    """Copy the new database into a home that has none; without one Prefect makes it.
+    """Copy the new database into a home that has none. If `new` is absent, Prefect creates one.
 
     Args:
         home: Prefect's home.
-        new: Database that Prefect has just made.
+        new: A database fresh from Prefect's migrations.
     """
-    # Also none of the log's files: SQLite would play an old one back into the copy.
+    # Log files must be absent too: SQLite would replay an old log into the copy.
     if not new.exists() or any(home.glob(f"{_NAME}*")):
         return
     home.mkdir(parents=True, exist_ok=True)
     copy = home / f".new-{os.getpid()}.db"
-    # Whole or absent, and never in the place of one that another server has just put there.
+    # A hard link is atomic and never replaces a database that another server has just placed.
     with contextlib.suppress(OSError):
         shutil.copyfile(new, copy)
         os.link(copy, home / _NAME)
@@ -66,15 +67,15 @@ def place_database(home: Path, new: Path = NEW_DATABASE) -> None:
 
 
 def make_database(path: Path = NEW_DATABASE) -> None:
-    """Let Prefect make a new database.
+    """Let Prefect create a new database.
 
     Args:
-        path: The file, of which there may be one already.
+        path: Where to write it. An existing file is replaced.
     """
     import asyncio
 
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        del os.environ[name]  # it might name a database that is in use
+        del os.environ[name]  # a setting might name a database that is in use
     with tempfile.TemporaryDirectory(prefix="qcrd-prefect-", dir=path.parent) as home:
         url = f"sqlite+aiosqlite:///{home}/{_NAME}"
         os.environ |= {"PREFECT_HOME": home, "PREFECT_SERVER_DATABASE_CONNECTION_URL": url}

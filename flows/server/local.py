@@ -1,8 +1,8 @@
 """A Prefect server, worker and deployments on this machine, for `qcrd up`, `down` and `status`.
 
-Both processes outlive the command; their notes, logs and the SQLite database lie in one folder, the
-home: PREFECT_HOME, else `.qcrd/scratch/prefect` in the clone. Spoken to over REST, so that the
-commands need not import Prefect.
+Server and worker outlive the command. Their process notes, their logs and the SQLite database are
+in one folder, the home: PREFECT_HOME, or `.qcrd/scratch/prefect` in the clone. The commands use
+REST, so that they need not import Prefect.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from qcrd_core.runtime.daemons import Daemon
 from qcrd_core.runtime.lock import lock
 
 ROOT = Path(__file__).parents[2]
-"""The clone: prefect.yaml lies here, and runs start here."""
+"""The clone. It holds prefect.yaml, and runs start in it."""
 
 POOL, TRAINING_QUEUE = "qcrd", "training"
 HOST = "127.0.0.1"
 _PREFECT_SECONDS = 300.0
-# A training job that is asked to stop writes its checkpoint first.
+# When a training job is asked to stop, it writes its checkpoint first.
 _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
@@ -44,7 +44,7 @@ class LocalServer:
 
     @classmethod
     def find(cls) -> "LocalServer":
-        """Name the home; starts and writes nothing."""
+        """Find the home. Starts and writes nothing."""
         named = os.environ.get("PREFECT_HOME")
         home = Path(named).expanduser() if named else ROOT / ".qcrd/scratch/prefect"
         return cls(home.absolute())
@@ -61,18 +61,18 @@ class LocalServer:
 
     @property
     def url(self) -> str | None:
-        """Address of the UI, as the last start noted it."""
+        """Address of the UI, as noted at the last start."""
         with contextlib.suppress(OSError):
             return self._url_file.read_text(encoding="utf-8").strip() or None
         return None
 
     def api(self) -> PrefectApi:
         """A client of the running server."""
-        assert self.url is not None  # there is a note wherever a server was started
+        assert self.url is not None  # start_server writes the address before it starts a server
         return PrefectApi(f"{self.url}/api")
 
     def alone(self) -> AbstractContextManager[bool]:
-        """Let one `up` or `down` work at a time on this home."""
+        """Lock this home, so that only one `up` or `down` works on it at a time."""
         return lock(self.home / "qcrd.lock")
 
     def start_server(self, port: int) -> bool:
@@ -86,7 +86,7 @@ class LocalServer:
 
         Raises:
             ConfigError: If the port is in use.
-            LaunchError: If the server dies, or does not answer in time.
+            LaunchError: If the server exits, or does not answer in time.
         """
         if self.server.is_alive():
             self.api().wait(self.server.is_alive, self.server.log)
@@ -100,7 +100,7 @@ class LocalServer:
         return True
 
     def start_worker(self) -> bool:
-        """Start the worker, unless it runs; runs of a dead one are marked Crashed.
+        """Start the worker, unless it runs. Unfinished runs of a dead worker are marked Crashed.
 
         Returns:
             Whether it had to be started.
@@ -108,7 +108,7 @@ class LocalServer:
         if self.worker.is_alive():
             return False
         self.worker.stop(0)
-        self.crash_unfinished("Its worker was gone. Start it again: it continues.")
+        self.crash_unfinished("The worker exited. Start the run again to continue it.")
         name = f"qcrd-{socket.gethostname()}"
         command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"]
         command += ["--name", name, "--install-policy", "never"]
@@ -119,34 +119,34 @@ class LocalServer:
         """Apply prefect.yaml; see `deploy`.
 
         Args:
-            notify: Webhook that is told of runs.
+            notify: Webhook to notify of runs.
 
         Raises:
-            LaunchError: If Prefect refuses.
+            LaunchError: If Prefect rejects the file.
         """
         deploy(f"{self.url}/api", self._client_environment(), notify)
 
     def stop(self) -> bool:
-        """Stop the worker and with it all runs, then the server.
+        """Stop the worker with all its runs, then the server.
 
         Returns:
-            Whether any of the two ran.
+            Whether either was running.
         """
         answers = self.server.is_alive() and self.api().is_healthy()
         had_worker = self.worker.stop(_WORKER_GRACE_SECONDS)
         if answers:
-            self.crash_unfinished("Stopped by `qcrd down`. Start it again: it continues.")
+            self.crash_unfinished("Stopped by `qcrd down`. Start the run again to continue it.")
         had_server = self.server.stop(_SERVER_GRACE_SECONDS)
         return had_worker or had_server
 
     def crash_unfinished(self, message: str) -> list[Json]:
-        """Mark runs as Crashed that no process works on any more; call it without a worker.
+        """Mark unfinished runs as Crashed. Call it only while no worker runs.
 
-        Prefect itself leaves a run whose worker was stopped in state Running
+        When a worker is stopped, Prefect itself leaves its runs in state Running
         (github.com/PrefectHQ/prefect/issues/16746).
 
         Args:
-            message: What the UI says.
+            message: The message that the UI shows for these runs.
 
         Returns:
             The runs.
@@ -163,20 +163,20 @@ class LocalServer:
 
     def _server_environment(self) -> dict[str, str]:
         environment = {
-            # Runs that ended 90 days ago leave the database.
+            # Delete runs from the database 90 days after they ended.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-            # In files, not in memory: a run whose place in its queue a restarted server no longer
-            # knows is ended when it asks to keep it.
+            # Keep leases in files, not in memory. If a restarted server has forgotten a run's place
+            # in its queue, it ends the run when the run renews its lease.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
                 "prefect.server.concurrency.lease_storage.filesystem"
             ),
             **os.environ,
             **self._quiet(),
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
-            # Links in notifications.
+            # Used for links in notifications.
             "PREFECT_UI_URL": str(self.url),
         }
-        # In a server it would become the address that the browser asks.
+        # A server would pass this address on to the browser.
         environment.pop("PREFECT_API_URL", None)
         return environment
 
@@ -184,9 +184,9 @@ class LocalServer:
         preset = {
             "PREFECT_LOGGING_EXTRA_LOGGERS": "qcrd_core",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS),
-            # Asking a server on the same machine is cheap; the default is 10 s.
+            # Polling a server on the same machine is cheap; the default is 10 s.
             "PREFECT_WORKER_QUERY_SECONDS": "3",
-            # Else a `uv` on the PATH would build an environment for each run.
+            # Otherwise a `uv` on the PATH would build an environment for each run.
             "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
         }
         forced = {**self._quiet(), "PREFECT_API_URL": f"{self.url}/api"}
@@ -197,28 +197,28 @@ class LocalServer:
             "PREFECT_HOME": str(self.home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
-            # Logs are files: no colours, no line breaks at 80 columns.
+            # Logs are files, so they need no colours and no line breaks at 80 columns.
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
 
 
 def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
-    """Create what deployments and runs rely on, where it is absent, and apply prefect.yaml.
+    """Create the work pool, queue and automations that are missing, and apply prefect.yaml.
 
     Args:
         url: Address of the server's API.
-        environment: Of Prefect's commands; names the same server.
-        notify: Webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat, one's own). It
-            is told when a run fails or crashes, and when a night is over, and replaces an earlier
-            one.
+        environment: Environment of Prefect's commands. It names the same server.
+        notify: Webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat or similar). It
+            is called when a run fails or crashes, and after each nightly decision. It replaces an
+            earlier webhook.
 
     Raises:
-        LaunchError: If Prefect refuses.
+        LaunchError: If Prefect rejects the file.
     """
     api = PrefectApi(url)
     api.create_pool(POOL, "Runs of qcrd.")
-    # One run at a time: training takes the whole machine, also of another deployment's.
+    # One run at a time, whatever its deployment, because training takes the whole machine.
     api.create_queue(POOL, TRAINING_QUEUE, limit=1)
     content = _AUTOMATIONS.read_text(encoding="utf-8")
     wanted = yaml.safe_load(content)["crashes"]
@@ -252,8 +252,8 @@ def _prefect(arguments: list[str], environment: dict[str, str]) -> None:
         check=False,
     )
     if done.returncode:
-        said = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
-        msg = f"`prefect {arguments[0]}` failed:\n{said}"
+        output = "\n".join("  " + line for line in (done.stdout + done.stderr).splitlines()[-25:])
+        msg = f"`prefect {arguments[0]}` failed:\n{output}"
         raise LaunchError(msg)
 
 
@@ -263,5 +263,5 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            msg = f"--port must be a free port of {HOST}; got {port} ({error}). Name another."
+            msg = f"--port must be a free port of {HOST}; got {port} ({error}). Choose another."
             raise ConfigError(msg) from error

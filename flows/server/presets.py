@@ -1,4 +1,4 @@
-"""Steps of `prefect deploy`: settings from a file of configs/, and a schedule as it was switched.
+"""Steps of `prefect deploy`: read settings from configs/, and leave schedules on or off.
 
     build:
       - flows.server.presets.read_preset: {id: preset, path: configs/svamp.yaml}
@@ -7,7 +7,7 @@
     schedules:
       - {slug: nightly, cron: "30 2 * * *", timezone: UTC, active: "{{ schedule.active }}"}
 
-So a preset is written once, in configs/, and the run form in the UI opens with all of its values.
+A preset is thus written once, in configs/, and the run form in the UI opens with all its values.
 """
 
 from pathlib import Path
@@ -24,31 +24,32 @@ def read_preset(path: str, of: Literal["run", "bench"] = "run") -> dict[str, Any
     """Read a file of settings and check it, so that no deployment carries a broken preset.
 
     Args:
-        path: YAML file, from the repository's root.
-        of: What it configures. A bench comes with the settings of the run that it names.
+        path: YAML file, relative to the repository's root.
+        of: What the file configures. For a bench, the settings of the run that it names are read
+            too.
 
     Returns:
-        `config`: the file's own settings; what it leaves out stays a default of the form.
+        `config`: the file's settings. The form shows defaults for the rest.
 
     Raises:
-        ConfigError: If the file is absent or breaks a rule.
+        ConfigError: If the file is absent or a setting is wrong.
     """
     settings = load_bench(Path(path)) if of == "bench" else load_config(Path(path))
     return {"config": settings.model_dump(mode="json", exclude_unset=True)}
 
 
 def keep_schedule(deployment: str, slug: str) -> dict[str, bool]:
-    """Say whether a schedule is on: as the server has it, off where it is new.
+    """Read from the server whether a schedule is on. A new schedule is off.
 
-    `active: false` in prefect.yaml would switch it off again whenever the file is applied, and
-    without a word a newcomer's machine would begin to train at night.
+    `active: false` in prefect.yaml would switch it off whenever the file is applied. Without
+    `active`, a newcomer's machine would begin to train at night.
 
     Args:
         deployment: Flow and deployment, `flow/name`.
         slug: Name of the schedule.
 
     Returns:
-        `active`.
+        `active`: whether the schedule is on.
     """
     with get_client(sync_client=True) as client:
         try:

@@ -1,14 +1,15 @@
 """The Prefect server of one `qcrd run` or `qcrd bench`.
 
-    server = TemporaryServer.start()      begins at once, in the background
+    server = TemporaryServer.start()      starts in the background
     with server.used():                   waits until it answers
         distill(config)
 
-Where PREFECT_API_URL or a profile of Prefect names a server, that one is used. Else one on the
-loopback, which ends with this process, also after kill -9. Prefect would start such a server
-itself, but only when a flow begins, and a killed run would leave it running. It takes three seconds
-to come up, so it begins before this process has imported Prefect and can ask for profiles: where
-one names a server, ours ends by itself.
+If PREFECT_API_URL or a Prefect profile names a server, that server is used. Otherwise one is
+started on the loopback, which ends with this process, even after kill -9. Prefect would start such
+a server itself, but only when a flow begins, and a killed run would leave it running.
+
+Starting takes three seconds, so the server starts before this process imports Prefect, which alone
+can read profiles. If a profile names a server, ours exits by itself.
 """
 
 import atexit
@@ -26,7 +27,7 @@ from qcrd_core.teacher.servers.launch import free_port
 
 _ROOT = Path(__file__).parents[2]
 _APP = ("--factory", "flows.server.app:create_app", "--app-dir", str(_ROOT))
-# No web page, no scheduler, as in the server that Prefect starts for a script.
+# No web pages and no scheduler, as in the server that Prefect starts for a script.
 _ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -35,15 +36,15 @@ _ENVIRONMENT = {
 
 
 class TemporaryServer:
-    """A server that may be starting, or none where one is named."""
+    """A server that may still be starting, or no server if the environment names one."""
 
     def __init__(self, server: Server | None, port: int = 0) -> None:
-        """Name it; see `start`."""
+        """Wrap a started server; see `start`."""
         self._server, self._url = server, f"http://{HOST}:{port}"
 
     @classmethod
     def start(cls) -> "TemporaryServer":
-        """Begin to start a server, unless the environment names one."""
+        """Start a server in the background, unless the environment names one."""
         # Prefect reads these when it is imported.
         os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "qcrd_core")
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -53,21 +54,21 @@ class TemporaryServer:
         port = free_port()
         address = ("--host", HOST, "--port", str(port))
         command = (sys.executable, "-m", "uvicorn", *_APP, *address, "--log-level", "error")
-        # Not in the run's scratch: a command that is refused after this leaves nothing there.
+        # The log is not in the run's scratch, where a command that fails should leave nothing.
         file, log = tempfile.mkstemp(prefix="qcrd-prefect-server-", suffix=".log")
         os.close(file)
         atexit.register(Path(log).unlink, missing_ok=True)
         server = Server(command, log=Path(log), env=_ENVIRONMENT)
-        # After Prefect's own last words: it would wait long for a server that is gone.
+        # This runs after Prefect's exit handlers, which would wait long for a stopped server.
         atexit.register(server.stop)
         return cls(server, port)
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Let Prefect speak to the server; it ends with this process.
+        """Let Prefect use the server inside the block.
 
         Raises:
-            LaunchError: If it dies, or does not answer in time.
+            LaunchError: If the server exits, or does not answer in time.
         """
         from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
@@ -75,7 +76,7 @@ class TemporaryServer:
             yield
             return
         PrefectApi(f"{self._url}/api").wait(self._server.is_alive, self._server.log)
-        # It has no page that Prefect could name.
+        # It serves no web pages that Prefect could link to.
         settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
         with temporary_settings(settings):
             yield

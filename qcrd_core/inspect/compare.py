@@ -11,12 +11,12 @@ from qcrd_core.teacher.generation import differences
 
 @dataclass(frozen=True, eq=False)
 class RunDifference:
-    """Run b against run a."""
+    """Run b compared with run a."""
 
     settings: list[str]
     """Settings that differ, `name old -> new`."""
     questions: pl.DataFrame
-    """Questions voted on in either: question_id, change (new, gone, flipped, same), majority_a,
+    """Questions voted on in either run: question_id, change (new, gone, flipped, same), majority_a,
     majority_b, agreement_a, agreement_b, correct_a, correct_b, and correctness (fixed, broken or
     null)."""
     predictions: pl.DataFrame
@@ -25,11 +25,11 @@ class RunDifference:
 
 
 def compare_runs(a: View, b: View) -> RunDifference:
-    """Compare two runs, of one store or of two.
+    """Compare two runs of the same store or of different stores.
 
     Args:
         a: The earlier run.
-        b: The later one.
+        b: The later run.
 
     Returns:
         The differences.

@@ -1,6 +1,6 @@
-"""Rationales written for other tools: JSON lines, CSV, Parquet, or a Hugging Face data set folder.
+"""Export rationales as JSON lines, CSV, Parquet, or a Hugging Face data set folder.
 
-The rows are streamed: a million need no more memory than a thousand.
+The rows are streamed, so a million rows need no more memory than a thousand.
 """
 
 import shutil
@@ -24,7 +24,7 @@ configs:
 
 # Rationales of {name}
 
-{num_rows} rationales, exported by qcrd. One row a rationale, failures included (`status`).
+{num_rows} rationales, exported by qcrd. One row per rationale, including failures (`status`).
 
 {where}| column | type |
 |---|---|
@@ -39,19 +39,19 @@ def export_rows(view: View, target: Path, where: str | None) -> int:
 
     Args:
         view: A store or a run.
-        target: .jsonl, .csv, .parquet, or a folder that does not exist yet: a Hugging Face data
-            set with a file a split and a card.
-        where: SQL expression over ROW_COLUMNS; None takes all.
+        target: A new .jsonl, .csv or .parquet file, or a new folder. A folder becomes a Hugging
+            Face data set with one file per split and a card.
+        where: SQL expression over ROW_COLUMNS; None takes all rows.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
-        ConfigError: If the expression is none, or the target exists or has another ending.
+        ConfigError: If the expression is not valid, or the target exists or has another ending.
         DataError: If a part is damaged.
     """
     if target.exists():
-        msg = f"--export must name a new place; {target} is there. Delete it or name another."
+        msg = f"--export must be a new file or folder; {target} exists. Delete it or name another."
         raise ConfigError(msg)
     lazy = matching(view, where, ROW_COLUMNS)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def export_rows(view: View, target: Path, where: str | None) -> int:
             num_rows = _write_folder(lazy, temporary, view, (target.name, where))
         temporary.rename(target)
     except (pl.exceptions.PolarsError, OSError) as error:
-        msg = f"{target} must be writable and {view.name} whole; got {str(error).splitlines()[0]}."
+        msg = f"Exporting {view.name} to {target} failed: {str(error).splitlines()[0]}."
         raise DataError(msg) from error
     finally:
         if temporary.is_dir():
@@ -87,8 +87,8 @@ def _write_file(lazy: pl.LazyFrame, path: Path, ending: str) -> int:
     raise ConfigError(msg)
 
 
-def _write_folder(lazy: pl.LazyFrame, path: Path, view: View, about: tuple[str, str | None]) -> int:
-    name, where = about
+def _write_folder(lazy: pl.LazyFrame, path: Path, view: View, card: tuple[str, str | None]) -> int:
+    name, where = card
     (path / "data").mkdir(parents=True)
     counts = {}
     for split in _SPLITS:
@@ -98,13 +98,13 @@ def _write_folder(lazy: pl.LazyFrame, path: Path, view: View, about: tuple[str, 
         if not counts[split]:
             file.unlink()
     if not sum(counts.values()):
-        msg = f"--export must have rows to write; none of {view.name} satisfies {where!r}."
+        msg = f"There is nothing to export: no row of {view.name} meets the condition {where!r}."
         raise ConfigError(msg)
     files = [
         f"  - split: {split}\n    path: data/{split}-*.parquet" for split in counts if counts[split]
     ]
     schema = lazy.collect_schema()
-    card = _CARD.format(
+    text = _CARD.format(
         name=view.name.rpartition("/")[2],
         folder=name,
         files="\n".join(files),
@@ -112,7 +112,7 @@ def _write_folder(lazy: pl.LazyFrame, path: Path, view: View, about: tuple[str, 
         where="" if where is None else f"Only rows where `{where}`.\n\n",
         columns="\n".join(f"| `{column}` | {kind} |" for column, kind in schema.items()),
     )
-    (path / "README.md").write_text(card, encoding="utf-8")
+    (path / "README.md").write_text(text, encoding="utf-8")
     return sum(counts.values())
 
 

@@ -1,10 +1,10 @@
-"""A run's rationales as fine-tuning data: for TRL, and for LLaMA-Factory.
+"""Export a run's rationales as fine-tuning data for TRL or LLaMA-Factory.
 
-    sft          one row a positive rationale: the question, then reasoning and answer
-    preference   one row a pair of a question: a positive as chosen, a negative as rejected
+    sft          one row per positive rationale: the question, then reasoning and answer
+    preference   one row per pair: a positive as chosen, a negative of the same question as rejected
 
 TRL's rows are conversations (`prompt`, and `completion` or `chosen` and `rejected`, as messages).
-LLaMA-Factory's are its alpaca format, with the entry for its dataset_info.json beside them.
+LLaMA-Factory's rows have its alpaca format; its dataset_info.json is written to the same folder.
 """
 
 import json
@@ -42,12 +42,12 @@ _INFO: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """Counts of what was written."""
 
     num_rows: int
     num_questions: int
     num_without_pair: int
-    """Questions with rationales of one side only, which give no preference pair."""
+    """Questions that have only positives or only negatives, and so give no preference pair."""
 
 
 def export_sft(
@@ -55,16 +55,16 @@ def export_sft(
 ) -> Exported:
     """Write a run's rationales as fine-tuning data.
 
-    Polarity is that of the run's last scores; before a first round, that of the vote. Pairs match
-    the best positive with the worst negative of a question by quality score, the second best with
-    the second worst, and so on.
+    Polarity is taken from the run's last scores or, before the first round, from the vote. Pairs
+    match the positive with the highest quality score with the negative with the lowest score of
+    the same question, the second highest with the second lowest, and so on.
 
     Args:
         view: A run.
-        target: New .jsonl file; LLaMA-Factory's dataset_info.json is written beside it.
-        trainer: Who reads it.
+        target: New .jsonl file. LLaMA-Factory's dataset_info.json is written to the same folder.
+        trainer: The tool that will read the file.
         kind: Single texts or pairs.
-        instruction: Put before every question.
+        instruction: Text to put before every question.
 
     Returns:
         Counts.
@@ -74,7 +74,8 @@ def export_sft(
         DataError: If there is nothing to write, or a part is damaged.
     """
     if target.suffix != ".jsonl" or target.exists():
-        msg = f"The target must be a new .jsonl file; got {target}. Name another."
+        reason = "which exists" if target.exists() else "with another ending"
+        msg = f"TARGET must be a new .jsonl file; got {target}, {reason}. Name another."
         raise ConfigError(msg)
     spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
     rows = _sides(view)
@@ -104,17 +105,17 @@ def export_sft(
 
 def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
     positives = int(sides.sum())
-    counts = f"{positives} positive and {sides.len() - positives} negative ones"
+    counts = f"{positives} positive and {sides.len() - positives} negative rationales"
     if kind == "sft":
-        return f"Exporting as sft needs positive rationales; {run} has {counts}."
+        return f"There is nothing to export as sft: {run} has {counts}."
     return (
-        f"Exporting as preference needs a question with a positive and a negative rationale; {run} "
-        f"has none among {counts}. Export with `--kind sft`."
+        f"There is nothing to export as preference: {run} has {counts}, but no question has both. "
+        "Export with `--kind sft`."
     )
 
 
 def _sides(view: View) -> pl.DataFrame:
-    """Rationales with a text and a side, best first."""
+    """Rationales with a text and a polarity, best first."""
     lazy = view.rows(_COLUMNS)
     by_vote = pl.when(pl.col("status") != "failed").then("in_majority")
     side = pl.coalesce(pl.col("polarity") == "positive", by_vote)
@@ -163,7 +164,7 @@ def _line(
 
 
 def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:
-    """Reasoning, then the answer behind the data set's marker, where there is one."""
+    """The rationale, then the data set's answer marker and the answer, if there are both."""
     if answer is None or spec.answer.marker is None:
         return rationale
     return f"{rationale} {spec.answer.marker} {answer}."

@@ -1,4 +1,4 @@
-"""Rationales that satisfy a SQL expression."""
+"""Find rationales that meet a SQL condition."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from qcrd_core.inspect.view import ROW_COLUMNS, RUN_COLUMNS, View
 from qcrd_core.store.parts import collect
 
 ROW_KEY = ("question_id", "source", "round", "generation", "sample_idx")
-# A question's teacher comes before its students.
+# For each question, the teacher's rationales come before the students'.
 _ORDER = (
     pl.col("question_id"),
     pl.col("source") == "student",
@@ -22,7 +22,7 @@ class Found:
     """One page of rows."""
 
     num_rows: int
-    """Rows that satisfy the expression, on all pages."""
+    """Number of rows that meet the condition, on all pages."""
     rows: pl.DataFrame
     """Columns ROW_COLUMNS, by question, teacher before students, round and sample."""
 
@@ -37,7 +37,7 @@ def condition(text: str) -> pl.Expr:
         The expression.
 
     Raises:
-        ConfigError: If it is none, or names an unknown column.
+        ConfigError: If the text is not an expression, or names an unknown column.
     """
     try:
         expression = pl.sql_expr(text)
@@ -46,7 +46,7 @@ def condition(text: str) -> pl.Expr:
         raise _refused(text, str(error)) from error
     unknown = sorted(set(names) - set(ROW_COLUMNS))
     if unknown:
-        raise _refused(text, f"no column {unknown[0]}; there are {', '.join(ROW_COLUMNS)}")
+        raise _refused(text, f"unknown column {unknown[0]}; columns are {', '.join(ROW_COLUMNS)}")
     return expression
 
 
@@ -55,15 +55,15 @@ def find_rows(view: View, where: str | None, *, limit: int, offset: int = 0) -> 
 
     Args:
         view: A store or a run.
-        where: SQL expression over ROW_COLUMNS; None takes all.
-        limit: Most rows to return.
-        offset: Rows to leave out before them.
+        where: SQL expression over ROW_COLUMNS; None takes all rows.
+        limit: Greatest number of rows to return.
+        offset: Number of rows to skip first.
 
     Returns:
-        The rows, and how many there are in all.
+        The rows, and the total number of rows.
 
     Raises:
-        ConfigError: If the expression is none, is no condition, or names an unknown column.
+        ConfigError: If the expression is invalid, is not a condition, or names an unknown column.
         DataError: If a part is damaged.
     """
     keys = matching_keys(view, where)
@@ -71,17 +71,17 @@ def find_rows(view: View, where: str | None, *, limit: int, offset: int = 0) -> 
 
 
 def matching_keys(view: View, where: str | None) -> pl.DataFrame:
-    """Keys of the rationales that satisfy an expression.
+    """Find the keys of the rationales that meet a condition.
 
     Args:
         view: A store or a run.
-        where: SQL expression over ROW_COLUMNS; None takes all.
+        where: SQL expression over ROW_COLUMNS; None takes all rows.
 
     Returns:
         Columns ROW_KEY, by question, teacher before students, round and sample.
 
     Raises:
-        ConfigError: If the expression is none, is no condition, or names an unknown column.
+        ConfigError: If the expression is invalid, is not a condition, or names an unknown column.
         DataError: If a part is damaged.
     """
     return collect_matching(view, where, ROW_KEY).sort(_ORDER)
@@ -106,10 +106,10 @@ def read_rows(view: View, keys: pl.DataFrame) -> pl.DataFrame:
 
 
 def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Collect what `matching` finds.
+    """Collect the rows of `matching`.
 
     Raises:
-        ConfigError: If the expression is no condition, or fails on a value, as a cast may.
+        ConfigError: If the expression is not a condition, or fails on a value, as a cast may.
         DataError: If a part is damaged.
     """
     lazy = matching(view, where, columns)
@@ -117,7 +117,8 @@ def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) ->
         return collect(lazy, view.name)
     except DataError as error:
         if where is not None and isinstance(error.__cause__, pl.exceptions.PolarsError):
-            # A value the condition fails on reads like a damaged part: does it go without?
+            # An error of the condition looks like a damaged part. Reading without the condition
+            # tells them apart: it fails if a part is damaged.
             read = condition(where).meta.root_names()
             collect(view.rows({*columns, *read}).select(pl.all().count()), view.name)
             raise _refused(where, str(error.__cause__)) from error
@@ -125,19 +126,19 @@ def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) ->
 
 
 def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.LazyFrame:
-    """Columns of all rows that satisfy an expression, lazily.
+    """Columns of all rows that meet a condition, as a lazy frame.
 
     Args:
         view: A store or a run.
-        where: SQL expression over ROW_COLUMNS; None takes all.
-        columns: Which of ROW_COLUMNS.
+        where: SQL expression over ROW_COLUMNS; None takes all rows.
+        columns: Which of ROW_COLUMNS to return.
 
     Returns:
         The rows.
 
     Raises:
-        ConfigError: If the expression is none, is no condition, or names a column that is unknown,
-            or that only a run has.
+        ConfigError: If the expression is invalid or not a condition, or names a column that is
+            unknown or that only a run has.
     """
     if where is None:
         return view.rows(columns)
@@ -146,10 +147,10 @@ def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.Lazy
     if view.run_id is None and of_run:
         runs = ", ".join(view.run_ids) or "none yet"
         raise _refused(
-            where, f"{of_run[0]} is known within a run, runs/<run id>; there are: {runs}"
+            where, f"{of_run[0]} exists only in a run, <store>/runs/<run id>; runs: {runs}"
         )
     lazy = view.rows({*columns, *expression.meta.root_names()})
-    # An empty frame of these columns shows a wrong type before a million rows are read.
+    # Trying it on an empty frame reports a wrong type before a million rows are read.
     empty = pl.DataFrame(schema=lazy.collect_schema()).lazy()
     try:
         kind = empty.select(expression.alias("condition")).collect_schema()["condition"]
@@ -157,13 +158,13 @@ def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.Lazy
     except pl.exceptions.PolarsError as error:
         raise _refused(where, str(error)) from error
     if kind != pl.Boolean:
-        raise _refused(where, f"a value of type {kind}, not true or false")
+        raise _refused(where, f"it gives a {kind}, not true or false")
     return lazy.filter(expression).select(pl.col(name) for name in ROW_COLUMNS if name in columns)
 
 
 def _refused(text: str, reason: str) -> ConfigError:
     detail = " ".join(reason.splitlines()[0].split()).rstrip(".") if reason else "no reason"
     return ConfigError(
-        f"--where must be a SQL condition over a row's columns; got {text!r}: {detail}. For "
-        'example "agreement < 0.5 AND is_correct".'
+        f"--where must be a SQL condition over a row's columns; got {text!r}: {detail}. Example: "
+        '"agreement < 0.5 AND is_correct".'
     )

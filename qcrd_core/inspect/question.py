@@ -1,4 +1,4 @@
-"""Everything that is known of one question, over all rounds and runs."""
+"""Everything about one question, over all rounds and runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,30 +15,30 @@ from qcrd_core.teacher.plan import prompt_hashes
 
 @dataclass(frozen=True, eq=False)
 class QuestionRecord:
-    """One question."""
+    """Everything about one question."""
 
     question: dict[str, Any]
     """Row of table `questions`."""
     vote: dict[str, Any] | None
     """Row of table `votes`."""
     rows: pl.DataFrame
-    """Its rationales, columns ROW_COLUMNS and has_other_text: asked with another text."""
+    """Its rationales: columns ROW_COLUMNS, and has_other_text if another text was asked."""
     scores: pl.DataFrame
     """Rows of table `scores`, all rounds."""
     predictions: pl.DataFrame
     """Rows of table `predictions`, all rounds."""
     prompt: str | list[dict[str, str]] | None
-    """What the teacher was asked, as rendered; None without a run, or for imported rationales."""
+    """The teacher's prompt as rendered; None without a run, or for imported rationales."""
     generations: dict[str, dict[str, Any]]
     """generation.json by fingerprint."""
 
 
 def read_question(view: View, question_id: str) -> QuestionRecord:
-    """Collect what a store or run knows of a question.
+    """Collect everything about a question.
 
     Args:
         view: The store or run.
-        question_id: The question.
+        question_id: Id of the question.
 
     Returns:
         The record.
@@ -49,7 +49,7 @@ def read_question(view: View, question_id: str) -> QuestionRecord:
     is_it = pl.col("question_id") == question_id
     questions = collect(view.questions().filter(is_it), view.name)
     if questions.is_empty():
-        msg = f"The question must be in {view.name}; got {question_id!r}. `--where` finds ids."
+        msg = f"{view.name} has no question {question_id!r}. Find ids with `qcrd inspect --where`."
         raise DataError(msg)
     rows = collect(view.rows(question_ids=[question_id]), view.name)
     asked = prompt_hashes(questions)[0]

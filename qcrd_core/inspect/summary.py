@@ -1,4 +1,4 @@
-"""A store or a run in numbers."""
+"""Count what a store or a run holds."""
 
 from dataclasses import dataclass
 
@@ -15,28 +15,28 @@ _QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What a view holds. Tables of the vote are empty where there is none."""
+    """The numbers of a store or run. Without a vote, its tables are empty."""
 
     name: str
     num_questions: dict[str, int]
-    """By split."""
+    """Number of questions by split."""
     counts: pl.DataFrame
     """dataset, source, generation, round, status, num_rows, num_tokens, num_prompt_tokens."""
     lengths: pl.DataFrame
-    """source, and quantiles 5%, 50%, 95% and maximum: of sampled tokens, or where no engine counted
-    them, of characters (column unit)."""
+    """source, and quantiles 5%, 50%, 95% and maximum of sampled tokens, or of characters if no
+    engine counted tokens (column unit)."""
     failures: pl.DataFrame
     """error, num_rows: reasons of failed rows, most frequent first."""
     vote: dict[str, float | None]
-    """What `summarize_votes` says; empty without votes."""
+    """Result of `summarize_votes`; empty without votes."""
     agreement: pl.DataFrame
     """Bins of agreement: low, high, num_questions, num_with_gold, num_correct."""
     margin: pl.DataFrame
     """The same bins of the margin."""
     num_other_text: int
-    """Rows that did not vote: asked with another text of their question, or stored twice."""
+    """Rows without a vote: another text of their question was asked, or they are duplicates."""
     curation: dict[str, int]
-    """Marks of curators, by mark."""
+    """Number of curators' marks, by mark."""
 
 
 def summarize(view: View) -> Summary:
@@ -46,12 +46,12 @@ def summarize(view: View) -> Summary:
         view: The store or run.
 
     Returns:
-        Its numbers.
+        The numbers.
 
     Raises:
         DataError: If a part is damaged.
     """
-    # One pass over the parts: to open some thousand of them costs more than to count.
+    # One pass over the parts, because opening thousands of them costs more than counting.
     groups = [*_NAMES, "error", "num_tokens"]
     prompts = pl.col("num_prompt_tokens").cast(pl.Int64).sum()
     rows = view.rationales()
@@ -78,17 +78,17 @@ def summarize(view: View) -> Summary:
 
 
 def bin_votes(votes: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Count votes, and how often the majority is right, by tenths of agreement or margin.
+    """Count votes and right majorities by tenths of agreement or margin.
 
     Args:
         votes: Table `votes`.
         column: agreement or margin.
 
     Returns:
-        low, high (1.0 has a bin of its own, low = high), num_questions, num_with_gold (decided
-        votes with a gold answer) and num_correct; empty bins left out.
+        low, high (1.0 has its own bin, low = high), num_questions, num_with_gold (decided votes
+        with a gold answer) and num_correct, without empty bins.
     """
-    # Shares are fractions of small numbers: a little is added so that 0.3 is not 0.29999.
+    # Shares are fractions of small numbers. The small term keeps 0.3 from becoming 0.29999.
     index = (pl.col(column) * _BINS + 1e-9).floor().cast(pl.Int32).alias("bin")
     known = pl.col("is_majority_correct").is_not_null()
     return (
@@ -111,7 +111,7 @@ def bin_votes(votes: pl.DataFrame, column: str) -> pl.DataFrame:
 
 
 def _counts(view: View, histogram: pl.DataFrame) -> pl.DataFrame:
-    # A sum of Int32 stays Int32, and ten million prompts exceed it.
+    # A sum of Int32 stays Int32, and ten million prompts overflow it.
     tokens = (pl.col("num_tokens").cast(pl.Int64) * pl.col("num_rows")).sum()
     sums = [pl.col("num_rows").sum(), tokens.alias("num_tokens"), pl.col("num_prompt_tokens").sum()]
     counts = histogram.group_by(_NAMES).agg(*sums)
@@ -149,7 +149,7 @@ def _lengths(view: View, rows: pl.LazyFrame, histogram: pl.DataFrame) -> pl.Data
 
 
 def _quantile(share: float) -> pl.Expr:
-    """The length nearest to a quantile, of lengths in order and how many rows have each."""
+    """The length nearest to a quantile, from sorted lengths and the number of rows of each."""
     place = ((pl.col("num_rows").sum() - 1) * share + 0.5).floor()
     return pl.col("length").filter(pl.col("num_rows").cum_sum() > place).first()
 

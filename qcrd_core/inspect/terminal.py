@@ -1,4 +1,4 @@
-"""What `qcrd inspect` shows: plain text of at most 100 columns, nothing in it can move a cursor."""
+"""The output of `qcrd inspect`: plain text of at most 100 columns, without control characters."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -17,25 +17,25 @@ _SHOWN = 10
 
 
 def summary_text(summary: Summary) -> str:
-    """A summary as text."""
+    """Format a summary."""
     return "\n".join(_lines(_summary(summary)))
 
 
 def found_text(found: Found) -> str:
-    """Rows as text, three lines each."""
-    lines = [f"{found.num_rows:,} rows, {found.rows.height:,} of them here"]
+    """Format rows, with at most seven lines each."""
+    lines = [f"{found.num_rows:,} rows found, {found.rows.height:,} shown"]
     for row in found.rows.iter_rows(named=True):
         lines += ["", *_row(row)]
     return "\n".join(_lines(lines))
 
 
 def question_text(record: QuestionRecord) -> str:
-    """All that is known of a question, as text."""
+    """Format everything about a question."""
     return "\n".join(_lines(_question(record)))
 
 
 def difference_text(found: RunDifference) -> str:
-    """Two runs' difference as text."""
+    """Format the difference of two runs."""
     return "\n".join(_lines(_difference(found)))
 
 
@@ -50,19 +50,19 @@ def _summary(summary: Summary) -> Iterator[str]:
     if summary.lengths.height:
         yield ""
         names = ["source", "unit", "q05", "q50", "q95", "max"]
-        head = ["length of", "in", "5%", "median", "95%", "longest"]
+        head = ["length of", "unit", "5%", "median", "95%", "longest"]
         yield from _table(head, summary.lengths.select(names).rows())
     if summary.failures.height:
         yield ""
         shown = summary.failures.head(_SHOWN)
-        yield from _table(("rows", "failed because"), shown.select("num_rows", "error").rows())
+        yield from _table(("rows", "reason of failure"), shown.select("num_rows", "error").rows())
         if summary.failures.height > _SHOWN:
             yield f"and {summary.failures.height - _SHOWN} more reasons"
     if summary.vote:
         yield from ["", *_vote(summary)]
     if summary.curation:
         marks = ", ".join(f"{count:,} {mark}" for mark, count in summary.curation.items())
-        yield from ["", f"marks of curators  {marks}"]
+        yield from ["", f"curators' marks  {marks}"]
 
 
 def _vote(summary: Summary) -> Iterator[str]:
@@ -70,12 +70,12 @@ def _vote(summary: Summary) -> Iterator[str]:
     yield (
         f"vote  {vote['num_questions']:,} questions, {vote['num_ties']:,} ties, "
         f"{vote['num_abstained']:,} abstained, mean agreement {percent(vote['mean_agreement'])}, "
-        f"right {percent(vote['majority_accuracy'])}"
+        f"accuracy {percent(vote['majority_accuracy'])}"
     )
     if summary.num_other_text:
         yield (
-            f"{summary.num_other_text:,} rows did not vote: asked with another text of their "
-            "question, or stored twice"
+            f"{summary.num_other_text:,} rows did not vote: they answer another text of their "
+            "question, or are stored twice"
         )
     for title, bins in (("agreement", summary.agreement), ("margin", summary.margin)):
         yield ""
@@ -115,7 +115,7 @@ def _question(record: QuestionRecord) -> Iterator[str]:
         vote = record.vote
         yield (
             f"  majority {_shown(vote['majority_answer'])}, {vote['vote_count']} of "
-            f"{vote['num_valid']} with an answer, margin {_shown(vote['margin'])}"
+            f"{vote['num_valid']} samples with an answer, margin {_shown(vote['margin'])}"
             f"{', tie' if vote['is_tie'] else ''}{', abstained' if vote['abstained'] else ''}"
         )
     for row in record.rows.iter_rows(named=True):
@@ -129,7 +129,7 @@ def _question(record: QuestionRecord) -> Iterator[str]:
         yield f"student of round {row['round']}  answer {_shown(row['answer'])}"
         yield from _wrapped(row["text"], 4, 10)
     if record.prompt is not None:
-        yield from ["", "The prompt, as rendered:"]
+        yield from ["", "The teacher's prompt:"]
         messages = record.prompt
         if isinstance(messages, str):
             messages = [{"role": "text", "content": messages}]
@@ -142,9 +142,9 @@ def _verdicts(row: dict[str, Any]) -> Iterator[str]:
     if row["is_correct"] is not None:
         yield "right" if row["is_correct"] else "wrong"
     if row["in_majority"] is not None:
-        yield "of the majority" if row["in_majority"] else "outvoted"
+        yield "in the majority" if row["in_majority"] else "outvoted"
     if row["has_other_text"]:
-        yield "asked with another text of the question"
+        yield "answers another text of the question"
     if row["mark"] is not None:
         yield f"marked {row['mark']}{': ' + row['comment'] if row['comment'] else ''}"
 
@@ -163,12 +163,13 @@ def _scores(record: QuestionRecord, row: dict[str, Any]) -> Iterator[str]:
 
 
 def _difference(found: RunDifference) -> Iterator[str]:
-    yield from [f"setting  {text}" for text in found.settings] or ["no setting differs"]
+    yield from [f"setting  {text}" for text in found.settings] or ["settings are the same"]
     counts = dict(found.questions.group_by("change").len().rows())
     words = ("new", "gone", "flipped", "same")
     yield "votes    " + ", ".join(f"{counts.get(word, 0):,} {word}" for word in words)
     yield "         " + _repaired(found.questions)
-    yield f"test     {found.predictions.height:,} answered by both: {_repaired(found.predictions)}"
+    both = f"{found.predictions.height:,} questions answered by both students"
+    yield f"test     {both}: {_repaired(found.predictions)}"
     flipped = found.questions.filter(pl.col("change") == "flipped")
     if flipped.height:
         yield ""
@@ -180,7 +181,7 @@ def _difference(found: RunDifference) -> Iterator[str]:
             "agreement_b",
             "correctness",
         )
-        head = ("question", "before", "after", "agreement", "after", "")
+        head = ("question", "before", "after", "agreement before", "after", "")
         yield from _table(head, flipped.select(names).head(_SHOWN).rows())
         if flipped.height > _SHOWN:
             yield f"and {flipped.height - _SHOWN:,} more flipped majorities"
@@ -188,7 +189,8 @@ def _difference(found: RunDifference) -> Iterator[str]:
 
 def _repaired(frame: pl.DataFrame) -> str:
     counts = dict(frame.group_by("correctness").len().rows())
-    return f"{counts.get('fixed', 0):,} wrong became right, {counts.get('broken', 0):,} right wrong"
+    fixed, broken = counts.get("fixed", 0), counts.get("broken", 0)
+    return f"{fixed:,} became right, {broken:,} became wrong"
 
 
 def _origin(row: dict[str, Any]) -> str:
@@ -201,7 +203,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     widths = [min(40, max(len(row[i]) for row in cells)) for i in range(len(head))]
     for i in range(len(head)):
         if not all(isinstance(row[i], int | float | None) for row in rows):
-            widths[i] = -widths[i]  # words stand on the left
+            widths[i] = -widths[i]  # text is aligned to the left
     for row in cells:
         yield columns(zip(row, widths, strict=True), gap="  ")
 
@@ -229,5 +231,5 @@ def _wrapped(text: str, indent: int, most: int) -> Iterator[str]:
 
 
 def _lines(lines: Iterator[str] | list[str]) -> Iterator[str]:
-    """Make hidden characters visible and cut what is too long."""
+    """Make hidden characters visible, and cut long lines."""
     return (fit(line.replace("\n", " ")) for line in lines)

@@ -1,11 +1,11 @@
-"""Check a whole store: schema, keys, orphans, hashes, and parts against their generation.
+"""Check a whole store: schemas, keys, unknown questions, hashes, and parts of generations.
 
     report = validate_store(store)
     repair(store, report.findings)
 
-Repair does what loses nothing: it deletes temporaries that no process has touched for an hour, and
-moves damaged parts of generations to `quarantine/`; the next run samples what is missing then, or
-the next import brings it. Everything else is for a person to decide.
+Repair loses nothing: it deletes temporary files that no process has touched for an hour, and moves
+damaged parts of generations to `quarantine/`. The next run samples the missing rows again, or the
+next import brings them back. A person must decide about everything else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,33 +40,33 @@ _RESTING = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be."""
+    """A problem in a store."""
 
     path: str
     problem: str
     repair: Literal["delete", "quarantine"] | None = None
-    """What `repair` does about it."""
+    """How `repair` solves it; None if a person must decide."""
 
 
 @dataclass
 class StoreReport:
-    """What was looked at, and what was found."""
+    """What was checked, and the problems found."""
 
     num_parts: int = 0
     num_rows: int = 0
     num_hashed: int = 0
-    """Files of published folders whose hash was compared."""
+    """Number of files in published folders whose hash was compared."""
     findings: list[Finding] = field(default_factory=list)
 
 
 def validate_store(store: Store) -> StoreReport:
-    """Read everything in a store and compare it with the store's rules.
+    """Read everything in a store, and check it against the store's rules.
 
     Args:
         store: The store.
 
     Returns:
-        Counts and findings, in the order of paths.
+        Counts and findings, sorted by path.
 
     Raises:
         StoreError: If the store does not answer.
@@ -88,17 +88,17 @@ def validate_store(store: Store) -> StoreReport:
 
 
 def repair(store: Store, findings: list[Finding]) -> list[Finding]:
-    """Do what is safe.
+    """Repair the findings that can be repaired without losing anything.
 
     Args:
         store: The store.
         findings: From `validate_store`.
 
     Returns:
-        The findings that were dealt with.
+        The findings that were repaired.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store refuses to write or delete.
     """
     done = []
     for finding in findings:
@@ -112,13 +112,13 @@ def repair(store: Store, findings: list[Finding]) -> list[Finding]:
 
 def _temporaries(files: Sequence[StoredFile]) -> Iterator[Finding]:
     for rel, left in temporaries(files).items():
-        # A folder is as young as the newest file in it: its own time stands still while they grow.
+        # The age of a folder is that of its newest file: its own time stays while files in it grow.
         if datetime.now(UTC) - max(file.modified for file in left) > _RESTING:
-            yield Finding(rel, "is a temporary that a killed process left", "delete")
+            yield Finding(rel, "is a leftover of a killed process", "delete")
 
 
 def _known_questions(view: View, report: StoreReport) -> dict[str, set[str]]:
-    """Ids of all questions of a data set that any table of the store holds."""
+    """Ids of all questions that any table of the store holds, by data set."""
     known: dict[str, set[str]] = {}
     for run_id in view.run_ids:
         paths = RunPaths(run_id)
@@ -137,10 +137,10 @@ def _check_generation(
 ) -> None:
     path = f"{generation.folder}/generation.json"
     if not store.exists(path):
-        problem = "must have a generation.json; it has none. Import or sample it anew"
+        problem = "has no generation.json. Import or sample it again"
         report.findings.append(Finding(generation.folder, problem))
     elif (found := fingerprint(_json(store, path, report))) != generation.fingerprint:
-        problem = f"must have the fingerprint {generation.fingerprint}; its content has {found}"
+        problem = f"has the fingerprint {found}, but its folder is named {generation.fingerprint}"
         report.findings.append(Finding(path, problem))
     seen: list[pl.Series] = []
     for file in store.part_files(generation.folder):
@@ -152,7 +152,7 @@ def _check_generation(
         keys = pl.concat(seen)
         num_twice = len(keys) - keys.n_unique()
         if num_twice:
-            problem = f"holds {num_twice:,} rows twice; `qcrd compact` keeps each once"
+            problem = f"holds {num_twice:,} duplicate rows; remove them with `qcrd compact`"
             report.findings.append(Finding(generation.folder, problem))
 
 
@@ -164,7 +164,7 @@ def _part_findings(
         yield Finding(rel, f"holds {foreign:,} rows of another generation")
     names = {part_name(frame.select(_KEYS)), part_name(frame.select(_KEYS[:2]))}
     if rel.rpartition("/")[2] not in names:
-        yield Finding(rel, "must be named after the keys it holds; its keys give another name")
+        yield Finding(rel, "does not have the name that follows from its keys")
     orphans = frame.filter(~pl.col("question_id").is_in(list(known)))["question_id"].unique().sort()
     if known and len(orphans):
         yield Finding(
@@ -174,13 +174,13 @@ def _part_findings(
 
 def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
     if not store.exists(paths.config):
-        report.findings.append(Finding(paths.root, "must have a config.yaml; it has none"))
+        report.findings.append(Finding(paths.root, "has no config.yaml"))
         return
     try:
         yaml.safe_load(store.read_bytes(paths.config))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         detail = " ".join(str(error).split())
-        report.findings.append(Finding(paths.config, f"must be YAML; got {detail}"))
+        report.findings.append(Finding(paths.config, f"is not valid YAML: {detail}"))
     environment = _json(store, paths.environment, report)
     generation, dataset = environment.get("generation"), environment.get("dataset")
     if generation and not store.exists(f"datasets/{dataset}/rationales/generation={generation}"):
@@ -202,7 +202,7 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
                 continue
             orphans = sorted(set(frame["question_id"]) - ids)
             if orphans:
-                problem = f"holds {len(orphans):,} questions that the run has not"
+                problem = f"holds {len(orphans):,} questions that are not in the run"
                 report.findings.append(Finding(file.path, f"{problem} (first: {orphans[0]})"))
 
 
@@ -216,9 +216,9 @@ def _check_published(
         for name, digest in hashes.items():
             path = f"{folder}/{name}"
             if path not in files:
-                yield Finding(path, f"must be there, {DONE} names it; it is gone")
+                yield Finding(path, f"is missing, although {DONE} lists it")
             elif bytes_hash(store.read_bytes(path)) != digest:
-                yield Finding(path, f"must hold what {DONE} names; its hash is another")
+                yield Finding(path, f"was changed: its hash differs from the one in {DONE}")
             report.num_hashed += 1
 
 
@@ -242,7 +242,7 @@ def _read_part(
         raise
     except QcrdError as error:
         if not isinstance(error, DataError):
-            repair = None  # a part that cannot be read may be whole
+            repair = None  # the part could not be read, but may be undamaged
         if rel not in {finding.path for finding in report.findings}:
             problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
             report.findings.append(Finding(rel, problem, repair))

@@ -1,7 +1,7 @@
-"""One store, or one run of it, as lazy tables.
+"""A store, or one of its runs, as lazy tables.
 
-`View.rows` is the table to filter and to export: every rationale with its question, the vote, and
-what the discriminator and the loss made of it. Only the tables are joined whose columns are named.
+`View.rows` is the table to filter and to export: every rationale with its question, its vote, its
+quality score and its weight. Only tables whose columns are asked for are joined.
 """
 
 from collections.abc import Collection
@@ -31,12 +31,12 @@ ROW_COLUMNS = (
 )  # fmt: skip
 """Columns of `View.rows`."""
 RUN_COLUMNS = frozenset({*_VOTE, "in_majority", *_SCORE})
-"""Those that a run gives its rationales: null where no run is looked at."""
+"""Columns that come from a run; they are null when a whole store is viewed."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Samples that were asked for in one way, or one import."""
+    """Samples with the same teacher, prompt and sampling settings, or one import."""
 
     dataset: str
     fingerprint: str
@@ -45,7 +45,7 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A store, or one run of it."""
+    """A store, or one of its runs."""
 
     store: Store
     run_id: str | None
@@ -59,15 +59,18 @@ class View:
     def paths(self) -> RunPaths:
         """Paths of the run."""
         if self.run_id is None:
-            msg = f"A run must be named; got the store {self.store}. Its runs: {self._run_names()}."
+            msg = (
+                f"The target must be a run, <store>/runs/<run id>; got the store {self.store}. "
+                f"Its runs: {self._run_names()}."
+            )
             raise StoreError(msg)
         return RunPaths(self.run_id)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Configuration of the run as it stands in the store.
+        """Configuration of the run as stored.
 
-        Not validated: runs of other versions of qcrd are to be seen too.
+        It is not validated, so that runs of other versions of qcrd can be viewed too.
         """
         path = self.paths.config
         try:
@@ -76,26 +79,26 @@ class View:
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             detail = " ".join(str(error).split()) or "nothing"
             msg = (
-                f"{self.store}/{path} must be a run's YAML; got {detail}. Delete the run's folder "
-                "and run again: its samples are kept."
+                f"{self.store}/{path} is damaged: {detail}. Delete the run's folder and start the "
+                "run again; the teacher's samples are kept."
             )
             raise StoreError(msg) from error
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What the run recorded of itself; empty before it began."""
+        """What the run recorded about its environment; empty before it began."""
         path = self.paths.environment
         return self.store.read_json(path) if self.store.exists(path) else {}
 
     @cached_property
     def run_ids(self) -> list[str]:
-        """Runs of the store, by name."""
+        """Runs of the store, sorted by name."""
         names = self.store.list("runs")
         return [name for name in names if self.store.exists(RunPaths(name).config)]
 
     @cached_property
     def generations(self) -> list[Generation]:
-        """Generations of the run (one), or of the store."""
+        """The one generation of the run, or all generations of the store."""
         if self.run_id is not None:
             dataset, generation = self.environment.get("dataset"), self._generation()
             if dataset is None or generation is None:
@@ -109,11 +112,11 @@ class View:
         ]
 
     def generation_folder(self, generation: Generation) -> Folder:
-        """Parts of one generation."""
+        """The parts of one generation."""
         return self._folder(generation.folder, Rationales)
 
     def questions(self) -> pl.LazyFrame:
-        """Table `questions`: the run's, or all of the store's, each id once."""
+        """Table `questions` of the run, or of the whole store with each id once."""
         if self.run_id is not None:
             return self._scan(self.paths.questions, Questions)
         imported = [f"datasets/{name}/questions" for name in self.store.list("datasets")]
@@ -140,7 +143,7 @@ class View:
         return self.store.read_table(self.paths.metrics, Metrics)
 
     def curation(self) -> pl.LazyFrame:
-        """Table `curation`: of the run's data set, or of all of the store's."""
+        """Table `curation` of the run's data set, or of all data sets in the store."""
         names = self.store.list("datasets")
         if self.run_id is not None:
             names = [name for name in names if name == self.environment.get("dataset")]
@@ -151,11 +154,11 @@ class View:
         """Table `rationales`: the teacher's or imported ones, then the students'.
 
         Args:
-            question_ids: Only these questions, found without opening every part.
+            question_ids: Return only these questions, without opening every part.
 
         Returns:
-            Of a run, the first K samples of its training questions and its own negatives. Rows that
-            were asked with an older text of their question are among them (`prompt_hash` differs).
+            The rows. For a run: the first K samples of its training questions, and its negatives.
+            They include rows that answer an older text of their question (`prompt_hash` differs).
         """
         frames = [self.generation_folder(each).scan(question_ids) for each in self.generations]
         teacher = pl.concat(frames) if frames else Rationales.create_empty().lazy()
@@ -169,7 +172,7 @@ class View:
         return pl.concat([teacher, self.students(question_ids)])
 
     def students(self, question_ids: list[str] | None = None) -> pl.LazyFrame:
-        """Table `rationales`, the students' negatives of the run, or of all runs."""
+        """Table `rationales`: the students' negatives of the run, or of all runs."""
         names = self.run_ids if self.run_id is None else [self.run_id]
         folders = [self._folder(f"{RunPaths(name).root}/negatives", Rationales) for name in names]
         frames = [folder.scan(question_ids) for folder in folders]
@@ -178,14 +181,14 @@ class View:
     def rows(
         self, columns: Collection[str] = ROW_COLUMNS, question_ids: list[str] | None = None
     ) -> pl.LazyFrame:
-        """Rationales with what is known of them: see ROW_COLUMNS.
+        """Rationales joined with their question, vote, scores and marks.
 
         Args:
-            columns: Those that are wanted, in the order of ROW_COLUMNS.
-            question_ids: Only these questions.
+            columns: Columns to return; they keep the order of ROW_COLUMNS.
+            question_ids: Return only these questions.
 
         Returns:
-            One row a rationale; source, status and the like are plain text.
+            One row per rationale. Enumerations such as source and status become plain text.
         """
         wanted = [name for name in ROW_COLUMNS if name in columns]
         rows = self.rationales(question_ids)
@@ -212,7 +215,7 @@ class View:
         return rows.select(wanted).with_columns(pl.col(pl.Enum).cast(pl.String))
 
     def _with_scores(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Scores of the last round; for a student's rationale, of the round that trains on it."""
+        """Add scores of the last round, or for a student's rationale of the round it trains."""
         scores = self.scores().select("round", "question_id", "source", "sample_idx", *_SCORE)
         is_student = pl.col("source") == "student"
         scores = scores.filter(is_student | (pl.col("round") == pl.col("round").max()))
@@ -250,7 +253,7 @@ def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
 
     Args:
         target: Folder or URL of a store, or of a run below it: `<store>/runs/<run id>`.
-        scratch: Where indexes of parts are kept.
+        scratch: Folder that holds indexes of parts.
 
     Returns:
         The view.
@@ -265,14 +268,14 @@ def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
         view = View(Store(root + options, scratch), run_id)
         if not view.store.exists(view.paths.config):
             known = ", ".join(view.run_ids) or "none"
-            msg = f"The run must be in {view.store}; got {run_id!r}. Runs that are there: {known}."
+            msg = f"{view.store} has no run {run_id!r}. Its runs: {known}."
             raise StoreError(msg)
         return view
     view = View(Store(text + options, scratch), None)
     if not (view.store.exists("datasets") or view.store.exists("runs")):
         msg = (
-            f"{text} must be a store of qcrd or a run in one; it has neither datasets/ nor runs/. "
-            "Name the folder that `run.store` names, or <store>/runs/<run id>."
+            f"{text} is not a qcrd store: it has neither datasets/ nor runs/. Name the folder in "
+            "`run.store`, or a run in it, <store>/runs/<run id>."
         )
         raise StoreError(msg)
     return view

@@ -1,1 +1,1 @@
-"""Running qcrd for a year: what is installed, what to tidy up, what a run would cost."""
+"""Running qcrd for years: check the machine, delete leftovers, estimate what a run costs."""

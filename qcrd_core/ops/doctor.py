@@ -1,9 +1,9 @@
-"""What is installed here, and what will therefore work.
+"""Check this machine: what is installed, and what will work.
 
     print(format_checks(examine(store="runs")))
 
-Engines are asked in child processes with a deadline: a torch that crashes on import cannot take the
-answer with it. Nothing is built or downloaded.
+Each engine is imported in a child process with a deadline, so that a torch that crashes on import
+does not take the doctor down. Nothing is built or downloaded.
 """
 
 import json
@@ -54,18 +54,18 @@ found = {"version": vllm.__version__, "device": current_platform.device_type}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     status: Status
     detail: str
     remedy: str = ""
-    """What to do when the status is not ok."""
+    """What to do if the status is not ok."""
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """What a child process found, or why it found nothing."""
+    """What a child process found, or why it failed."""
 
     found: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -74,15 +74,15 @@ class _Probe:
 def examine(
     store: str, *, python: Path = Path(sys.executable), vllm_python: Path | None = None
 ) -> list[Check]:
-    """Look at everything a run needs; takes as long as the slowest engine's import.
+    """Check everything a run needs. Takes as long as the slowest engine's import.
 
     Args:
-        store: Folder or URL of the store, for the disk.
+        store: Folder or URL of the store, whose disk is checked.
         python: Interpreter that has torch, transformers and DeepSpeed.
-        vllm_python: Interpreter that has vLLM; None finds the one a run would use.
+        vllm_python: Interpreter that has vLLM; None finds the one that a run would use.
 
     Returns:
-        One check a thing, in the order a reader needs them. Never raises for what is missing.
+        The checks, in the order a reader needs them. Missing things are reported, not raised.
     """
     looks: list[Callable[[], Check]] = [
         _python,
@@ -97,19 +97,19 @@ def examine(
         _prefect,
         _hub,
     ]
-    # Two at a time: imports are work for the processor, and small machines have two cores.
+    # Two at a time, because imports keep a core busy and small machines have two.
     with ThreadPoolExecutor(max_workers=2) as pool:
         return list(pool.map(lambda look: look(), looks))
 
 
 def format_checks(checks: list[Check]) -> str:
-    """Put checks and what follows from them into text.
+    """Format checks, and what will work, as text.
 
     Args:
-        checks: What `examine` returned.
+        checks: From `examine`.
 
     Returns:
-        One line a check, its remedy below it, then one line a thing that works or does not.
+        One line per check with its remedy below it, then one line per thing that works or does not.
     """
     width = max(len(check.name) for check in checks)
     lines = []
@@ -117,13 +117,13 @@ def format_checks(checks: list[Check]) -> str:
         lines.append(f"{check.status:<8}{check.name:<{width}}  {check.detail}")
         if check.status != "ok" and check.remedy:
             lines.append(f"{'':<8}{'':<{width}}  -> {check.remedy}")
-    lines += ["", "What will therefore work:"]
+    lines += ["", "What will work:"]
     lines += [f"  {'yes' if not why else 'no':<5}{what}{why}" for what, why in _works(checks)]
     return "\n".join(lines)
 
 
 def _works(checks: list[Check]) -> list[tuple[str, str]]:
-    """(what, why not); an empty reason means that it works."""
+    """Pairs of (what, why not). An empty reason means that it works."""
     by_name = {check.name: check for check in checks}
 
     def lacking(*names: str) -> str:
@@ -142,7 +142,7 @@ def _works(checks: list[Check]) -> list[tuple[str, str]]:
         ),
         ("runs on imported rationales or with teacher.endpoints", lacking(*train)),
         ("recipes for GPUs", gpu),
-        ("data sets and models of the hub", "" if hub_ok else " (the hub does not answer)"),
+        ("data sets and models from the hub", "" if hub_ok else " (the hub does not answer)"),
     ]
 
 
@@ -162,11 +162,11 @@ def _probe(python: Path, code: str) -> _Probe:
         return _Probe(error=f"{python} does not start: {error.strerror}")
     except subprocess.TimeoutExpired:
         return _Probe(error=f"no answer within {_PROBE_SECONDS:.0f} s")
-    said = done.stderr if done.returncode else done.stdout
-    last = said.strip().rpartition("\n")[2]
+    output = done.stderr if done.returncode else done.stdout
+    last = output.strip().rpartition("\n")[2]
     if done.returncode:
         return _Probe(error=f"exit code {done.returncode}: {last}"[:200])
-    # Engines write to stdout as they please; ours is the last line.
+    # Engines may print anything before; our result is the last line.
     return _Probe(found=json.loads(last))
 
 
@@ -206,15 +206,15 @@ def _vllm(python: Path | None) -> Check:
     if probe.error:
         return Check("vLLM", "missing", f"{probe.error} ({python})", _INSTALL)
     device = probe.found["device"]
-    build = "CPU build" if device == "cpu" else f"build for {device or 'no device found here'}"
+    build = "CPU build" if device == "cpu" else f"build for {device or 'an unknown device'}"
     return Check("vLLM", "ok", f"{probe.found['version']}, {build}, at {python}")
 
 
 def _gpu() -> Check:
     program = shutil.which("nvidia-smi")
-    remedy = "None is needed for the quickstart. For GPU recipes install a driver, then look again."
+    remedy = "The quickstart needs no GPU. For GPU recipes, install a driver and run this again."
     if program is None:
-        return Check("GPU", "missing", "no nvidia-smi", remedy)
+        return Check("GPU", "missing", "nvidia-smi not found", remedy)
     try:
         done = subprocess.run(
             [program, "--query-gpu=name,memory.total", "--format=csv,noheader"],
@@ -234,25 +234,26 @@ def _gpu() -> Check:
 def _compiler() -> Check:
     if path := shutil.which("g++"):
         return Check("g++", "ok", path)
-    remedy = "Install it, for example `apt-get install g++`: torch and vLLM compile with it."
-    return Check("g++", "missing", "not on PATH", remedy)
+    remedy = "Install it, for example with `apt-get install g++`. torch and vLLM compile with it."
+    return Check("g++", "missing", "not on the PATH", remedy)
 
 
 def _disk(store: str) -> Check:
     if "://" in store and not store.startswith("file://"):
-        return Check("disk", "ok", "the store is an object store; its space is not measured")
+        return Check("disk", "ok", "not checked, because the store is an object store")
     place = Path(store.removeprefix("file://")).expanduser().absolute()
     while not place.exists():
         place = place.parent
-    elsewhere = "Set run.store to another place."
     try:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free / _GIB
     except OSError as error:
-        return Check("disk", "warn", f"{place} is not writable: {error.strerror}", elsewhere)
+        remedy = "Set run.store to another folder."
+        return Check("disk", "warn", f"{place} is not writable: {error.strerror}", remedy)
     detail = f"{free:.0f} GiB free at {place}"
     if free < _MIN_DISK_GIB:
-        return Check("disk", "warn", detail, f"Free {_MIN_DISK_GIB:.0f} GiB. {elsewhere}")
+        remedy = f"Free {_MIN_DISK_GIB:.0f} GiB, or set run.store to another folder."
+        return Check("disk", "warn", detail, remedy)
     return Check("disk", "ok", detail)
 
 
@@ -261,23 +262,24 @@ def _memory() -> Check:
     available, total = memory.available / _GIB, memory.total / _GIB
     detail = f"{available:.0f} of {total:.0f} GiB available, {os.cpu_count()} processors"
     if available < _MIN_MEMORY_GIB:
-        return Check("memory", "warn", detail, "The quickstart takes up to 6 GiB: close something.")
+        remedy = "The quickstart needs up to 6 GiB: close other programs."
+        return Check("memory", "warn", detail, remedy)
     return Check("memory", "ok", detail)
 
 
 def _prefect() -> Check:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        return Check("Prefect server", "ok", "PREFECT_API_URL is not set: runs start their own")
+        return Check("Prefect server", "ok", "each run starts its own (PREFECT_API_URL is not set)")
     error = _unreachable(f"{url.rstrip('/')}/health")
     if error:
-        remedy = "Start it, or unset PREFECT_API_URL: then a run starts its own."
+        remedy = "Start it, or unset PREFECT_API_URL to let each run start its own."
         return Check("Prefect server", "missing", f"{url} does not answer: {error}", remedy)
     return Check("Prefect server", "ok", f"{url} answers")
 
 
 def _hub() -> Check:
-    remedy = "word_problems and own files need no hub; data.path takes a local copy."
+    remedy = "word_problems and your own files need no hub. data.path can name a local copy."
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "TRUE", "YES", "ON"}:
         return Check("model hub", "warn", "switched off by HF_HUB_OFFLINE", remedy)
     url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -288,9 +290,9 @@ def _hub() -> Check:
 
 
 def _unreachable(url: str) -> str:
-    """Why a server does not answer; empty if it does. A refusal (4xx) is an answer."""
+    """Why a server does not answer; empty if it does. A status of 4xx counts as an answer."""
     if not url.startswith(("http://", "https://")):
-        return "no http address"
+        return "not an http address"
     try:
         with urllib.request.urlopen(url, timeout=_HTTP_SECONDS):
             return ""

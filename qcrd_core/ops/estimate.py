@@ -1,16 +1,16 @@
-"""What many questions on many GPUs would take, from what past runs in the store measured.
+"""Estimate time, tokens and cost of a run, from measurements of earlier runs in the store.
 
-    found = forecast(config, num_questions=1_000_000, num_gpus=16)
-    print(describe_forecast(found))
+    found = estimate(config, num_questions=1_000_000, num_gpus=16)
+    print(describe_estimate(found))
 
-Nothing is assumed: tokens, speed and size are those of the latest run in the store that sampled
-this teacher with this length limit, and without one there is an error that says what to run. The
-time of sampling is that of full engines: K x questions x tokens a sample / (speed of a GPU x GPUs).
+Nothing is assumed. Tokens, speed and size come from the latest run in the store that sampled this
+teacher with the same length limit. If there is none, an error says what to run first. Sampling time
+assumes that all GPUs are busy: K x questions x tokens per sample / (speed of a GPU x GPUs).
 
-Limits: a server of `teacher.endpoints` counts as one GPU, since the protocol does not say how many
-it has. Training is as on the machine that measured it, whatever `num_gpus`: its steps take the same
-time, and their number follows the questions as the configuration says. In each round all rationales
-are scored and a student writes a negative for each question: that grows.
+Limits: a server of `teacher.endpoints` counts as one GPU, because the protocol does not say how
+many GPUs it has. A training step takes as long as on the machine of the earlier run, whatever
+`num_gpus` is; the number of steps follows from the configuration. Scoring all rationales and
+writing one negative per question in each round grows with the number of questions.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import ConfigError, DataError, QcrdError
-from qcrd_core.ops.measurements import Measured, read_measured
+from qcrd_core.ops.measurements import Measurements, read_measurements
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Tokens
@@ -27,52 +27,52 @@ _HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a run of so many questions would take."""
+class Estimate:
+    """Time, tokens, storage and cost of a run with a given number of questions."""
 
-    measured: Measured
+    measurements: Measurements
     num_samples: int
     num_gpus: int
     tokens: Tokens
     gpu_hours: float
-    """Sampling, all GPUs together."""
+    """Sampling, summed over all GPUs."""
     sampling_seconds: float
-    """Wall time."""
+    """Wall time of sampling."""
     num_bytes: float
-    """Rationales in the store."""
+    """Size of the rationales in the store."""
     num_steps: int
     """Optimiser steps of all rounds."""
     training_seconds: float | None
-    """Wall time of these steps; None where the measured run has not trained."""
+    """Wall time of these steps; None if the earlier run has not finished training."""
     other_seconds: float | None
-    """Wall time of all the rest: the teacher's start, votes, scores, negatives, answers."""
+    """Wall time of the rest: the teacher's start, vote, scores, negatives, evaluation."""
     run_bytes: float | None
-    """Everything else in the store: scores, negatives, votes, the student."""
+    """Size of everything else in the store: scores, negatives, votes, the student."""
     cost: float
-    """At the prices of the budget and of a GPU-hour."""
+    """Cost at the prices in the section `budget` and the price of a GPU-hour."""
 
 
-def forecast(
+def estimate(
     config: RunConfig, *, num_questions: int, num_gpus: int, gpu_hour_price: float = 0.0
-) -> Forecast:
-    """Work out what a run would take. Reads the store only.
+) -> Estimate:
+    """Estimate what a run would take. Only reads the store.
 
     Args:
         config: The run's configuration.
-        num_questions: Training questions, at least 1.
-        num_gpus: GPUs that sample, at least 1.
-        gpu_hour_price: Price of a GPU-hour of sampling; 0 takes that of the section `budget`.
+        num_questions: Number of training questions, at least 1.
+        num_gpus: Number of GPUs that sample, at least 1.
+        gpu_hour_price: Price of a GPU-hour of sampling; 0 uses the price in the section `budget`.
 
     Returns:
-        The forecast.
+        The estimate.
 
     Raises:
         ConfigError: If a number is out of range, or the rationales are imported.
-        DataError: If no run of the store measured this teacher.
+        DataError: If no run in the store has sampled this teacher.
     """
     if num_questions < 1 or num_gpus < 1 or gpu_hour_price < 0:
         msg = (
-            "qcrd plan must be given at least one question and one GPU, and no negative price; got "
+            "--questions and --gpus must be at least 1 and --gpu-hour-price at least 0; got "
             f"{num_questions}, {num_gpus} and {gpu_hour_price:g}."
         )
         raise ConfigError(msg)
@@ -92,13 +92,13 @@ def forecast(
     training_seconds = other_seconds = run_bytes = None
     if trained is not None:
         training_seconds = trained.seconds_per_step * num_steps
-        a_round, once = trained.round_seconds, trained.once_seconds
-        other_seconds = a_round.at(num_questions) * num_rounds + once.at(num_questions)
+        per_round, once = trained.round_seconds, trained.once_seconds
+        other_seconds = per_round.at(num_questions) * num_rounds + once.at(num_questions)
         other_seconds += measured.start_seconds
         run_bytes = trained.round_bytes.at(num_questions) * num_rounds
         run_bytes += trained.once_bytes.at(num_questions)
-    return Forecast(
-        measured=measured,
+    return Estimate(
+        measurements=measured,
         num_samples=num_samples,
         num_gpus=num_gpus,
         tokens=tokens,
@@ -113,21 +113,24 @@ def forecast(
     )
 
 
-def measure_store(config: RunConfig) -> Measured:
-    """Find what the latest run with this teacher measured.
+def measure_store(config: RunConfig) -> Measurements:
+    """Read the measurements of the latest run with this teacher.
 
     Args:
-        config: Whose teacher and store.
+        config: Names the teacher and the store.
 
     Returns:
-        Its figures.
+        The run's measurements.
 
     Raises:
         ConfigError: If the rationales are imported.
         DataError: If there is no such run.
     """
     if isinstance(config.teacher.model, ImportedModel):
-        msg = "qcrd plan must be given a teacher that is sampled; teacher.model is imported."
+        msg = (
+            "teacher.model must be a teacher to sample; got imported rationales. `qcrd plan` "
+            "estimates sampling."
+        )
         raise ConfigError(msg)
     store = Store(config.run.store, config.run.scratch)
     runs = [RunPaths(run_id) for run_id in store.list("runs")]
@@ -137,40 +140,40 @@ def measure_store(config: RunConfig) -> Measured:
         past = _config(store, paths)
         if past is None or _asked(past) != _asked(config):
             continue
-        measured = read_measured(store, paths, past)
+        measured = read_measurements(store, paths, past)
         if measured is not None:
             return measured
     msg = (
-        f"qcrd plan must have a run to measure by; {store} has none that sampled this teacher with "
-        f"teacher.max_new_tokens = {config.teacher.max_new_tokens} (of {len(runs)} runs). Run a "
-        "few questions first: `qcrd run --config ... data.max_train=200`."
+        f"There is nothing to estimate from: none of the {len(runs)} runs in {store} sampled this "
+        f"teacher with teacher.max_new_tokens={config.teacher.max_new_tokens}. Run a few questions "
+        "first: `qcrd run --config ... data.max_train=200`."
     )
     raise DataError(msg)
 
 
-def describe_forecast(found: Forecast) -> str:
-    """Say a forecast in lines of `name  value`."""
-    measured, trained = found.measured, found.measured.trained
+def describe_estimate(found: Estimate) -> str:
+    """Format an estimate as lines of `name  value`."""
+    measured, trained = found.measurements, found.measurements.trained
     rows = {
-        "measured by": f"run {measured.run_id}: {measured.num_samples:,} samples, "
-        f"{measured.tokens_per_second:,.4g} tokens a second and GPU",
+        "measured in": f"run {measured.run_id}: {measured.num_samples:,} samples, "
+        f"{measured.tokens_per_second:,.4g} tokens per second and GPU",
         "samples": f"{found.num_samples:,}",
-        "tokens": f"{found.tokens.prompt:,} of prompts, {found.tokens.sampled:,} sampled",
-        "GPU-hours": f"{found.gpu_hours:,.3g} of sampling",
-        "sampling": f"{_time(found.sampling_seconds)} on {found.num_gpus} GPUs, all full",
-        "training": "not measured by that run",
+        "tokens": f"{found.tokens.prompt:,} in prompts, {found.tokens.sampled:,} sampled",
+        "GPU-hours": f"{found.gpu_hours:,.3g} for sampling",
+        "sampling": f"{_time(found.sampling_seconds)}, with all GPUs ({found.num_gpus}) busy",
+        "training": "unknown, because that run is not complete",
     }
     storage = f"{_size(found.num_bytes)} of rationales"
     if trained is not None:
         seconds = (found.sampling_seconds, found.training_seconds, found.other_seconds)
         rows["training"] = (
             f"{_time(found.training_seconds)} for {found.num_steps:,} steps of "
-            f"{trained.seconds_per_step:.3g} s, on the machine that measured them"
+            f"{trained.seconds_per_step:.3g} s, on the machine of that run"
         )
-        rows["the rest"] = (
-            f"{_time(found.other_seconds)}: starts, votes, scores, negatives, answers; likewise"
+        rows["other stages"] = (
+            f"{_time(found.other_seconds)} for starts, vote, scores, negatives and evaluation"
         )
-        rows["in all"] = f"{_time(sum(value or 0.0 for value in seconds))}, one after the other"
+        rows["total time"] = f"{_time(sum(value or 0.0 for value in seconds))}"
         storage += f", {_size(found.run_bytes)} of scores, negatives, votes and the student"
     rows["storage"] = storage
     rows["cost"] = f"{found.cost:,.4g}" if found.cost else "no price is given"
@@ -196,7 +199,7 @@ def _config(store: Store, paths: RunPaths) -> RunConfig | None:
     try:
         text = store.read_bytes(paths.config)
         return read_stored_config(text, paths.config)
-    except QcrdError:  # of another release; it says nothing of this one's speed
+    except QcrdError:  # a run of another release, whose speed may differ
         return None
 
 

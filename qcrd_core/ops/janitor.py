@@ -1,13 +1,13 @@
-"""What of a store and of the scratch folder nobody will miss, and how to be rid of it.
+"""Find and delete old runs, unused samples and leftovers, in a store and its scratch folder.
 
-    waste = find_waste(store, scratch, Retention())      reads only
+    waste = find_waste(store, scratch, Retention())      only reads
     print(waste_table(waste))
     remove(store, waste)
 
-Old runs, students that were never champion, generations of samples that no run uses any more, what
-killed writers left, logs and copies of old runs. Never touched: a version that is or was champion
-and its run, `champion.json`, imported rationales, questions, prepared teachers, whatever a process
-works on, and whatever changed lately.
+It finds old runs, students that were never champion, generations of samples that no run uses any
+more, temporary files of killed writers, and logs and copies of old runs. It never deletes a version
+that is or was champion, the run of such a version, `champion.json`, imported rationales, questions,
+prepared teachers, anything that a process works on, or anything that changed recently.
 """
 
 import shutil
@@ -30,22 +30,22 @@ _TEMPORARY_AGE = timedelta(days=1)
 
 
 class Retention(Section):
-    """What is kept in any case."""
+    """What must not be deleted."""
 
     days: int = Field(default=30, ge=1)
-    """Whatever was written within so many days stays."""
+    """Keep everything that was written within this many days."""
     keep_runs: int = Field(default=3, ge=0)
-    """Newest runs and newest versions of each name that stay, however old."""
+    """Keep this many newest runs and versions of each name, however old they are."""
 
 
 @dataclass(frozen=True)
 class Waste:
-    """One folder or file to be removed."""
+    """One folder or file that can be deleted."""
 
     kind: str
     """run, version, generation, temporary or scratch."""
     path: str
-    """Relative to the store's root; for scratch a local path."""
+    """Relative to the store's root; for scratch, a local path."""
     why: str
     num_bytes: int
     modified: datetime
@@ -55,16 +55,16 @@ class Waste:
 def find_waste(
     store: Store, scratch: Path, retention: Retention, now: datetime | None = None
 ) -> list[Waste]:
-    """Find what can go. Reads only.
+    """Find what can be deleted. Changes nothing.
 
     Args:
         store: The store.
         scratch: Setting `run.scratch` of the runs on this machine.
-        retention: What stays in any case.
-        now: The time; for tests.
+        retention: What must not be deleted.
+        now: Current time; tests set it.
 
     Returns:
-        Waste, sorted by kind and path. No part of it lies in another.
+        Waste, sorted by kind and path. No item lies inside another item.
 
     Raises:
         StoreError: If the store does not answer.
@@ -88,17 +88,17 @@ def find_waste(
 
 
 def remove(store: Store, waste: Iterable[Waste]) -> int:
-    """Remove what `find_waste` found.
+    """Delete what `find_waste` found, except versions that became champion in between.
 
     Args:
         store: The store.
         waste: From `find_waste`.
 
     Returns:
-        Bytes freed. A version that became champion in between is left alone.
+        Bytes freed.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store refuses to delete.
     """
     num_bytes = 0
     for item in waste:
@@ -113,14 +113,14 @@ def remove(store: Store, waste: Iterable[Waste]) -> int:
 
 
 def waste_table(waste: list[Waste]) -> str:
-    """Show waste as a table, with the sum of its bytes."""
+    """Format waste as a table with a total."""
     lines = [
         f"  {item.kind:<11} {megabytes(item.num_bytes):>11}  {item.modified:%Y-%m-%d}  "
         f"{item.path}\n  {'':<37}{item.why}"
         for item in waste
     ]
     total = sum(item.num_bytes for item in waste)
-    return "\n".join([*lines, f"  {'in all':<11} {megabytes(total):>11}"])
+    return "\n".join([*lines, f"  {'total':<11} {megabytes(total):>11}"])
 
 
 def megabytes(num_bytes: int) -> str:
@@ -145,7 +145,8 @@ def _runs(store: Store, scratch: Path, retention: Retention, old: datetime) -> I
                 continue
             is_complete = store.exists(RunPaths(run_id).result)
             state = "complete" if is_complete else "unfinished"
-            yield _because(waste, f"{state}, {number} newer runs of its name, never champion")
+            why = f"{state}, never champion, newer runs of the same name: {number}"
+            yield _because(waste, why)
 
 
 def _runs_of_champions(store: Store) -> set[str]:
@@ -166,7 +167,7 @@ def _versions(store: Store, retention: Retention, old: datetime) -> Iterator[Was
             if waste is None or number < retention.keep_runs or version.name in kept:
                 continue
             if waste.modified < old:
-                yield _because(waste, f"{number} newer versions, never champion")
+                yield _because(waste, f"never champion, newer versions: {number}")
 
 
 def _is_of_history(store: Store, folder: str) -> bool:
@@ -194,16 +195,16 @@ def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterato
         newest = max((waste.modified for _, waste in found), default=old)
         for fingerprint, waste in found:
             if fingerprint not in used and waste.modified < min(old, newest):
-                why = f"no run that stays uses it, {dataset} has a newer one"
+                why = f"unused by the remaining runs; {dataset} has a newer generation"
                 yield _because(waste, why)
 
 
 def _temporaries(store: Store, before: datetime) -> Iterator[Waste]:
-    """What writers left: temporary names, and version folders that never became whole."""
+    """Leftovers of killed writers: temporary names, and versions that were never published."""
     for folder, files in temporaries(store.files("")).items():
         waste = _sum_up("temporary", folder, files)
         if waste is not None and waste.modified < before:
-            yield _because(waste, "a writer was killed before it gave this its name")
+            yield _because(waste, "temporary file of a writer that was killed")
     for model in registry.model_names(store):
         kept = registry.champions(registry.read_champion(store, model))
         for name in store.list(f"models/{model}"):
@@ -212,13 +213,13 @@ def _temporaries(store: Store, before: datetime) -> Iterator[Waste]:
                 continue
             waste = _sum_up("temporary", rel, store.files(rel))
             if waste is not None and waste.modified < before:
-                yield _because(waste, "a version that was never published whole")
+                yield _because(waste, "incomplete version; it was never published")
 
 
 def _scratch(store: Store, scratch: Path, old: datetime) -> Iterator[Waste]:
-    """Logs of runs that ended or are gone, and copies of an object store's folders."""
+    """Logs of complete or deleted runs, and local copies of an object store's folders."""
     folders = [
-        (folder, "logs of a run that is complete or gone")
+        (folder, "logs of a run that is complete or deleted")
         for folder in sorted(scratch.glob("runs/*"))
         if not is_worked_on(scratch, folder.name)
         and (
@@ -227,7 +228,7 @@ def _scratch(store: Store, scratch: Path, old: datetime) -> Iterator[Waste]:
         )
     ]
     if not store.is_local:
-        why = "a copy; what is still needed is fetched again"
+        why = "local copy, fetched again if needed"
         folders += [(folder, why) for folder in sorted(store.local("").glob("runs/*"))]
         folders += [(folder, why) for folder in sorted(store.local("").glob("models/*/*"))]
     for folder, why in folders:

@@ -1,7 +1,7 @@
-"""What a run measured of itself, for `qcrd plan`: tokens, speed, seconds and bytes.
+"""Read a run's measurements for `qcrd plan`: tokens, speed, seconds and bytes.
 
-Each job of a round notes its pace from its first report to its last: so its start, which stays, is
-told from its work, which grows with the questions.
+Each job of a round notes its pace between its first and last progress report. This separates the
+job's start, whose time is fixed, from its work, which grows with the number of questions.
 """
 
 import statistics
@@ -23,64 +23,64 @@ _GROWING = ("questions.parquet", "votes.parquet", "polarity.parquet")
 
 @dataclass(frozen=True)
 class Growth:
-    """A quantity of which a part stays and a part grows with the training questions."""
+    """A quantity with a fixed part and a part that grows with the number of training questions."""
 
     fixed: float = 0.0
     per_question: float = 0.0
 
     def at(self, num_questions: int) -> float:
-        """What it is with that many questions."""
+        """The quantity for a number of questions."""
         return self.fixed + self.per_question * num_questions
 
     def __add__(self, other: "Growth") -> "Growth":
-        """Both together."""
+        """The sum of two quantities."""
         return Growth(self.fixed + other.fixed, self.per_question + other.per_question)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the rounds of a run took."""
+    """Seconds and bytes of a run's rounds."""
 
     seconds_per_step: float
-    """An optimiser step."""
+    """Seconds of an optimiser step."""
     round_seconds: Growth
-    """The rest of a round: starts of processes, negatives, scores, validation, export."""
+    """Other seconds per round: starts of processes, negatives, scores, validation, export."""
     once_seconds: Growth
-    """Around the rounds: vote, tokenizers, test."""
+    """Seconds outside the rounds: vote, tokenizers, test."""
     round_bytes: Growth
-    """What a round leaves in the store: negatives and scores."""
+    """Bytes per round in the store: negatives and scores."""
     once_bytes: Growth
-    """Questions, votes, the student, the report."""
+    """Bytes outside the rounds: questions, votes, the student, the report."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one run measured."""
+class Measurements:
+    """The measurements of one run."""
 
     run_id: str
     num_samples: int
     tokens: Tokens
-    """Of all its samples."""
+    """Tokens of all samples."""
     tokens_per_second: float
-    """Sampled tokens a second and GPU."""
+    """Sampled tokens per second and GPU."""
     start_seconds: float
-    """Until the teacher answered; for a local server its start."""
+    """Seconds until the teacher answered, which includes the start of a local server."""
     bytes_per_sample: float
-    """A rationale's share of the Parquet parts."""
+    """Size of the Parquet parts, divided by the number of samples."""
     trained: Trained | None
-    """None where the run is not complete."""
+    """None if the run is not complete."""
 
 
-def read_measured(store: Store, paths: RunPaths, config: RunConfig) -> Measured | None:
-    """Read what a run measured.
+def read_measurements(store: Store, paths: RunPaths, config: RunConfig) -> Measurements | None:
+    """Read the measurements of a run that has sampled its teacher.
 
     Args:
-        store: Its store.
-        paths: The run, which has sampled.
-        config: Its configuration.
+        store: The store that holds the run.
+        paths: Paths of the run.
+        config: Configuration of the run.
 
     Returns:
-        Its figures; None if its server counts no tokens.
+        The measurements; None if the run's server did not count tokens.
     """
     metrics = store.read_table(paths.metrics, Metrics)
     numbers = _values(metrics, "sampling", -1)
@@ -90,7 +90,7 @@ def read_measured(store: Store, paths: RunPaths, config: RunConfig) -> Measured 
     folder = f"{rationales_folder(environment['dataset'])}/generation={environment['generation']}"
     size = sum(file.num_bytes for file in store.part_files(folder))
     took = _values(metrics, "timing", -1).get("sample_teacher_seconds", numbers["seconds"])
-    return Measured(
+    return Measurements(
         run_id=paths.run_id,
         num_samples=int(numbers["num_samples"]),
         tokens=Tokens(int(numbers["num_prompt_tokens"]), int(numbers["num_tokens"])),
@@ -137,10 +137,10 @@ def _trained(
 
 
 def _job(timing: dict[str, float], stage: str, num_units: int, num_questions: int) -> Growth:
-    """Seconds of one job: its work on `num_units`, at the pace it noted, grows."""
+    """Seconds of one job. Its work on `num_units`, at the noted pace, grows; the rest is fixed."""
     seconds = timing.get(f"{stage}_seconds", 0.0)
     pace = timing.get(f"{stage}_per_second")
-    # Without a pace (one batch, or an older run) all of it counts as work.
+    # If no pace was noted (a single batch, or an older run), all of the time counts as work.
     work = seconds if pace is None else min(seconds, num_units / pace)
     return Growth(seconds - work, work / num_questions)
 

@@ -1,1 +1,1 @@
-"""Versions of a student under a model's name, the champion, and how a night decides."""
+"""Versions of a student under a model's name, the champion, and the nightly decision."""

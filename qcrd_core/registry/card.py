@@ -1,7 +1,7 @@
-"""The model card of a student: what it learnt from, how well it does, where it comes from.
+"""The model card of a student: what it learned from, how accurate it is, where it comes from.
 
-Markdown with the front matter that the Hugging Face hub reads. Made from the run's tables and the
-configuration's section `card`; what nobody said is "not stated".
+The card is Markdown with the front matter that the Hugging Face hub reads. It is made from the
+run's tables and the configuration's section `card`. Missing entries read "not stated".
 """
 
 from typing import Any
@@ -21,9 +21,9 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
     """Write a student's card.
 
     Args:
-        data: Its run.
+        data: The run that trained the student.
         version: Name of the version.
-        warm_start: Version whose weights it began with.
+        warm_start: Version whose weights the student started from.
 
     Returns:
         Markdown.
@@ -38,13 +38,13 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {config.run.name} {version}",
-        "A small student that learnt from a large teacher's rationales by quality-guided "
+        "A small student that learned from a large teacher's rationales by quality-guided "
         "contrastive rationale distillation (arXiv 2405.13014).",
         "## Use",
         f"Intended use: {_text(card.intended_use) or not_stated}. "
         f"Contact: {_text(card.contact) or not_stated}.\n\n"
-        f"`qcrd predict FOLDER FILE` asks it as it was asked in the evaluation; `qcrd.json` says "
-        "how. It loads with plain transformers.",
+        f"`qcrd predict FOLDER FILE` prompts it as in the evaluation; the prompt is in "
+        "`qcrd.json`. It also loads with plain transformers.",
         "## Licences",
         _table(
             ("student", _text(card.license) or not_stated),
@@ -66,7 +66,7 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
 def _accuracy(data: RunData) -> str:
     test = summary.student_accuracy(data)
     if test is None:
-        return "Not measured: no test question has a gold answer."
+        return "Not measured, because no test question has a gold answer."
     level = f"{CONFIDENCE:.0%}"
     rows = [
         (
@@ -121,7 +121,7 @@ def _lineage(data: RunData, warm_start: str | None) -> list[tuple[str, str]]:
         ("teacher", _text(summary.teacher_name(data.config.teacher.model))),
         ("teacher's samples (generation)", str(environment.get("generation"))),
         ("hash of the questions", str(environment.get("questions_hash"))),
-        ("began", str(environment.get("started_at"))),
+        ("started at", str(environment.get("started_at"))),
         ("commit of qcrd", str(environment.get("commit"))),
         ("versions", _text(shown)),
     ]

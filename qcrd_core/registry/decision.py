@@ -1,33 +1,33 @@
-"""A promotion decision as a page of Markdown, for the Prefect UI and beside the run's report."""
+"""A promotion decision as a page of Markdown, for the Prefect UI and the run's folder."""
 
 import shlex
 from typing import TYPE_CHECKING, Any
 
 from qcrd_core.report.markdown import cell, table
 
-if TYPE_CHECKING:  # the registry writes model cards, which are of this package
+if TYPE_CHECKING:  # a real import would be circular, because the registry imports this package
     from qcrd_core.registry.registry import Entry, Version
     from qcrd_core.store.store import Store
 
 
 def decision_page(version: "Version", entry: "Entry", news: str, store: "Store") -> str:
-    """Say what a night came to.
+    """Explain a night's decision.
 
     Args:
-        version: The student that was decided upon.
-        entry: The decision.
-        news: What was new, a sentence.
-        store: Where the version is.
+        version: The student that was registered.
+        entry: The decision about it.
+        news: What was new, as a sentence.
+        store: The store that holds the version.
 
     Returns:
         Markdown.
     """
     model, name, place = version.model, version.name, shlex.quote(store.url())
     title = {
-        "promoted": f"{name} is the champion of {model} now",
+        "promoted": f"{name} is now the champion of {model}",
         "kept": f"{entry.previous or 'No version'} stays the champion of {model}",
     }.get(entry.action, f"{name} of {model}: {entry.action}")
-    began = f"version {version.warm_start}" if version.warm_start else "the settings' weights"
+    start = f"version {version.warm_start}" if version.warm_start else "student.model"
     parts = [
         f"# {title}",
         news,
@@ -40,8 +40,9 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: "Store")
         "## Where",
         f"- student and model card: `{store}/{version.folder}`\n"
         f"- run and report: `{store}/runs/{version.run_id}`\n"
-        f"- it began with {began}; the champion before: {entry.previous or 'none'}",
-        f"To decide otherwise: `qcrd promote {model}/{name} --store {place} --anyway REASON`, "
+        f"- training started from: {start}\n"
+        f"- champion before: {entry.previous or 'none'}",
+        f"To overrule this: `qcrd promote {model}/{name} --store {place} --anyway REASON` or "
         f"`qcrd rollback {model} --store {place} --reason REASON`.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,11 +1,12 @@
-"""A night: what is new, where the student begins, and whether it becomes the champion.
+"""A night: what is new, where training starts, and whether the student becomes the champion.
 
-    night = plan_night(config, warm_start=True)     reads only
+    night = plan_night(config, warm_start=True)     only reads
     ... a run of night.config ...
     entry = decide_night(night, run_id)             registers, compares, promotes or keeps
 
-A night is named by the hash of its questions, teacher and settings, as a run is. The registry's
-history says which nights were decided: nothing new is found within seconds and asks no engine.
+Like a run, a night is named by the hash of its questions, teacher and settings. The registry's
+history says which nights were decided, so a night without news ends within seconds and starts no
+engine.
 """
 
 import logging
@@ -25,47 +26,47 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Night:
-    """What a night will do."""
+    """The plan of a night."""
 
     config: RunConfig
-    """The settings; with a warm start the student's weights are those of the champion's folder."""
+    """The settings. For a warm start, `student.model` is the champion's folder."""
     version: str
-    """Name of the version that it makes."""
+    """Name of the version that the night makes."""
     is_new: bool
-    """Whether these questions, teacher and settings were not decided upon before."""
+    """Whether there was no decision yet for these questions, teacher and settings."""
     news: str
-    """A sentence: what is new, or that nothing is."""
+    """A sentence that says what is new, or that nothing is new."""
     warm_start: str | None
-    """Version that it begins with; None: the weights of the settings."""
+    """Version whose weights training starts from; None for the weights of the settings."""
 
 
 def plan_night(config: RunConfig, *, warm_start: bool) -> Night:
-    """Find out whether there is something to learn from. Reads only.
+    """Find out whether there is something new to learn from. Only reads.
 
     Args:
         config: The settings.
-        warm_start: Begin with the champion's weights and tokenizer. Without a champion, or where
-            `student.model` has changed since it began, the settings' weights are taken, and the
-            log says so.
+        warm_start: Start from the champion's weights and tokenizer. If there is no champion, or if
+            `student.model` has changed since the champion was trained, training starts from the
+            weights of the settings, and the log says so.
 
     Returns:
         The night.
 
     Raises:
-        ConfigError: If a setting breaks a rule.
-        DataError: If questions break a rule, or a stored part is damaged.
+        ConfigError: If a setting is wrong.
+        DataError: If questions are invalid, or a stored part is damaged.
         StoreError: If the store does not answer.
     """
     plan = plan_run(config)
     store, model = plan.context.store, config.run.name
-    # Of the settings as given: a warm start must not make a new night out of each new champion.
+    # Named by the settings as given, so that a new champion alone does not make a new night.
     version = registry.version_name(plan.run_id)
     champion = registry.read_champion(store, model)
     decided = champion.latest(version)
     if decided is not None:
         news = (
-            f"Nothing new to learn from: questions, teacher and settings are those of version "
-            f"{version}, which was {decided.action} on {decided.at[:10]}."
+            f"Nothing new to learn from: questions, teacher and settings are the same as for "
+            f"version {version}. Decision of {decided.at[:10]}: {decided.action}."
         )
         return Night(config, version, is_new=False, news=news, warm_start=None)
     start = _warm_start(store, config, champion.version) if warm_start else None
@@ -77,19 +78,19 @@ def plan_night(config: RunConfig, *, warm_start: bool) -> Night:
 
 
 def decide_night(night: Night, run_id: str) -> Entry:
-    """Register a night's student and let it stand against the champion.
+    """Register a night's student and compare it with the champion.
 
-    Writes the decision beside the run's report.
+    Writes the decision into the run's folder.
 
     Args:
         night: From `plan_night`.
-        run_id: Its complete run.
+        run_id: The night's run, which is complete.
 
     Returns:
         The decision.
 
     Raises:
-        StoreError: If the run is not complete, or the store refuses.
+        StoreError: If the run is not complete, or the store cannot be written.
         DataError: If a table is damaged.
     """
     context = RunContext.open(night.config, run_id)
@@ -106,23 +107,23 @@ def decide_night(night: Night, run_id: str) -> Entry:
 def _news(plan: RunPlan) -> str:
     train, sampling = plan.split("train").height, plan.sampling
     if sampling is None:
-        return f"{plan.num_imported:,} imported rationales of {train:,} training questions."
+        return f"{plan.num_imported:,} imported rationales for {train:,} training questions."
     num_asked = len({key[0] for shard in sampling.shards for key in shard.keys})
     return (
-        f"When the night began, {num_asked:,} of {train:,} training questions were new, changed or "
-        f"without all of their rationales: {sampling.num_missing:,} of {sampling.num_wanted:,} "
-        "rationales were missing."
+        f"{num_asked:,} of {train:,} training questions were new, changed or lacked rationales; "
+        f"{sampling.num_missing:,} of {sampling.num_wanted:,} rationales were missing."
     )
 
 
 def _warm_start(store: Store, config: RunConfig, name: str | None) -> Version | None:
     if name is None:
-        logger.info("No champion to begin with yet: the settings' weights are taken")
+        logger.info("There is no champion yet, so training starts from student.model")
         return None
     champion = registry.find_version(store, config.run.name, name)
     if _origin(store, champion) != config.student.model:
         logger.warning(
-            "The champion %s began with another student.model: the settings' weights are taken",
+            "The champion %s was trained from another student.model, so training starts from "
+            "student.model instead of the champion",
             name,
         )
         return None
@@ -130,7 +131,7 @@ def _warm_start(store: Store, config: RunConfig, name: str | None) -> Version | 
 
 
 def _origin(store: Store, version: Version) -> Weights:
-    """Setting `student.model` that a version's line of warm starts began with."""
+    """Setting `student.model` of the first version in a chain of warm starts."""
     while version.warm_start is not None:
         version = registry.find_version(store, version.model, version.warm_start)
     return registry.version_config(store, version).student.model

@@ -1,14 +1,14 @@
-"""Is a new student better than the champion? A rule, applied to answers question by question.
+"""Decide by a rule whether a new student is better than the champion, question by question.
 
     decision = compare(champion_answers, challenger_answers, config.promotion)
 
-The frozen test set is the one the champion was measured on. The challenger must have answered every
-question of it, unchanged: same id, text, choices and gold answer. It may have answered more, since
-a data set that grows adds test questions as well.
+The frozen test set is the one that the champion was tested on. The challenger must have answered
+every one of its questions, unchanged: same id, text, choices and gold answer. It may have answered
+more, because a growing data set also adds test questions.
 
-Limits: the same test set is asked every night, so over many nights a student that is better by
-chance will pass. `promotion.max_p_value` bounds one night, not a year; a fresh test set now and
-then tells how much was luck.
+Limits: every night uses the same test set, so over many nights some student will pass by chance.
+`promotion.max_p_value` limits this for one night, not for a year. A fresh test set now and then
+shows how much was luck.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ _KEYS = ["question_id", "asked", "gold_answer"]
 
 @dataclass(frozen=True)
 class Slice:
-    """Both students on some of the test questions."""
+    """Right answers of both students on a slice of the test questions."""
 
     name: str
     num_questions: int
@@ -34,49 +34,49 @@ class Slice:
 
     @property
     def gain(self) -> float:
-        """Accuracy of the challenger less that of the champion, in [-1, 1]."""
+        """Accuracy of the challenger minus that of the champion, in [-1, 1]."""
         return (self.challenger_correct - self.champion_correct) / self.num_questions
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both students on the champion's test questions."""
+    """Right answers of both students on the champion's test questions."""
 
     whole: Slice
     num_gained: int
-    """Questions that only the challenger has right."""
+    """Questions that only the challenger answers correctly."""
     num_lost: int
-    """Questions that only the champion has right."""
+    """Questions that only the champion answers correctly."""
     p_value: float
-    """Exact one-sided McNemar test."""
+    """p-value of the exact one-sided McNemar test."""
     slices: tuple[Slice, ...]
-    """By the questions' `template`, sorted by name."""
+    """One slice per `template` of the questions, sorted by name."""
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON-able mapping."""
+        """The numbers as a mapping that JSON can hold."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and why, in sentences."""
+    """Whether to promote, and the reasons as sentences."""
 
     promote: bool
     reasons: tuple[str, ...]
     comparison: Comparison | None
-    """None where there was nothing to compare with, or nothing comparable."""
+    """None if there is no champion, or if the two cannot be compared."""
 
 
 def frozen_answers(questions: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
-    """Put test questions and a student's answers together, for `compare`.
+    """Join test questions with a student's answers, for `compare`.
 
     Args:
         questions: Table `questions`; rows of other splits are ignored.
         predictions: Table `predictions` of the test split.
 
     Returns:
-        question_id, asked (hash of text and choices), gold_answer, template, is_correct; questions
-        without a gold answer are left out, for nobody can be right on them.
+        question_id, asked (hash of text and choices), gold_answer, template, is_correct. Questions
+        without a gold answer are left out, because no answer to them counts as right.
     """
     asked = questions.with_columns(prompt_hashes(questions).alias("asked"))
     answered = predictions.select("question_id", "is_correct")
@@ -87,7 +87,7 @@ def frozen_answers(questions: pl.DataFrame, predictions: pl.DataFrame) -> pl.Dat
 def compare(
     champion: pl.DataFrame | None, challenger: pl.DataFrame, rule: PromotionSection
 ) -> Decision:
-    """Decide whether the challenger takes the champion's place.
+    """Decide whether the challenger replaces the champion.
 
     Args:
         champion: From `frozen_answers`; None if there is no champion yet.
@@ -95,13 +95,13 @@ def compare(
         rule: Section `promotion`.
 
     Returns:
-        The decision; a reason for every condition, whether it held or not.
+        The decision, with a reason for each condition, met or not.
     """
     if challenger.is_empty():
-        return _refused("The challenger has answered no test question that has a gold answer.")
+        return _refused("The challenger answered no test question that has a gold answer.")
     if champion is None:
         correct, total = challenger["is_correct"].sum(), challenger.height
-        first = f"There was no champion before. Right on {correct:,} of {total:,} test questions."
+        first = f"There was no champion before. {correct:,} of {total:,} test answers are right."
         return Decision(promote=True, reasons=(first,), comparison=None)
     paired = champion.join(
         challenger.select(*_KEYS, pl.col("is_correct").alias("is_now_correct")), on=_KEYS
@@ -109,17 +109,17 @@ def compare(
     num_changed = champion.height - paired.height
     if num_changed or paired.is_empty():
         return _refused(
-            f"The test set has changed since the champion was measured: {num_changed:,} of its "
-            f"{champion.height:,} questions are gone, read otherwise or have another gold answer. "
-            "The two cannot be compared; let a person decide (`qcrd promote --anyway`)."
+            f"The test set has changed since the champion was tested: {num_changed:,} of its "
+            f"{champion.height:,} questions were removed, or their text or gold answer changed. "
+            "The students cannot be compared. A person can decide with `qcrd promote --anyway`."
         )
     found = _comparison(paired)
     conditions = [_gain(found, rule), _chance(found, rule), *_guarded(found, rule)]
     whole = found.whole
     opening = (
-        f"Right on {whole.challenger_correct:,} of {whole.num_questions:,} test questions, the "
-        f"champion on {whole.champion_correct:,}: gained {found.num_gained:,}, lost "
-        f"{found.num_lost:,}."
+        f"{whole.challenger_correct:,} of {whole.num_questions:,} test answers are right, against "
+        f"{whole.champion_correct:,} of the champion: {found.num_gained:,} gained, "
+        f"{found.num_lost:,} lost."
     )
     return Decision(
         promote=all(held for held, _ in conditions),
@@ -155,14 +155,14 @@ def _slice(name: str, paired: pl.DataFrame) -> Slice:
 def _gain(found: Comparison, rule: PromotionSection) -> tuple[bool, str]:
     gain = found.whole.gain
     held = gain > 0 and gain >= rule.min_gain
-    asked = f"at least {100 * rule.min_gain:.2f}" if rule.min_gain else "more than 0"
-    return held, f"Gain {100 * gain:+.2f} points, {asked} asked for: {_verdict(held)}."
+    wanted = f"at least {100 * rule.min_gain:.2f}" if rule.min_gain else "more than 0"
+    return held, f"Gain of {100 * gain:+.2f} points, {wanted} required: {_verdict(held)}."
 
 
 def _chance(found: Comparison, rule: PromotionSection) -> tuple[bool, str]:
     held = found.p_value <= rule.max_p_value
     return held, (
-        f"Exact McNemar test p = {found.p_value:.3g}, at most {rule.max_p_value:g} asked for: "
+        f"Exact McNemar test p = {found.p_value:.3g}, at most {rule.max_p_value:g} required: "
         f"{_verdict(held)}."
     )
 
@@ -174,19 +174,19 @@ def _guarded(found: Comparison, rule: PromotionSection) -> list[tuple[bool, str]
         part = by_name.get(name)
         if part is None:
             known = ", ".join(by_name) or "none"
-            text = f"Slice {name} has no test question (there are: {known}): not held."
+            text = f"Slice {name} has no test questions (slices: {known}): not met."
             conditions.append((False, text))
             continue
-        # Whole questions: 0.1 of 10 is 1, whatever floating point makes of it.
+        # The small term makes 0.1 of 10 questions one whole question despite rounding.
         lost = part.champion_correct - part.challenger_correct
         held = lost <= rule.slice_tolerance * part.num_questions + 1e-9
         text = (
-            f"Slice {name}: right on {part.challenger_correct:,} of {part.num_questions:,}, the "
-            f"champion on {part.champion_correct:,}: {_verdict(held)}."
+            f"Slice {name}: {part.challenger_correct:,} of {part.num_questions:,} right, against "
+            f"{part.champion_correct:,} of the champion: {_verdict(held)}."
         )
         conditions.append((held, text))
     return conditions
 
 
 def _verdict(held: bool) -> str:
-    return "held" if held else "not held"
+    return "met" if held else "not met"

@@ -1,17 +1,18 @@
-"""Students under a model's name: versions, the champion, and what was decided when.
+"""Students under a model's name: versions, the champion, and the history of decisions.
 
-    models/<name>/<version>/        a run's student, its model card, and what it answered on test
+    models/<name>/<version>/        a run's student, its model card and its test answers
     models/<name>/champion.json     the champion and the whole history, newest entry last
 
     version = register(store, run_id)
     entry = decide(store, version.model, version.name, config.promotion)
     entry = rollback(store, "quickstart", "worse on invoices")
 
-`champion.json` is written in one put, so pointer and history change together or not at all, on any
-store. A version is a copy of its run's student and does not need the run any more.
+`champion.json` is written in one put, so on any store the champion and the history change together
+or not at all. A version is a copy of its run's student and does not need the run any more.
 
-Limits: writers on one machine wait for each other; of two machines at the same moment the later
-one's entry counts. Let one machine decide (a deployment with a limit of one run does).
+Limits: writers on one machine wait for each other. If two machines decide at the same moment, the
+later entry replaces the earlier one, so let one machine decide (for example a deployment that is
+limited to one run).
 """
 
 import json
@@ -44,7 +45,7 @@ PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled back"
 CARD, CHAMPION = "README.md", "champion.json"
 
 _ROOT = "models"
-_ABOUT = "version.json"
+_METADATA = "version.json"
 _QUESTIONS, _PREDICTIONS = "test/questions.parquet", "test/predictions.parquet"
 
 
@@ -55,15 +56,15 @@ class Version:
     model: str
     name: str
     run_id: str
-    """Run that made it."""
+    """Run that trained it."""
     created_at: str
     """When it was registered, UTC, ISO 8601."""
     accuracy: float | None
-    """On its run's test split; None without gold answers."""
+    """Accuracy on its run's test split; None without gold answers."""
     num_test: int
-    """Test questions with a gold answer."""
+    """Number of test questions with a gold answer."""
     warm_start: str | None = None
-    """Version whose weights it began with; None: those of its settings."""
+    """Version whose weights training started from; None if it started from the settings' ones."""
 
     @property
     def folder(self) -> str:
@@ -80,18 +81,18 @@ class Entry:
     action: str
     """promoted, kept (the champion stays) or rolled back."""
     version: str
-    """The version decided upon: the new champion, the one that was not taken, the restored one."""
+    """The version in question: newly promoted, not promoted, or restored by a rollback."""
     previous: str | None
     """The champion before."""
     reasons: tuple[str, ...]
-    """Sentences."""
+    """The reasons, as sentences."""
     comparison: dict[str, Any] | None = None
     """Numbers behind the decision; see `qcrd_core.registry.promotion.Comparison`."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """Content of `champion.json`."""
+    """The content of `champion.json`."""
 
     version: str | None
     """None before the first promotion."""
@@ -99,12 +100,12 @@ class Champion:
     """Every decision, oldest first."""
 
     def latest(self, version: str) -> Entry | None:
-        """The newest entry that decided upon a version."""
+        """The newest decision about a version."""
         return next((entry for entry in self.history[::-1] if entry.version == version), None)
 
 
 def model_names(store: Store) -> list[str]:
-    """Names that have versions, sorted."""
+    """Names of models that have versions, sorted."""
     return store.list(_ROOT)
 
 
@@ -123,11 +124,11 @@ def find_version(store: Store, model: str, name: str) -> Version:
     """Read one version.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If there is no such version.
     """
     if not _is_there(store, model, name):
         known = ", ".join(version.name for version in versions(store, model)) or "none"
-        msg = f"A version must be in {store}; got {model}/{name}. Versions of {model}: {known}."
+        msg = f"{store} has no version {model}/{name}. Versions of {model}: {known}."
         raise ConfigError(msg)
     return _read_version(store, model, name)
 
@@ -150,24 +151,24 @@ def version_config(store: Store, version: Version) -> RunConfig:
 def register(
     store: Store, run_id: str, *, name: str | None = None, warm_start: str | None = None
 ) -> Version:
-    """Make a version of a complete run's student; the same again changes nothing.
+    """Make a version from a complete run's student. Registering it again changes nothing.
 
     Args:
-        store: Where the run is.
-        run_id: The run; the model has the run's name.
-        name: Name of the version; by default from the run's.
-        warm_start: Version whose weights the run began with.
+        store: The store that holds the run.
+        run_id: The run; its name becomes the model's name.
+        name: Name of the version; by default taken from the run's id.
+        warm_start: Version whose weights the run started from.
 
     Returns:
         The version.
 
     Raises:
-        StoreError: If the run is absent or not complete, or the store refuses.
+        StoreError: If the run is absent or not complete, or the store cannot be written.
         DataError: If a table of the run is damaged.
     """
     data, paths = collect_run(store, run_id), RunPaths(run_id)
     if not store.exists(paths.result):
-        msg = f"A version must come from a complete run; {run_id} has no result. Run it to its end."
+        msg = f"Run {run_id} is not complete. Finish it before you register its student."
         raise StoreError(msg)
     model, name = data.config.run.name, name or version_name(run_id)
     if _is_there(store, model, name):
@@ -217,11 +218,12 @@ def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry
         rule: Section `promotion`.
 
     Returns:
-        The entry that was added. For the champion itself its own newest entry; nothing is added.
+        The entry that was added. For the champion itself nothing is added, and its newest entry is
+        returned.
 
     Raises:
         ConfigError: If there is no such version.
-        StoreError: If the champion's folder is gone.
+        StoreError: If the champion's folder is missing.
         DataError: If a table is damaged.
     """
     challenger = find_version(store, model, name)
@@ -236,16 +238,16 @@ def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry
 
 
 def promote(store: Store, model: str, name: str, reason: str) -> Entry:
-    """Make a version the champion because a person says so.
+    """Make a version the champion by a person's decision.
 
     Args:
         store: The store.
         model: The model's name.
         name: The version.
-        reason: Why, a sentence for the history.
+        reason: Why, as a sentence for the history.
 
     Returns:
-        The entry; as with `decide` none is added for the champion itself.
+        The entry. As with `decide`, nothing is added for the champion itself.
 
     Raises:
         ConfigError: If there is no such version.
@@ -261,30 +263,30 @@ def promote(store: Store, model: str, name: str, reason: str) -> Entry:
 
 
 def rollback(store: Store, model: str, reason: str) -> Entry:
-    """Give the place back to the champion that the present one took it from.
+    """Make the previous champion the champion again.
 
     Args:
         store: The store.
         model: The model's name.
-        reason: Why, a sentence for the history.
+        reason: Why, as a sentence for the history.
 
     Returns:
         The entry that was added.
 
     Raises:
-        ConfigError: If there is no such model, or no champion before the present one.
+        ConfigError: If there is no such model, or no earlier champion.
     """
     if model not in model_names(store):
         known = ", ".join(model_names(store)) or "none"
-        msg = f"A model must be in {store}; got {model!r}. Models that are there: {known}."
+        msg = f"{store} has no model {model!r}. Its models: {known}."
         raise ConfigError(msg)
     with alone(store.local(_champion_file(model))):
         champion = read_champion(store, model)
         name = _before(champion)
         if name is None:
             msg = (
-                f"A rollback must have a champion to go back to; {model} has had none before "
-                f"{champion.version or 'the first one'} ({store}). See `qcrd models`."
+                f"{model} has no earlier champion to roll back to ({store}); its champion is "
+                f"{champion.version or 'not chosen yet'}. Its history: `qcrd models {model}`."
             )
             raise ConfigError(msg)
         find_version(store, model, name)
@@ -295,7 +297,7 @@ def rollback(store: Store, model: str, reason: str) -> Entry:
 
 
 def champions(champion: Champion) -> set[str]:
-    """Versions that are or were champion: what a rollback can lead to."""
+    """Versions that are or were champion, which a rollback can restore."""
     names = {entry.version for entry in champion.history if entry.action != KEPT}
     return names | ({champion.version} if champion.version else set())
 
@@ -328,7 +330,7 @@ def _entry(action: str, name: str, previous: str | None, decision: Decision) -> 
 
 
 def _before(champion: Champion) -> str | None:
-    """The champion before, by the newest promotion of the present one."""
+    """The previous champion, by the newest promotion of the present one."""
     for entry in champion.history[::-1]:
         if entry.action == PROMOTED and entry.version == champion.version:
             return entry.previous
@@ -336,10 +338,10 @@ def _before(champion: Champion) -> str | None:
 
 
 def _describe(store: Store, data: RunData, version: Version, folder: Path) -> None:
-    """Put beside the weights what a version must be able to say without its run."""
+    """Add the model card and all that a version needs without its run to the weights' folder."""
     paths = RunPaths(data.run_id)
-    about = json.dumps(asdict(version), indent=2)
-    (folder / _ABOUT).write_text(about + "\n", encoding="utf-8")
+    metadata = json.dumps(asdict(version), indent=2)
+    (folder / _METADATA).write_text(metadata + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(data, version.name, version.warm_start), encoding="utf-8")
     for name in (paths.config, paths.environment):
         target = folder / "run" / Path(name).name
@@ -359,8 +361,8 @@ def _answers(store: Store, model: str, name: str) -> pl.DataFrame:
     folder = f"{_ROOT}/{model}/{name}"
     if not store.is_published(folder):
         msg = (
-            f"The champion {model}/{name} must be in {store}; its folder is gone. Restore it, or "
-            "let a person choose another: `qcrd promote --anyway`."
+            f"The folder of the champion {model}/{name} is missing from {store}. Restore it, or "
+            "choose another champion with `qcrd promote --anyway`."
         )
         raise StoreError(msg)
     questions = store.read_table(f"{folder}/{_QUESTIONS}", Questions)
@@ -372,7 +374,7 @@ def _is_there(store: Store, model: str, name: str) -> bool:
 
 
 def _read_version(store: Store, model: str, name: str) -> Version:
-    return Version(**store.read_json(f"{_ROOT}/{model}/{name}/{_ABOUT}"))
+    return Version(**store.read_json(f"{_ROOT}/{model}/{name}/{_METADATA}"))
 
 
 def _champion_file(model: str) -> str:

@@ -1,9 +1,9 @@
-"""What a run came to: one self-contained HTML page and a table for the terminal.
+"""The result of a run: one self-contained HTML page, and a table for the terminal.
 
     path = write_report(store, run_id)
     text = terminal_summary(store, run_id)
 
-Both read the run's tables in the store and nothing else; what is absent is "not measured".
+Both read only the run's tables in the store. Absent values read "not measured".
 """
 
 from qcrd_core.report.page import write_report

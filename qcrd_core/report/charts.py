@@ -1,4 +1,4 @@
-"""Which charts a run gets, and from which numbers."""
+"""The charts of a run, and the numbers they show."""
 
 import math
 
@@ -24,7 +24,7 @@ _POSITIVE_TONE, _NEGATIVE_TONE = 0, 1
 
 
 def validation_chart(metrics: pl.DataFrame, confidence: float) -> Markup | None:
-    """Validation accuracy by round, with its interval; None without any."""
+    """Validation accuracy by round, with its interval; None without validation."""
     accuracy = series(metrics, "validation", "accuracy")
     if accuracy.is_empty():
         return None
@@ -41,7 +41,7 @@ def validation_chart(metrics: pl.DataFrame, confidence: float) -> Markup | None:
 
 
 def loss_chart(data: RunData) -> Markup | None:
-    """Terms of the training loss by step; None without any."""
+    """Terms of the training loss by step; None before training."""
     names = {
         "loss_label_nats": "label",
         "loss_positive_nats": "positive",
@@ -57,7 +57,7 @@ def loss_chart(data: RunData) -> Markup | None:
 
 
 def hinge_chart(data: RunData) -> Markup | None:
-    """Share of negatives inside the margin by step; None without any."""
+    """Share of questions with a negative inside the margin, by step; None before training."""
     points = _smoothed(series(data.metrics, "train", "active_hinge_share"))
     if points.is_empty():
         return None
@@ -66,7 +66,7 @@ def hinge_chart(data: RunData) -> Markup | None:
 
 
 def discriminator_chart(data: RunData) -> Markup | None:
-    """AUC and calibration error of the discriminator by round; None without any."""
+    """AUC and calibration error of the discriminator by round; None without a discriminator."""
     names = {"auc_polarity": "AUC, polarity", "auc_correct": "AUC, right", "ece": "ECE"}
     lines = []
     for tone, (name, label) in enumerate(names.items()):
@@ -77,14 +77,14 @@ def discriminator_chart(data: RunData) -> Markup | None:
     if not lines:
         return None
     references = [0.5] if any(line.name != "ECE" for line in lines) else []
-    axis = Axis("AUC, ECE on held-out rationales", low=0, high=1)
+    axis = Axis("AUC and ECE on held-out rationales", low=0, high=1)
     return line_chart(lines, Axis("round"), axis, references=references)
 
 
 def score_chart(scores: pl.DataFrame) -> Markup | None:
-    """Quality scores of one round by polarity and source; None without any.
+    """Quality scores of one round by polarity and source; None without scores.
 
-    The note of each negative group is how well its scores lie below those of the positives.
+    Each negative group notes the AUC with which its scores separate from those of the positives.
     """
     scores = scores.drop_nulls("quality_score")
     if scores.is_empty():
@@ -106,7 +106,7 @@ def score_chart(scores: pl.DataFrame) -> Markup | None:
 
 
 def template_chart(slices: list[Accuracy]) -> Markup | None:
-    """Test accuracy by template; None without any."""
+    """Test accuracy by template; None without templates."""
     rows = [
         Whisker(
             name=visible(part.label),
@@ -120,7 +120,7 @@ def template_chart(slices: list[Accuracy]) -> Markup | None:
 
 
 def _smoothed(points: pl.DataFrame) -> pl.DataFrame:
-    """Means of equally many neighbouring steps, so that a chart has at most _POINTS points."""
+    """Average neighbouring steps, so that a chart has at most _POINTS points."""
     width = max(1, math.ceil(points.height / _POINTS))
     block = pl.int_range(pl.len()) // width
     return points.group_by(block.alias("block"), maintain_order=True).agg(

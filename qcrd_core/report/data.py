@@ -1,7 +1,7 @@
 """Read one run from the store.
 
-From `environment.json` the report takes `first_prompt` (the teacher's first prompt as rendered)
-and, for the table of the environment, everything else.
+The report shows `first_prompt` of `environment.json` (the teacher's first prompt as rendered) by
+itself, and everything else in that file as the table of the environment.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from qcrd_core.store.store import Store
 
 @dataclass(frozen=True)
 class RunData:
-    """Everything a report is made of. Tables that the run did not write are empty."""
+    """All data of a report. Tables that the run did not write are empty."""
 
     run_id: str
     student: str
-    """Where the student is, or will be, as a command takes it."""
+    """Folder or URL of the student, as commands take it. It may not exist yet."""
     config: RunConfig
     config_text: str
     environment: dict[str, Any]
@@ -32,29 +32,29 @@ class RunData:
     first_scores: pl.DataFrame
     """Table `scores` of the first round that has one."""
     last_scores: pl.DataFrame
-    """Likewise of the last; empty when there is only one."""
+    """Table `scores` of the last round; empty if only one round has scores."""
     test: pl.DataFrame
-    """Table `predictions` of the test split, by the newest round that has one."""
+    """Table `predictions` of the test split, from the newest round that has one."""
 
 
 def collect_run(store: Store, run_id: str) -> RunData:
     """Read a run's tables.
 
     Args:
-        store: Where the run is.
-        run_id: Its name.
+        store: The store that holds the run.
+        run_id: The run's id.
 
     Returns:
-        The run; only its configuration is required.
+        The run's data. Only its configuration must exist.
 
     Raises:
         StoreError: If there is no such run.
-        DataError: If a table of it is damaged.
+        DataError: If a table of the run is damaged.
     """
     paths = RunPaths(run_id)
     if not store.exists(paths.config):
         known = ", ".join(store.list("runs")) or "none"
-        msg = f"The run must be in {store}; got {run_id!r}. Runs that are there: {known}."
+        msg = f"{store} has no run {run_id!r}. Its runs: {known}."
         raise StoreError(msg)
     config_text = store.read_bytes(paths.config).decode()
     environment = store.read_json(paths.environment) if store.exists(paths.environment) else {}

@@ -1,4 +1,4 @@
-"""What our pages of HTML have in common: their look, and how values are put into them."""
+"""What our HTML pages share: their style sheet, and how values are put into them."""
 
 from pathlib import Path
 
@@ -30,5 +30,5 @@ def templates(folder: Path) -> jinja2.Environment:
 
 
 def _visible_value(value: object) -> object:
-    # Markup is our own drawing, whose texts are escaped when they are put in.
+    # Markup is one of our own drawings, which has already escaped its texts.
     return value if isinstance(value, Markup) else visible(str(value))

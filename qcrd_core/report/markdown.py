@@ -1,4 +1,4 @@
-"""Tables of Markdown, whose foreign texts cannot break them."""
+"""Markdown tables that no text from outside can break."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,19 +6,20 @@ from qcrd_core.report.text import visible
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table.
+    """Format a table.
 
     Args:
-        head: Its headings.
-        rows: As many cells each; a foreign text went through `cell`.
+        head: The headings.
+        rows: Rows with as many cells as there are headings. Texts from outside must have gone
+            through `cell`.
 
     Returns:
-        Lines, without one at the end.
+        The lines of the table, without a final newline.
     """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def cell(text: str) -> str:
-    """A foreign text that can neither break a table nor start a tag."""
+    """Escape a text from outside, so that it can neither break a table nor start a tag."""
     return visible(" ".join(text.split())).replace("|", "\\|").replace("<", "&lt;")

@@ -1,7 +1,7 @@
-"""The HTML page: one file, no script, nothing loaded from anywhere.
+"""The HTML report: one file, without scripts, that loads nothing from anywhere.
 
-The layout is `page.html.jinja`, the look `page.css`. Everything that is put into the page is
-escaped by the template engine, and characters that could hide or reorder text are made visible.
+The layout is `page.html.jinja`, the style `page.css`. The template engine escapes every value, and
+characters that could hide or reorder text are made visible.
 """
 
 import shlex
@@ -26,17 +26,17 @@ VOTE_ROWS = (
     ("num_samples", "samples"),
     ("num_failed", "failed requests"),
     ("num_unparsable", "samples without a readable answer"),
-    ("unparsable_share", "their share"),
+    ("unparsable_share", "share of samples without a readable answer"),
     ("num_cut_at_max_tokens", "samples cut at teacher.max_new_tokens"),
     ("num_ties", "ties"),
-    ("num_abstained", "votes that abstained"),
+    ("num_abstained", "questions on which the vote abstained"),
     ("mean_agreement", "mean agreement"),
     ("num_questions_with_gold", "questions with a gold answer"),
-    ("sample_accuracy", "single samples right"),
-    ("majority_accuracy", "majorities right, abstained as wrong"),
-    ("majority_accuracy_decided", "majorities right, of the decided"),
+    ("sample_accuracy", "accuracy of single samples"),
+    ("majority_accuracy", "accuracy of the majority (abstained counts as wrong)"),
+    ("majority_accuracy_decided", "accuracy of the majority (abstained left out)"),
 )
-"""What `vote_summary` counts, in reading order."""
+"""The counts of `vote_summary`, in reading order, with their labels."""
 
 _HERE = Path(__file__).parent
 _NUM_EXAMPLES = 5
@@ -45,7 +45,7 @@ _NUM_EACH_SIDE = 3
 
 @dataclass(frozen=True)
 class Example:
-    """One training question with rationales of both polarities, as rows of table `scores`."""
+    """A training question with rationales of both polarities, which are rows of table `scores`."""
 
     question: str
     gold_answer: str | None
@@ -55,17 +55,17 @@ class Example:
 
 
 def write_report(store: Store, run_id: str) -> str:
-    """Write a run's `report.html`, over an earlier one.
+    """Write a run's `report.html`, and replace an earlier one.
 
     Args:
-        store: Where the run is.
-        run_id: Its name.
+        store: The store that holds the run.
+        run_id: The run's id.
 
     Returns:
         Path of the page in the store.
 
     Raises:
-        StoreError: If there is no such run, or the store refuses.
+        StoreError: If there is no such run, or the store cannot be written.
         DataError: If a table of the run is damaged.
     """
     data = collect_run(store, run_id)
@@ -78,19 +78,19 @@ def render(data: RunData) -> str:
     """Render a run as HTML.
 
     Args:
-        data: The run.
+        data: The run's data.
 
     Returns:
-        A whole page.
+        The page.
     """
     return templates(_HERE).get_template("page.html.jinja").render(_context(data))
 
 
 def examples(data: RunData) -> list[Example]:
-    """Choose a few questions that have both polarities, spread evenly over their ids.
+    """Choose a few questions with rationales of both polarities, spread evenly over their ids.
 
     Returns:
-        At most five, each with the best-scored rationales of either side first.
+        At most five questions, each with the highest-scored rationales of both polarities.
     """
     scores = data.first_scores if data.last_scores.is_empty() else data.last_scores
     both = scores.group_by("question_id").agg(
@@ -127,11 +127,11 @@ def _example(data: RunData, scores: pl.DataFrame, question_id: str) -> Example:
 
 
 def next_commands(data: RunData) -> list[tuple[str, str]]:
-    """What one would do next with this run: (what for, command)."""
+    """Useful commands for this run, as pairs of (purpose, command)."""
     if summary.chosen_round(data) is None:
         return []
     command = f"qcrd predict {shlex.quote(data.student)} FILE"
-    return [("Answer questions of a file with the student", command)]
+    return [("Answer the questions of a file with the student", command)]
 
 
 def _context(data: RunData) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _context(data: RunData) -> dict[str, Any]:
     slices = summary.accuracy_by_template(data)
     first, last = data.first_scores, data.last_scores
     return {
-        "css": Markup(PAGE_CSS),  # our own
+        "css": Markup(PAGE_CSS),  # our own file, so it needs no escaping
         "data": data,
         "teacher": summary.teacher_name(data.config.teacher.model),
         "confidence": CONFIDENCE,
@@ -172,7 +172,7 @@ def _context(data: RunData) -> dict[str, Any]:
 
 
 def _prompt(prompt: str | list[dict[str, str]] | None) -> list[tuple[str, str]]:
-    """(role, text) of each chat message; one of role "text" for a completions prompt."""
+    """Pairs of (role, text), one per chat message. A completions prompt gets the role "text"."""
     if prompt is None:
         return []
     if isinstance(prompt, str):

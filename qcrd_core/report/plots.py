@@ -1,7 +1,7 @@
-"""Charts as inline SVG, drawn from numbers alone.
+"""Charts as inline SVG, drawn from numbers.
 
-Colours come from CSS variables (`--tone-0` ...), so one drawing serves the light and the dark page.
-No text enters a drawing unescaped.
+Colours come from CSS variables (`--tone-0` ...), so the same drawing fits the light and the dark
+page. Every text is escaped.
 """
 
 from collections.abc import Sequence
@@ -41,21 +41,21 @@ class Line:
     y: Sequence[float]
     tone: int = 0
     band: Sequence[tuple[float, float]] = field(default=())
-    """Lower and upper end at each x; empty draws none."""
+    """Lower and upper end of a band at each x; empty draws no band."""
     is_dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis measures. Ends that are None follow the data (the vertical one to a tick)."""
+    """An axis. Ends that are None follow the data; on the vertical axis they end at a tick."""
 
     label: str
     low: float | None = None
     high: float | None = None
     is_share: bool = False
-    """Ticks as percent."""
+    """Whether ticks are percentages."""
     marks: Sequence[float] = field(default=())
-    """Where the ticks go; empty is at round numbers."""
+    """Positions of the ticks; empty puts them at round numbers."""
 
 
 def line_chart(
@@ -70,10 +70,10 @@ def line_chart(
 
     Args:
         lines: At least one curve with at least one point.
-        x_axis: Horizontal axis; whole numbers.
+        x_axis: Horizontal axis, which shows whole numbers.
         y_axis: Vertical axis.
-        references: Where dashed horizontal lines go.
-        height: Of the whole chart; each line's name needs 15 of it.
+        references: Values at which dashed horizontal lines are drawn.
+        height: Height of the whole chart; each line's name needs 15.
 
     Returns:
         An `<svg>` element.
@@ -98,7 +98,7 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Group:
-    """One row of a stacked histogram."""
+    """One row of a chart of histograms."""
 
     name: str
     note: str
@@ -107,12 +107,12 @@ class Group:
 
 
 def histogram_rows(groups: Sequence[Group], x_label: str, num_bins: int = 20) -> Markup:
-    """Draw one small histogram a group over [0, 1], all on one scale of shares.
+    """Draw one small histogram per group over [0, 1], all with the same vertical scale.
 
     Args:
-        groups: Values in [0, 1], each group with at least one.
-        x_label: What the values are.
-        num_bins: Bins of equal width.
+        groups: Groups of at least one value in [0, 1].
+        x_label: Name of the values.
+        num_bins: Number of bins of equal width.
 
     Returns:
         An `<svg>` element.
@@ -133,8 +133,8 @@ def histogram_rows(groups: Sequence[Group], x_label: str, num_bins: int = 20) ->
         for bin_, share in enumerate(row):
             tall = plot_height * share / highest
             left, right = x_at(bin_ / num_bins) + 0.5, x_at((bin_ + 1) / num_bins) - 0.5
-            said = f"{bin_ / num_bins:.2f} to {(bin_ + 1) / num_bins:.2f}: {share:.1%}"
-            parts.append(bar(left, base - tall, right - left, tall, group.tone, said))
+            title = f"{bin_ / num_bins:.2f} to {(bin_ + 1) / num_bins:.2f}: {share:.1%}"
+            parts.append(bar(left, base - tall, right - left, tall, group.tone, title))
         parts.append(rule(12, base, WIDTH - 12, base, "axis"))
     bottom = top + len(groups) * row_height - 6
     parts += [
@@ -161,9 +161,9 @@ class Whisker:
     note: str
     share: float
     interval: tuple[float, float] | None
-    """Its lower and upper end; None draws none."""
+    """Lower and upper end of the interval; None draws no interval."""
     singles: Sequence[float] = field(default=())
-    """Single measurements that the share is the mean of."""
+    """The single measurements whose mean is the share."""
 
 
 def share_rows(
@@ -172,10 +172,10 @@ def share_rows(
     """Draw shares as dots with their intervals, one row each.
 
     Args:
-        rows: At least one.
-        x_label: What is measured, with its unit.
-        by: What a row is.
-        marks: Ticks of the axis, ascending; it goes from the first to the last.
+        rows: At least one row.
+        x_label: The measured quantity, with its unit.
+        by: What each row stands for.
+        marks: Ticks of the axis in ascending order. The axis ends at the first and the last.
 
     Returns:
         An `<svg>` element.
@@ -196,7 +196,7 @@ def share_rows(
                 '{}<circle cx="{}" cy="{}" r="4.5" class="dot tone-0"/>'
                 '<text x="{}" y="{}" class="tick">{}</text></g>'
             ).format(
-                _said(row), left - 10, y + 4, shorten(row.name, 22),
+                _title(row), left - 10, y + 4, shorten(row.name, 22),
                 _spread(row, x_at, y), number(x_at(row.share)), y,
                 WIDTH - right + 14, y + 4, row.note,
             )
@@ -205,7 +205,7 @@ def share_rows(
     return drawing(f"{x_label} by {by}", bottom + 38, parts)
 
 
-def _said(row: Whisker) -> str:
+def _title(row: Whisker) -> str:
     interval = f" ({row.interval[0]:.1%} to {row.interval[1]:.1%})" if row.interval else ""
     return f"{row.name}: {row.share:.1%}{interval}"
 
@@ -227,7 +227,7 @@ def _ends(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
 
 
 def _span(axis: Axis, marks: Sequence[float]) -> tuple[float, float]:
-    # A fixed end is kept; a free one goes to the outermost tick.
+    # A fixed end stays; a free end moves to the outermost tick.
     low = marks[0] if axis.low is None else axis.low
     return low, marks[-1] if axis.high is None else axis.high
 

@@ -1,4 +1,4 @@
-"""What the Prefect UI shows of a run: a page of Markdown, tables of the vote, drawings."""
+"""What the Prefect UI shows of a run: a page of Markdown, tables of the vote, charts."""
 
 import shlex
 
@@ -22,11 +22,11 @@ Row = dict[str, str]
 
 
 def run_page(store: Store, run_id: str) -> str:
-    """Say what a run came to.
+    """Describe the result of a run.
 
     Args:
-        store: Where the run is.
-        run_id: Its name.
+        store: The store that holds the run.
+        run_id: The run's id.
 
     Returns:
         Markdown.
@@ -50,14 +50,14 @@ def run_page(store: Store, run_id: str) -> str:
         "## Where",
         f"- report with curves, histograms and examples: `{store}/{paths.report}`\n"
         f"- student: `{store}/{paths.best_student}`",
-        f"To let it answer a file: `qcrd predict {shlex.quote(data.student)} FILE`. To make it "
-        f"the champion if it is better: `qcrd promote {run_id} --store {place}`.",
+        f"To answer the questions of a file: `qcrd predict {shlex.quote(data.student)} FILE`. To "
+        f"make the student champion if it is better: `qcrd promote {run_id} --store {place}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def vote_counts(context: RunContext) -> list[Row]:
-    """The counts and shares of a vote in reading order, as rows of texts."""
+    """The counts and shares of a vote in reading order, as table rows."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     found = summary.last_values(metrics, "vote")
     return [
@@ -70,35 +70,35 @@ def vote_counts(context: RunContext) -> list[Row]:
 
 
 def vote_agreement(context: RunContext) -> list[Row]:
-    """How right a vote's majorities are, by how united the voters were, as rows of texts."""
+    """Accuracy of a vote's majority answers by the voters' agreement, as table rows."""
     votes = context.store.read_table(context.paths.votes, Votes)
     bins = pseudo_label_precision(votes)
-    # With few samples a question several lines hold the same questions: one of them says it.
+    # With few samples per question several rows hold the same questions; keep one of them.
     bins = bins.unique("num_questions", keep="last", maintain_order=True)
     return [
         {
-            "voters that agree, at least": f"{row['min_agreement']:.0%}",
+            "agreement at least": f"{row['min_agreement']:.0%}",
             "questions": f"{row['num_questions']:,}",
-            "of all": percent(row["coverage"]),
-            "majorities right": percent(row["precision"]),
+            "share of questions": percent(row["coverage"]),
+            "majority accuracy": percent(row["precision"]),
         }
         for row in bins.filter(pl.col("num_questions") > 0).iter_rows(named=True)
     ]
 
 
 def learning_curve(context: RunContext) -> str | None:
-    """Validation accuracy by round, an image in Markdown; None where none was measured."""
+    """Validation accuracy by round, as an image in Markdown; None if it was not measured."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     return _curve(metrics, CONFIDENCE)
 
 
 def score_histograms(context: RunContext, round_: int) -> str | None:
-    """The quality scores of a round, an image in Markdown; None where there are none."""
+    """Quality scores of a round, as an image in Markdown; None if there are none."""
     return _histograms(context.store.read_table(context.paths.scores(round_), Scores))
 
 
 def _curve(metrics: pl.DataFrame, confidence: float) -> str | None:
-    return _image("Accuracy on validation by round", charts.validation_chart(metrics, confidence))
+    return _image("Validation accuracy by round", charts.validation_chart(metrics, confidence))
 
 
 def _histograms(scores: pl.DataFrame) -> str | None:
@@ -119,11 +119,11 @@ def _rounds(data: RunData) -> list[str]:
         (f"**{row.round}**" if row.round == chosen else str(row.round), *summary.round_cells(row))
         for row in shown
     ]
-    said = "The chosen round is bold: it is the best on validation."
+    note = "The chosen round is in bold. It has the highest validation accuracy."
     if len(shown) < len(rounds):
-        said += f" {len(rounds) - len(shown)} earlier rounds are in the report."
+        note += f" {len(rounds) - len(shown)} earlier rounds are in the report."
     curve = _curve(data.metrics, CONFIDENCE)
-    return ["## Rounds", *filter(None, [curve]), table(head, rows), said]
+    return ["## Rounds", *filter(None, [curve]), table(head, rows), note]
 
 
 def _scores(data: RunData) -> list[str]:

@@ -19,7 +19,7 @@ from qcrd_core.report.text import percent
 from qcrd_core.vote.majority import summarize_votes
 
 USELESS_AUC = 0.6
-"""Below this a discriminator's weights say next to nothing about a rationale."""
+"""Below this, a discriminator's weights say next to nothing about a rationale."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class RoundNumbers:
-    """One round in a row; None where nothing was measured."""
+    """The numbers of one round; None if a number was not measured."""
 
     round: int
     train_loss: float | None
@@ -61,19 +61,19 @@ ROUND_COLUMNS = (
     ("ECE", "ece", ".3f"),
     ("negatives", "num_negatives", ",.0f"),
 )
-"""(heading, field of `RoundNumbers`, format) of the columns of a table of rounds."""
+"""Columns of a table of rounds: (heading, field of `RoundNumbers`, format)."""
 MAX_ROUNDS = 12
-"""Rounds of such a table; the HTML report has them all."""
+"""Greatest number of rounds in such a table; the HTML report shows all."""
 
 
 def round_cells(row: RoundNumbers) -> list[str]:
-    """The texts of ROUND_COLUMNS for one round; `-` where nothing was measured."""
+    """The texts of ROUND_COLUMNS for one round; `-` if a number was not measured."""
     values = [(getattr(row, field), form) for _, field, form in ROUND_COLUMNS]
     return ["-" if value is None else format(value, form) for value, form in values]
 
 
 def accuracies(data: RunData) -> list[tuple[str, str]]:
-    """The student and its teacher in a few rows of (what, text)."""
+    """Accuracies of the student and its teacher, as pairs of (name, text)."""
     test, vote = student_accuracy(data), vote_numbers(data)
     student = "not measured"
     if test is not None:
@@ -91,7 +91,7 @@ def accuracies(data: RunData) -> list[tuple[str, str]]:
 
 
 def series(metrics: pl.DataFrame, stage: str, name: str) -> pl.DataFrame:
-    """Rows (round, global_step, value) of one metric by step, nulls left out."""
+    """Rows (round, global_step, value) of one metric by step, without nulls."""
     chosen = metrics.filter(
         pl.col("stage") == stage, pl.col("name") == name, pl.col("value").is_not_null()
     )
@@ -106,7 +106,7 @@ def last_values(metrics: pl.DataFrame, stage: str) -> dict[str, float]:
 
 
 def student_accuracy(data: RunData) -> Accuracy | None:
-    """Accuracy on the test split; None without predictions that have a gold answer."""
+    """Accuracy on the test split; None if no prediction has a gold answer."""
     return _accuracy("test", data.test, CONFIDENCE)
 
 
@@ -120,7 +120,7 @@ def accuracy_by_template(data: RunData) -> list[Accuracy]:
 
 
 def chosen_round(data: RunData) -> int | None:
-    """Round whose student the run chose by validation; None when nothing was validated."""
+    """Round whose student has the best validation accuracy; None without validation."""
     try:
         return best_round(data.metrics)
     except DataError:
@@ -128,13 +128,13 @@ def chosen_round(data: RunData) -> int | None:
 
 
 def vote_numbers(data: RunData) -> dict[str, float | None]:
-    """`vote_summary` as the run recorded it (stage vote), else what table votes says by itself."""
+    """The vote's counts as the run recorded them, completed from table `votes`."""
     counted = summarize_votes(data.votes) if not data.votes.is_empty() else {}
     return {**counted, **last_values(data.metrics, "vote")}
 
 
 def round_numbers(data: RunData) -> list[RoundNumbers]:
-    """One row a round, means over the round's steps for training."""
+    """Numbers of each round. Training numbers are means over the round's steps."""
     rounds = data.metrics.filter(
         pl.col("stage").is_in(["train", "validation", "discriminator", "negatives"])
     )["round"]
@@ -161,21 +161,21 @@ def round_numbers(data: RunData) -> list[RoundNumbers]:
 
 
 def warnings(data: RunData) -> list[str]:
-    """Sentences a reader must not miss."""
+    """Warnings that a reader must not miss, as sentences."""
     found = []
     measured = series(data.metrics, "discriminator", "auc_polarity")
     if not measured.is_empty() and measured["value"][-1] < USELESS_AUC:
         found.append(
-            f"The discriminator separates nothing: in its last round a positive rationale scores "
-            f"above a negative one in {measured['value'][-1]:.0%} of pairs (AUC; 50% is chance). "
-            "The rationale weights of this run carry no information."
+            f"The discriminator cannot tell positive from negative rationales: in its last round "
+            f"the positive one scores higher in {measured['value'][-1]:.0%} of pairs (AUC; 50% is "
+            "chance). The rationale weights of this run carry no information."
         )
     hinges = series(data.metrics, "train", "active_hinge_share")
     in_last_round = hinges.filter(pl.col("round") == pl.col("round").max())["value"].to_list()
     if in_last_round and max(in_last_round) == 0:
         found.append(
-            "No negative was inside the margin in the last round: the contrastive term was idle. "
-            "A larger loss.delta or a hotter negatives.sampling_temperature changes that."
+            "No negative was inside the margin in the last round, so the contrastive term had no "
+            "effect. Try a larger loss.delta or a higher negatives.sampling_temperature."
         )
     return found
 
@@ -192,7 +192,7 @@ def timings(data: RunData) -> list[tuple[str, float]]:
 
 
 def servers(data: RunData) -> list[dict[str, str | float]]:
-    """The teacher's servers: url, tokens_per_second, concurrency, failures and drains of each."""
+    """The teacher's servers, each with url, tokens_per_second, concurrency, failures and drains."""
     found: dict[str, dict[str, str | float]] = {}
     rows = data.metrics.filter(pl.col("stage") == "servers").select("name", "value")
     for name, value in rows.iter_rows():

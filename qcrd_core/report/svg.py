@@ -1,4 +1,4 @@
-"""Primitives of a drawing: scales, ticks, lines and bars as escaped SVG."""
+"""Building blocks of a drawing: scales, ticks, lines and bars as escaped SVG."""
 
 import base64
 import math
@@ -9,11 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 WIDTH = 520
-"""Width of every drawing in its own units; the page shows it at about as many pixels."""
+"""Width of every drawing in its own units; the page shows one unit as about one pixel."""
 NUM_TONES = 8
-"""Colours of `DRAWING_CSS`; 0 and 1 are also those of positive and negative."""
+"""Number of colours in `DRAWING_CSS`; 0 and 1 also stand for positive and negative."""
 DRAWING_CSS = (Path(__file__).parent / "drawing.css").read_text(encoding="utf-8")
-"""Look of all drawings, light and dark."""
+"""Style sheet of all drawings, for light and dark pages."""
 
 _FILE_WIDTH = 640
 _EDGE = 12
@@ -28,7 +28,7 @@ class Scale:
         self._factor = (end - start) / (span[1] - span[0])
 
     def __call__(self, value: float) -> float:
-        """Where a value lies."""
+        """The position of a value."""
         return self._start + (value - self._low) * self._factor
 
 
@@ -38,11 +38,11 @@ def ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> li
     Args:
         low: Lower end.
         high: Upper end, at least `low`.
-        whole: Only whole numbers.
-        count: About how many steps.
+        whole: Use whole numbers only.
+        count: Approximate number of steps.
 
     Returns:
-        At least two numbers, equally far apart.
+        At least two equally spaced numbers.
     """
     raw = max((high - low) / count, 1e-9)
     power = 10.0 ** math.floor(math.log10(raw))
@@ -53,11 +53,11 @@ def ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> li
     return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
 
 
-def bar(x: float, y: float, width: float, height: float, tone: int, said: str) -> Markup:
-    """A filled rectangle that says `said` under the pointer."""
+def bar(x: float, y: float, width: float, height: float, tone: int, title: str) -> Markup:
+    """A filled rectangle that shows `title` under the pointer."""
     return Markup(
         '<rect x="{}" y="{}" width="{}" height="{}" class="bar tone-{}"><title>{}</title></rect>'
-    ).format(number(x), number(y), number(width), number(height), tone, said)
+    ).format(number(x), number(y), number(width), number(height), tone, title)
 
 
 def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
@@ -85,7 +85,7 @@ def number(value: float) -> str:
 
 
 def share_text(share: float) -> str:
-    """A tick in percent, with decimals only where it has some."""
+    """A tick in percent, with decimals only if it needs them."""
     return f"{round(share * 100, 6):g}%"
 
 
@@ -97,12 +97,12 @@ def drawing(label: str, height: float, parts: Sequence[Markup]) -> Markup:
 
 
 def standalone(svg: Markup) -> str:
-    """Make a file of a drawing: its own colours, an opaque background and an edge around it.
+    """Turn a drawing into a file with its own colours, an opaque background and an edge.
 
-    An image has no page behind it to take these from, and a page that shows it may be dark.
+    An image cannot use the style sheet of the page that shows it, and that page may be dark.
     """
     parts = re.fullmatch(r'<svg viewBox="0 0 \d+ ([\d.]+)"( [^>]*)>(.*)</svg>', svg, re.DOTALL)
-    assert parts is not None  # as `drawing` makes it
+    assert parts is not None  # `drawing` makes exactly this form
     width, height = WIDTH + 2 * _EDGE, float(parts[1]) + 2 * _EDGE
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-_EDGE} {-_EDGE} {width} '
@@ -114,9 +114,9 @@ def standalone(svg: Markup) -> str:
 
 
 def in_markdown(svg: Markup, name: str) -> str:
-    """A drawing within Markdown, for a UI that can open no file of the store.
+    """Embed a drawing in Markdown, for a UI that cannot open files of the store.
 
-    An artifact of type image would show its whole URL below itself.
+    An artifact of type image would show its whole data URL below the image.
     """
     content = base64.b64encode(standalone(svg).encode()).decode()
     return f"![{name}](data:image/svg+xml;base64,{content})"

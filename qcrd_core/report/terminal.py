@@ -11,11 +11,11 @@ from qcrd_core.store.store import Store
 
 
 def terminal_summary(store: Store, run_id: str) -> str:
-    """Say in a screenful what a run came to.
+    """Describe the result of a run in a screenful.
 
     Args:
-        store: Where the run is.
-        run_id: Its name.
+        store: The store that holds the run.
+        run_id: The run's id.
 
     Returns:
         Lines of at most 100 characters; longer names are cut with an ellipsis.
@@ -35,7 +35,7 @@ def terminal_summary(store: Store, run_id: str) -> str:
     times = ", ".join(f"{name} {seconds(value)}" for name, value in summary.timings(data))
     lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), TERMINAL_WIDTH)
     if store.exists(RunPaths(run_id).report):
-        # A path is kept whole: a cut one could not be opened.
+        # The path is not cut, because a cut path could not be opened.
         lines.append(f"Report: {store.shown(RunPaths(run_id).report)}")
     return "\n".join(lines)
 

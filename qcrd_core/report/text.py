@@ -1,13 +1,13 @@
-"""Numbers, foreign texts and a terminal's lines as a reader sees them."""
+"""Format numbers, texts from outside and lines of a terminal for a reader."""
 
 import re
 from collections.abc import Iterable
 
 TERMINAL_WIDTH = 100
-"""Most columns of a line in a terminal."""
+"""Greatest number of columns in a terminal line."""
 
 _MAX_CHARACTERS = 1_500
-# C0 and C1 controls but tab and newline, bidi marks, line separators, lone surrogates, BOM.
+# C0 and C1 controls except tab and newline, bidi marks, line separators, lone surrogates, BOM.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
@@ -19,7 +19,7 @@ def percent(share: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number as text: whole ones with separators, others with three digits."""
+    """A number as text: whole numbers with separators, others with three decimals."""
     if value is None:
         return "not measured"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
@@ -45,22 +45,22 @@ def visible(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a text at `length` characters, with an ellipsis when something is gone."""
+    """Cut a text at `length` characters, with an ellipsis if something was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def fit(line: str) -> str:
-    """A line that fits into a terminal and in which nothing is hidden."""
+    """A line that fits into a terminal and hides no characters."""
     return shorten(visible(line), TERMINAL_WIDTH)
 
 
 def columns(cells: Iterable[tuple[str, int]], gap: str = "") -> str:
-    """A row of a table: each text to the left of a negative width, to the right of a positive."""
+    """A row of a table. A negative width aligns its text to the left, a positive to the right."""
     texts = (f"{text:<{-width}}" if width < 0 else f"{text:>{width}}" for text, width in cells)
     return gap.join(texts).rstrip()
 
 
 def clip(text: str) -> str:
-    """Cut a very long text, saying how much is gone."""
+    """Cut a very long text, and say how much was cut."""
     gone = len(text) - _MAX_CHARACTERS
     return f"{text[:_MAX_CHARACTERS]} … ({gone:,} more characters)" if gone > 0 else text

@@ -28,7 +28,7 @@ def test_promote_registers_a_run_and_says_why_it_is_taken_or_not(qcrd, store):
     first, second = qcrd("promote", "synthetic-one"), qcrd("promote", "synthetic-two")
 
     assert "one promoted\n      There was no champion before." in first[1]
-    assert "p = 0.5, at most 0.05 asked for: not held." in second[1]
+    assert "p = 0.5, at most 0.05 required: not met." in second[1]
     assert second[1].splitlines()[-1] == (
         f"qcrd promote synthetic/two --store {store} --anyway REASON"
     )
@@ -55,7 +55,7 @@ def test_models_lists_versions_and_decisions_newest_first(qcrd, store):
     out = qcrd("models", "synthetic")[1]
     assert "* one" in out
     assert "100.0% of 60 test questions  kept  synthetic-two" in out
-    assert out.index("two kept, before it one") < out.index("one promoted")
+    assert out.index("two kept (champion before: one)") < out.index("one promoted")
     assert out.splitlines()[-1] == f"qcrd predict {store}/models/synthetic/one FILE.jsonl"
 
 
@@ -66,10 +66,10 @@ def test_models_of_empty_store_says_how_to_begin(qcrd, store):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("promote", "synthetic-none"), 1, "The run must be in"),
-        (("promote", "synthetic/none"), 2, "A version must be in"),
-        (("models", "synthetic"), 2, "A model must be in"),
-        (("rollback", "synthetic", "--reason", "no"), 2, "A model must be in"),
+        (("promote", "synthetic-none"), 1, "has no run 'synthetic-none'"),
+        (("promote", "synthetic/none"), 2, "has no version synthetic/none"),
+        (("models", "synthetic"), 2, "has no model 'synthetic'"),
+        (("rollback", "synthetic", "--reason", "no"), 2, "has no model 'synthetic'"),
     ],
 )
 def test_unknown_names_are_refused(qcrd, arguments, code, sentence):

@@ -296,7 +296,7 @@ def test_interrupted_run_leaves_no_process_and_says_how_to_go_on(tmp_path):
 
     said = (tmp_path / "log").read_text()
     assert code == 130
-    assert said.splitlines()[-1].startswith("Stopped. What is finished is kept")
+    assert said.splitlines()[-1].startswith("Stopped. Finished work is kept")
     _wait(lambda: not _processes_of(run.pid), 10)  # the fork server sees its end a moment later
 
 

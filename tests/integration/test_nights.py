@@ -88,7 +88,7 @@ def test_first_night_samples_everything_and_makes_a_champion(nights):
     assert result["action"] == "promoted"
     assert read_champion(nights.store, "tiny").version == result["version"]
     (page,) = _pages()
-    assert page.startswith(f"# {result['version']} is the champion of tiny now")
+    assert page.startswith(f"# {result['version']} is now the champion of tiny")
     assert "36 of 36 rationales were missing" in page
 
 

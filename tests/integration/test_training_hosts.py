@@ -141,7 +141,7 @@ def test_two_hosts_survive_a_link_that_is_down_for_20_seconds(two_hosts, tmp_pat
     assert first.end(120)[0] == 0, first.output()
     assert second.end(60) == (
         0,
-        "All rounds are trained. The result is on the first host and in the store.",
+        "All rounds are trained. The first host reports the result and stores it.",
     ), second.output()
     for round_ in range(2):
         assert losses(context, round_) == pytest.approx(losses(alone, round_), abs=1e-4)

@@ -1,4 +1,4 @@
-"""All checks of one run or one import."""
+"""Run all checks on one run or one import."""
 
 from dataclasses import dataclass
 
@@ -20,18 +20,18 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found."""
+    """The results of all checks."""
 
     name: str
     folder: str
-    """Where `write_audit` puts its page: the run, or the generation."""
+    """Folder for the page of `write_audit`: that of the run, or of the generation."""
     num_rationales: int
     votes: pl.DataFrame
     """Table `votes`."""
     bins: pl.DataFrame
-    """What `bin_votes` counts by agreement."""
+    """Result of `bin_votes` by agreement."""
     precision: pl.DataFrame
-    """What `pseudo_label_precision` says."""
+    """Result of `pseudo_label_precision`."""
     sweep: Sweep
     duplicates: Duplicates
     leakage: Leakage
@@ -41,14 +41,15 @@ def audit(view: View, generation: str | None = None) -> Audit:
     """Run all checks.
 
     Args:
-        view: A run; or a store, of which one generation is voted on anew, ties abstaining.
-        generation: Fingerprint, where the store has several.
+        view: A run, or a store. In a store, one generation is voted on again, with abstention on
+            ties.
+        generation: Fingerprint of the generation, if the store has several.
 
     Returns:
-        What was found.
+        The results.
 
     Raises:
-        DataError: If it is not clear which generation is meant, or a part is damaged.
+        DataError: If it is unclear which generation to audit, or a part is damaged.
     """
     rows = _rationales(view, generation)
     questions = collect(view.questions(), view.name)
@@ -76,8 +77,8 @@ def _rationales(view: View, generation: str | None) -> pl.DataFrame:
     chosen = [name for name in names if generation in (None, name)]
     if len(chosen) != 1:
         msg = (
-            f"One generation must be audited; {view.name} has {', '.join(names) or 'none'}. Name a "
-            "run, or one of them with --generation."
+            f"It is unclear which generation to audit; {view.name} has {', '.join(names) or 'none'}"
+            ". Choose one with --generation, or name a run."
         )
         raise DataError(msg)
     (folder,) = [g for g in view.generations if g.fingerprint == chosen[0]]

@@ -1,4 +1,4 @@
-"""An audit as drawings."""
+"""The charts of an audit."""
 
 import polars as pl
 from markupsafe import Markup
@@ -11,14 +11,14 @@ _CONFIDENCE = 0.95
 
 
 def audit_charts(found: Audit) -> dict[str, Markup]:
-    """Draw what was measured.
+    """Draw the results of an audit.
 
     Args:
         found: From `audit`.
 
     Returns:
-        SVG by name: agreement, precision, samples, cost and similar. Those are absent for which
-        there are no gold answers, no token counts or fewer than two points.
+        SVG by name: agreement, precision, samples, cost and similar. A chart is absent if its gold
+        answers or token counts are missing, or if it would have fewer than two points.
     """
     made = {
         "agreement": _agreement(found),
@@ -36,7 +36,7 @@ def _agreement(found: Audit) -> Markup | None:
         _share(_bin_name(row["low"], row["high"]), row["num_correct"], row["num_with_gold"])
         for row in known.iter_rows(named=True)
     ]
-    return share_rows(rows, "majorities that are right", "agreement") if rows else None
+    return share_rows(rows, "accuracy of the majority", "agreement") if rows else None
 
 
 def _precision(found: Audit) -> Markup | None:
@@ -50,17 +50,17 @@ def _precision(found: Audit) -> Markup | None:
         Line("coverage", x, known["coverage"].to_list(), 1),
     ]
     y_axis = Axis("share", low=0, high=1, is_share=True)
-    return line_chart(lines, Axis("lowest agreement kept, tenths"), y_axis)
+    return line_chart(lines, Axis("lowest agreement kept, in tenths"), y_axis)
 
 
 def _samples(found: Audit) -> Markup | None:
     rows = found.sweep.rows
     if rows.height < 2:
         return None
-    line = Line("majority right", rows["k"].to_list(), rows["accuracy"].to_list(), 0)
+    line = Line("majority", rows["k"].to_list(), rows["accuracy"].to_list(), 0)
     axis = Axis("accuracy", is_share=True)
     knee = rows.filter(pl.col("k") == (found.sweep.knee or -1))["accuracy"].to_list()
-    return line_chart([line], Axis("samples a question"), axis, references=knee)
+    return line_chart([line], Axis("samples per question"), axis, references=knee)
 
 
 def _cost(found: Audit) -> Markup | None:
@@ -68,8 +68,8 @@ def _cost(found: Audit) -> Markup | None:
     if rows.height < 2:
         return None
     line = Line("tokens", rows["k"].to_list(), rows["num_tokens"].to_list(), 1)
-    axis = Axis("sampled tokens a question", low=0)
-    return line_chart([line], Axis("samples a question"), axis)
+    axis = Axis("sampled tokens per question", low=0)
+    return line_chart([line], Axis("samples per question"), axis)
 
 
 def _similar(found: Audit) -> Markup | None:

@@ -1,8 +1,8 @@
-"""Texts that say the same: rationales of one question, and test questions that were trained on.
+"""Find similar texts: repeated rationales of a question, and test questions that are in train.
 
-Exact: equal after case, punctuation and spaces are evened out. Near: the sets of neighbouring words
-(three for rationales, two for questions) share at least 0.8 of their union (Jaccard). Numbers are
-words: the same story with other numbers is another question.
+Exact: equal except for case, punctuation and spaces. Near: the sets of neighbouring words (three
+for rationales, two for questions) share at least 0.8 of their union (Jaccard). Numbers count as
+words, so the same story with other numbers is another question.
 """
 
 import re
@@ -22,31 +22,31 @@ _MOST_TEXTS_OF_A_SHINGLE = 200
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Rationales that say what another rationale of their question says."""
+    """Rationales that repeat another rationale of the same question."""
 
     num_questions: int
-    """Questions that were looked at: all, or the first 20,000 by id."""
+    """Number of questions checked: all, or the first 20,000 by id."""
     num_rationales: int
     num_exact: int
-    """Rationales equal to an earlier one of their question."""
+    """Rationales that equal an earlier rationale of their question."""
     num_near: int
-    """Further ones that are nearly so."""
+    """Further rationales that are near an earlier one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Leakage:
-    """Test and validation questions that training has seen."""
+    """Test and validation questions that also appear in train."""
 
     num_held_out: int
     found: pl.DataFrame
-    """question_id, split, train_question_id, similarity (1 for exact), the most similar each."""
+    """question_id, split, train_question_id (the most similar one), similarity (1 for exact)."""
 
 
 def find_duplicates(rationales: pl.DataFrame) -> Duplicates:
-    """Count rationales that repeat another one of their question.
+    """Count rationales that repeat another rationale of the same question.
 
     Args:
-        rationales: question_id, rationale (nullable); one source.
+        rationales: question_id, rationale (nullable), all of one source.
 
     Returns:
         Counts.
@@ -64,13 +64,13 @@ def find_duplicates(rationales: pl.DataFrame) -> Duplicates:
 
 
 def find_leakage(questions: pl.DataFrame) -> Leakage:
-    """Find test and validation questions that stand in train, exactly or nearly.
+    """Find test and validation questions that also appear in train, exactly or nearly.
 
     Args:
         questions: Table `questions`, all splits.
 
     Returns:
-        Them, each with the training question it is most like.
+        These questions, each with the most similar training question.
     """
     train = questions.filter(pl.col("split") == "train")
     held_out = questions.filter(pl.col("split") != "train")
@@ -100,13 +100,16 @@ def _words(text: str) -> list[str]:
 
 
 def _shingles(words: Sequence[str], length: int) -> frozenset[int]:
-    """Runs of `length` words, as hashes, which only this process compares; a short text is one."""
+    """Hashes of all runs of `length` words; a shorter text is a single run.
+
+    The hashes differ from process to process, so they must not be stored.
+    """
     starts = range(max(1, len(words) - length + 1))
     return frozenset(hash(tuple(words[start : start + length])) for start in starts)
 
 
 def _count_near(texts: list[frozenset[int]]) -> int:
-    """How many texts are near an earlier one."""
+    """Number of texts that are near an earlier one."""
     return sum(
         any(_jaccard(text, earlier) >= NEAR for earlier in texts[:number])
         for number, text in enumerate(texts)
@@ -130,9 +133,9 @@ def _most_similar(
 
 
 def _rare(wanted: frozenset[int], places: dict[int, list[int]]) -> Iterable[int]:
-    """Runs that lead to few texts; where all are common, the rarest fifth and one more.
+    """Runs that occur in few texts or, if most are common, the rarest fifth plus one.
 
-    Two texts that share 0.8 of their runs share one of any fifth and one more of either.
+    If two texts share 0.8 of their runs, any fifth plus one of either's runs has a shared run.
     """
     ordered = sorted(wanted, key=lambda shingle: (len(places.get(shingle, ())), shingle))
     needed = len(ordered) // 5 + 1

@@ -1,4 +1,4 @@
-"""The vote against the gold answers, and against the number of samples."""
+"""Accuracy of the vote for different numbers of samples."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ _DRAWS = 5
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What more samples bring."""
+    """Accuracy and cost by the number of samples."""
 
     rows: pl.DataFrame
-    """k, accuracy (right majorities of k samples / questions with gold, ties go to the answer drawn
-    first), num_tokens (mean a question; null where no engine counted them)."""
+    """k, accuracy (right majorities of k samples / questions with gold; ties go to the answer drawn
+    first), num_tokens (mean per question; null if no engine counted them)."""
     knee: int | None
-    """The k from which on accuracy rises more slowly than on average; None for fewer than three."""
+    """The k beyond which accuracy rises more slowly than on average; None for fewer than three."""
 
 
 def sweep_samples(rationales: pl.DataFrame, questions: pl.DataFrame) -> Sweep:
     """Vote over 1, 2, ... K samples of each question.
 
-    Which ones is drawn, five times, and the mean taken: a published collection may list its right
-    samples first.
+    The samples are drawn at random five times and results are averaged, because a published
+    collection may list its right samples first.
 
     Args:
         rationales: question_id, sample_idx, source, answer, cumulative_logprob, num_tokens.

@@ -85,7 +85,7 @@ def test_export_refuses_a_present_target_and_a_run_without_a_vote(run, tmp_path)
         export_sft(run, tmp_path / "a.jsonl", trainer="trl", kind="sft")
     run.store.delete(f"{RunPaths(RUN_ID).root}/scores")
     run.store.delete(RunPaths(RUN_ID).votes)
-    with pytest.raises(DataError, match="0 positive and 0 negative ones"):
+    with pytest.raises(DataError, match="0 positive and 0 negative rationales"):
         export_sft(run, tmp_path / "b.jsonl", trainer="trl", kind="sft")
 
 
@@ -95,7 +95,7 @@ def test_pairs_of_a_run_without_negatives_are_refused_with_what_to_do(run, tmp_p
         rows = run.store.read_table(f"{folder}/{name}", Scores)
         rows = rows.with_columns(polarity=pl.lit("positive").cast(rows["polarity"].dtype))
         run.store.write_table(f"{folder}/{name}", rows, Scores)
-    message = r"has none among \d+ positive and 0 negative ones\. Export with `--kind sft`"
+    message = r"has \d+ positive and 0 negative rationales.*Export with `--kind sft`"
     with pytest.raises(DataError, match=message):
         export_sft(run, tmp_path / "a.jsonl", trainer="trl", kind="preference")
     assert not (tmp_path / "a.jsonl").exists()

@@ -127,13 +127,13 @@ def test_condition_that_fails_within_a_part_is_not_taken_for_damage(store):
 
 
 def test_a_column_of_runs_is_refused_for_a_store(store):
-    with pytest.raises(ConfigError, match="agreement is known within a run"):
+    with pytest.raises(ConfigError, match="agreement exists only in a run"):
         find_rows(View(store, None), "agreement < 0.5 AND num_tokens > 0", limit=5)
 
 
 def test_settings_that_are_no_yaml_are_refused_in_a_sentence(store):
     store.write_bytes(f"runs/{RUN_ID}/config.yaml", b"a: [")
-    with pytest.raises(StoreError, match=r"must be a run's YAML; got while parsing a flow node"):
+    with pytest.raises(StoreError, match="is damaged: while parsing a flow node"):
         _ = View(store, RUN_ID).settings
 
 
@@ -146,7 +146,7 @@ def test_question_holds_samples_scores_rounds_and_prompt(run):
     assert record.scores["round"].n_unique() == 4
     text = question_text(record)
     assert "student round 3 sample 0" in text
-    with pytest.raises(DataError, match="question must be in"):
+    with pytest.raises(DataError, match="has no question"):
         read_question(run, "q9999")
 
 
@@ -214,12 +214,12 @@ def test_export_writes_the_rows_of_the_condition(run, tmp_path, ending):
         texts = list((pd.read_csv if ending == ".csv" else pd.read_parquet)(target)["text"])
     assert sorted(texts) == sorted(wanted["text"])
     assert not list(tmp_path.glob("_tmp*"))
-    with pytest.raises(ConfigError, match="must name a new place"):
+    with pytest.raises(ConfigError, match="must be a new file or folder"):
         export_rows(run, target, None)
 
 
 def test_export_without_rows_or_to_a_foreign_ending_is_refused(run, tmp_path):
-    with pytest.raises(ConfigError, match="must have rows"):
+    with pytest.raises(ConfigError, match="There is nothing to export"):
         export_rows(run, tmp_path / "folder", "false")
     with pytest.raises(ConfigError, match="must end in"):
         export_rows(run, tmp_path / "out.xlsx", None)
@@ -255,11 +255,11 @@ def test_damaged_part_is_a_sentence(store, run, damage):
 def test_open_view_names_what_is_there(store, tmp_path):
     root = str(store)
     assert open_view(f"{root}/runs/{RUN_ID}/", tmp_path / "scratch").run_id == RUN_ID
-    with pytest.raises(StoreError, match=f"Runs that are there: {RUN_ID}"):
+    with pytest.raises(StoreError, match=f"Its runs: {RUN_ID}"):
         open_view(f"{root}/runs/absent", tmp_path / "scratch")
-    with pytest.raises(StoreError, match="must be a store of qcrd"):
+    with pytest.raises(StoreError, match="is not a qcrd store"):
         open_view(str(tmp_path / "nothing"), tmp_path / "scratch")
-    with pytest.raises(StoreError, match="A run must be named"):
+    with pytest.raises(StoreError, match="The target must be a run"):
         _ = open_view(root, tmp_path / "scratch").paths
 
 

@@ -56,7 +56,7 @@ def _other_generation(store):
 
 def _renamed(store):
     store.local(_part(store)).rename(store.local(f"{FOLDER}/part-0000000000000000.parquet"))
-    return f"{FOLDER}/part-0000000000000000.parquet", "named after the keys"
+    return f"{FOLDER}/part-0000000000000000.parquet", "the name that follows from its keys"
 
 
 def _unknown_question(store):
@@ -69,39 +69,39 @@ def _unknown_question(store):
 def _twice(store):
     frame = store.read_table(_part(store), Rationales).head(2)
     store.write_table(f"{FOLDER}/part-x.parquet", frame, Rationales)
-    return FOLDER, "2 rows twice"
+    return FOLDER, "2 duplicate rows"
 
 
 def _edited_identity(store):
     store.write_json(f"{FOLDER}/generation.json", {"model": "another"})
-    return f"{FOLDER}/generation.json", "must have the fingerprint"
+    return f"{FOLDER}/generation.json", "but its folder is named"
 
 
 def _no_identity(store):
     store.delete(f"{FOLDER}/generation.json")
-    return FOLDER, "must have a generation.json"
+    return FOLDER, "has no generation.json"
 
 
 def _changed_weights(store):
     store.local(f"{PATHS.best_student}/weights").write_text("2", encoding="utf-8")
-    return f"{PATHS.best_student}/weights", "its hash is another"
+    return f"{PATHS.best_student}/weights", "its hash differs"
 
 
 def _lost_weights(store):
     store.local(f"{PATHS.best_student}/weights").unlink()
-    return f"{PATHS.best_student}/weights", "it is gone"
+    return f"{PATHS.best_student}/weights", "is missing"
 
 
 def _foreign_vote(store):
     frame = store.read_table(PATHS.votes, Votes)
     frame = pl.concat([frame, frame.head(1).with_columns(question_id=pl.lit("nobody"))])
     store.write_table(PATHS.votes, frame, Votes)
-    return PATHS.votes, "1 questions that the run has not"
+    return PATHS.votes, "1 questions that are not in the run"
 
 
 def _no_config(store):
     store.delete(PATHS.config)
-    return PATHS.root, "must have a config.yaml"
+    return PATHS.root, "has no config.yaml"
 
 
 def _damaged_environment(store):

@@ -34,7 +34,7 @@ def all_ok(**changed):
 
 
 def works(checks):
-    lines = format_checks(checks).partition("What will therefore work:\n")[2].splitlines()
+    lines = format_checks(checks).partition("What will work:\n")[2].splitlines()
     return [line.split()[0] for line in lines]
 
 
@@ -170,7 +170,7 @@ def test_examine_without_programs_on_the_path_says_how_to_install_them(tmp_path,
     ("endpoint", "detail"),
     [
         ("http://127.0.0.1:9", "http://127.0.0.1:9 does not answer: [Errno"),
-        ("ftp://hub", "ftp://hub does not answer: no http address"),
+        ("ftp://hub", "ftp://hub does not answer: not an http address"),
     ],
     ids=["refused", "no-http"],
 )
@@ -185,4 +185,4 @@ def test_examine_with_an_unreachable_hub_warns(tmp_path, monkeypatch, endpoint, 
 def test_examine_of_object_store_shows_no_part_of_its_address():
     store = "s3://key:secret@bucket/q"
     checks = {c.name: c for c in examine(store, python=ABSENT, vllm_python=ABSENT)}
-    assert checks["disk"].detail == "the store is an object store; its space is not measured"
+    assert checks["disk"].detail == "not checked, because the store is an object store"

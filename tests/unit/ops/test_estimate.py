@@ -1,11 +1,11 @@
-"""What a run would take, by what a run of a stub engine measured."""
+"""Estimates of a run, from measurements of a run with a stub engine."""
 
 import pytest
 
 from data_schemas import Metrics
 from qcrd_core.config.run import validate_config
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.ops.estimate import describe_forecast, forecast
+from qcrd_core.ops.estimate import describe_estimate, estimate
 from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run
 from qcrd_core.stages.sampling import sample_teacher
@@ -43,8 +43,8 @@ def test_sampling_notes_what_each_server_did(sampled):
     )
 
 
-def test_forecast_scales_what_was_measured(sampled):
-    found = forecast(sampled.config, num_questions=1_000_000, num_gpus=4, gpu_hour_price=3.0)
+def test_estimate_scales_what_was_measured(sampled):
+    found = estimate(sampled.config, num_questions=1_000_000, num_gpus=4, gpu_hour_price=3.0)
     rate = 2 * 5 * NUM_TRAIN / _measured(sampled, "sampling")["seconds"]
     assert found.num_samples == 5_000_000
     assert (found.tokens.prompt, found.tokens.sampled) == (35_000_000, 10_000_000)
@@ -52,7 +52,7 @@ def test_forecast_scales_what_was_measured(sampled):
     assert found.sampling_seconds == pytest.approx(found.gpu_hours * 3600 / 4)
     assert found.cost == pytest.approx(35.0 + 100.0 + 3.0 * found.gpu_hours)
     assert found.training_seconds is None
-    assert "training        not measured by that run" in describe_forecast(found)
+    assert "training        unknown, because that run is not complete" in describe_estimate(found)
 
 
 def _train(context: RunContext) -> None:
@@ -78,31 +78,33 @@ def _time(context: RunContext, stage: str, round_: int, numbers: dict[str, float
     context.write_metrics("timing", round_, named, part=f"timing-{stage}")
 
 
-def test_forecast_of_a_trained_run_tells_what_stays_from_what_grows(sampled):
+def test_estimate_of_a_trained_run_tells_what_stays_from_what_grows(sampled):
     _train(sampled)
-    found = forecast(sampled.config, num_questions=10 * NUM_TRAIN, num_gpus=1)
+    found = estimate(sampled.config, num_questions=10 * NUM_TRAIN, num_gpus=1)
     assert found.training_seconds == pytest.approx(3 * 4 * 2.0)
     # A round's start and export 11 - 4 x 2, validation 1. Two rounds have negatives: 24 / 8 = 3 s
     # of 5 are work. Scores noted no pace: all of it is taken for work. Test 2, check 1.
     fixed = 3 * (3.0 + 1.0) + 2 * 2.0 + 2.0 + 1.0
     growing = 2 * 3.0 + 3 * 6.0 + 2.4 + 2.4
-    start = found.measured.start_seconds
+    start = found.measurements.start_seconds
     assert found.other_seconds == pytest.approx(fixed + 10 * growing + start)
     assert 0 <= start < 5
-    more = forecast(sampled.config, num_questions=20 * NUM_TRAIN, num_gpus=1)
+    more = estimate(sampled.config, num_questions=20 * NUM_TRAIN, num_gpus=1)
     questions = sampled.store.part_files(sampled.paths.questions)[0].num_bytes
     assert more.run_bytes - found.run_bytes == pytest.approx(10 * (2400 + questions))
-    assert "in all" in describe_forecast(found)
+    assert "total time" in describe_estimate(found)
 
 
-def test_forecast_without_a_run_of_this_teacher_says_what_to_run(sampled):
+def test_estimate_without_a_run_of_this_teacher_says_what_to_run(sampled):
     teacher = sampled.config.teacher.model_copy(update={"max_new_tokens": 7})
     config = sampled.config.model_copy(update={"teacher": teacher})
-    with pytest.raises(DataError, match=r"max_new_tokens = 7 \(of 1 runs\). Run a few questions"):
-        forecast(config, num_questions=10, num_gpus=1)
+    with pytest.raises(
+        DataError, match=r"of the 1 runs in .*max_new_tokens=7. Run a few questions"
+    ):
+        estimate(config, num_questions=10, num_gpus=1)
 
 
 @pytest.mark.parametrize(("questions", "gpus"), [(0, 1), (1, 0)])
-def test_forecast_of_nothing_is_refused(sampled, questions, gpus):
-    with pytest.raises(ConfigError, match="at least one question and one GPU"):
-        forecast(sampled.config, num_questions=questions, num_gpus=gpus)
+def test_estimate_of_nothing_is_refused(sampled, questions, gpus):
+    with pytest.raises(ConfigError, match="--questions and --gpus must be at least 1"):
+        estimate(sampled.config, num_questions=questions, num_gpus=gpus)

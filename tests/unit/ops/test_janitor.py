@@ -1,4 +1,4 @@
-"""What the janitor takes and what it leaves."""
+"""What the janitor deletes and what it keeps."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -166,5 +166,5 @@ def test_waste_table_names_each_folder_with_its_reason_and_the_sum(store, tmp_pa
     lines = waste_table(find_waste(store, tmp_path, KEEP_ONE, NOW)).splitlines()
 
     assert lines[0].split() == ["run", "0.0", "MB", "2026-10-03", "runs/synthetic-a"]
-    assert lines[1].strip() == "complete, 1 newer runs of its name, never champion"
-    assert lines[-1].split() == ["in", "all", "0.0", "MB"]
+    assert lines[1].strip() == "complete, never champion, newer runs of the same name: 1"
+    assert lines[-1].split() == ["total", "0.0", "MB"]

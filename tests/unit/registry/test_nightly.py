@@ -35,7 +35,7 @@ def test_night_begins_with_the_champion_of_the_same_student_model(night, store):
 
     assert planned.warm_start == "one"
     assert planned.config.student.model.path == store.fetch_folder("models/synthetic/one")
-    assert "24 of 24 training questions were new, changed or without all" in planned.news
+    assert "24 of 24 training questions were new, changed or lacked rationales" in planned.news
 
 
 @pytest.mark.usefixtures("store")
@@ -44,7 +44,7 @@ def test_night_with_changed_student_model_begins_with_the_settings_and_says_so(n
 
     assert planned.warm_start is None
     assert planned.config.student.model.type == "scratch"
-    assert "The champion one began with another student.model" in caplog.text
+    assert "The champion one was trained from another student.model" in caplog.text
 
 
 @pytest.mark.usefixtures("store")

@@ -48,7 +48,8 @@ def test_compare_without_champion_promotes():
     decision = compare(None, _answers(3), RULE)
 
     assert decision.promote
-    assert decision.reasons == ("There was no champion before. Right on 3 of 100 test questions.",)
+    first = "There was no champion before. 3 of 100 test answers are right."
+    assert decision.reasons == (first,)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +64,9 @@ def test_compare_says_what_held_and_what_did_not():
     decision = compare(_answers(50), _answers(54), RULE)
 
     assert decision.reasons == (
-        "Right on 54 of 100 test questions, the champion on 50: gained 4, lost 0.",
-        "Gain +4.00 points, more than 0 asked for: held.",
-        "Exact McNemar test p = 0.0625, at most 0.05 asked for: not held.",
+        "54 of 100 test answers are right, against 50 of the champion: 4 gained, 0 lost.",
+        "Gain of +4.00 points, more than 0 required: met.",
+        "Exact McNemar test p = 0.0625, at most 0.05 required: not met.",
     )
 
 
@@ -111,10 +112,10 @@ def _sliced(easy, hard):
     ("rule", "promote", "reason"),
     [
         (RULE, True, None),
-        (PromotionSection(guarded_slices=("easy",)), True, "Slice easy: right on 20 of 20"),
-        (PromotionSection(guarded_slices=("hard",)), False, "Slice hard: right on 9 of 20"),
+        (PromotionSection(guarded_slices=("easy",)), True, "Slice easy: 20 of 20 right"),
+        (PromotionSection(guarded_slices=("hard",)), False, "Slice hard: 9 of 20 right"),
         (PromotionSection(guarded_slices=("hard",), slice_tolerance=0.05), True, "Slice hard"),
-        (PromotionSection(guarded_slices=("odd",)), False, "Slice odd has no test question"),
+        (PromotionSection(guarded_slices=("odd",)), False, "Slice odd has no test questions"),
     ],
     ids=["none", "gains", "loses", "loses what is tolerated", "unknown"],
 )

@@ -57,7 +57,7 @@ def test_register_refuses_a_run_without_result(store):
     complete_run(store, "synthetic-aaaa", lambda _: True)
     store.delete(RunPaths("synthetic-aaaa").result)
 
-    with pytest.raises(StoreError, match="must come from a complete run"):
+    with pytest.raises(StoreError, match=r"is not complete\. Finish it before"):
         registry.register(store, "synthetic-aaaa")
 
 
@@ -89,7 +89,7 @@ def test_decide_on_changed_test_set_keeps_the_champion_until_a_person_decides(st
     entry = _decide(store, "other")
 
     assert entry.action == "kept"
-    assert "16 of its 60 questions are gone" in entry.reasons[0]
+    assert "16 of its 60 questions were removed" in entry.reasons[0]
     assert registry.promote(store, MODEL, "other", "new test set").action == "promoted"
     assert _champion(store) == "other"
 
@@ -101,7 +101,7 @@ def test_rollback_restores_the_champion_before_and_then_the_one_before_that(stor
 
     assert registry.rollback(store, MODEL, "worse on invoices").version == "two"
     assert registry.rollback(store, MODEL, "still").version == "one"
-    with pytest.raises(ConfigError, match="synthetic has had none before one"):
+    with pytest.raises(ConfigError, match=r"has no earlier champion .*; its champion is one"):
         registry.rollback(store, MODEL, "again")
     assert registry.champions(registry.read_champion(store, MODEL)) == {"one", "two", "three"}
 
@@ -109,7 +109,7 @@ def test_rollback_restores_the_champion_before_and_then_the_one_before_that(stor
 def test_rollback_of_unknown_model_names_those_there_are(store):
     registered(store, "one", lambda _: True)
 
-    with pytest.raises(ConfigError, match=r"got 'synthetik'.*are there: synthetic"):
+    with pytest.raises(ConfigError, match=r"has no model 'synthetik'. Its models: synthetic"):
         registry.rollback(store, "synthetik", "typing")
     assert registry.model_names(store) == [MODEL]
 
@@ -120,7 +120,7 @@ def test_decide_with_missing_champion_says_what_to_do(store):
     _decide(store, "one")
     store.delete(f"models/{MODEL}/one")
 
-    with pytest.raises(StoreError, match="its folder is gone"):
+    with pytest.raises(StoreError, match=r"folder of the champion .* is missing"):
         _decide(store, "two")
 
 

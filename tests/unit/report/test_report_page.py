@@ -123,14 +123,14 @@ def test_write_report_without_recorded_vote_counts_table_votes(store):
     store.delete(RunPaths(RUN_ID).metrics_part("vote", -1))
     page = page_of(store)
     abstained = store.read_table(RunPaths(RUN_ID).votes, Votes)["abstained"].sum()
-    assert f"<td>votes that abstained</td><td>{abstained}</td>" in page
-    assert "<td>single samples right</td><td class=absent>not measured</td>" in page
+    assert f"<td>questions on which the vote abstained</td><td>{abstained}</td>" in page
+    assert "<td>accuracy of single samples</td><td class=absent>not measured</td>" in page
 
 
 @pytest.mark.parametrize(("auc", "warns"), [(0.55, True), (0.9, False)])
 def test_write_report_warns_when_discriminator_separates_nothing(store, auc, warns):
     write_synthetic_run(store, replace(SMALL, auc=auc))
-    assert ("The discriminator separates nothing" in page_of(store)) is warns
+    assert ("The discriminator cannot tell" in page_of(store)) is warns
 
 
 def test_write_report_of_run_without_discriminator_names_weights_alone(store):
@@ -150,7 +150,7 @@ def test_write_report_of_run_without_discriminator_names_weights_alone(store):
 
 def test_write_report_with_unknown_run_names_those_that_are_there(store):
     write_synthetic_run(store, replace(SMALL, num_rounds=1, steps_per_round=1))
-    with pytest.raises(StoreError, match=rf"got 'other'. Runs that are there: {RUN_ID}"):
+    with pytest.raises(StoreError, match=rf"has no run 'other'. Its runs: {RUN_ID}"):
         write_report(store, "other")
 
 

@@ -21,7 +21,7 @@ def test_terminal_summary_with_whole_run_fits_and_names_the_chosen_round(store):
     assert "60.0%  (95% interval 51.1% to 68.3%, 72 of 120)" in "\n".join(lines)
     chosen = next(line for line in lines if line.startswith("* ") and "chosen" not in line)
     assert chosen.split()[:2] == ["*", "3"]
-    assert any(line.startswith("Warning: The discriminator separates nothing") for line in lines)
+    assert any(line.startswith("Warning: The discriminator cannot tell") for line in lines)
 
 
 def test_terminal_summary_with_many_rounds_counts_those_it_leaves_out(store):

@@ -30,7 +30,7 @@ def test_page_names_accuracy_rounds_warnings_and_places(context):
     assert "60.0% (95% interval 51.1% to 68.3%, 72 of 120)" in page
     assert re.search(r"^\| \*\*\d+\*\* \|", page, re.MULTILINE)
     assert "3 earlier rounds are in the report" in page
-    assert "> **Warning:** The discriminator separates nothing" in page
+    assert "> **Warning:** The discriminator cannot tell" in page
     assert f"`qcrd promote {RUN_ID} --store {context.store}`" in page
 
 
@@ -49,16 +49,16 @@ def test_page_of_a_configuration_alone_measures_nothing_and_breaks_no_table(tmp_
 
 def test_vote_tables_say_in_words_what_was_counted(context):
     counts = {row["what"]: row["value"] for row in run_page.vote_counts(context)}
-    united = run_page.vote_agreement(context)
+    agreement = run_page.vote_agreement(context)
 
     assert counts["questions voted on"] == "20"
-    assert re.fullmatch(r"[\d.]+%", counts["single samples right"])
-    assert united[-1]["voters that agree, at least"] == "100%"
-    numbers = [int(row["questions"]) for row in united]
+    assert re.fullmatch(r"[\d.]+%", counts["accuracy of single samples"])
+    assert agreement[-1]["agreement at least"] == "100%"
+    numbers = [int(row["questions"]) for row in agreement]
     assert numbers == sorted(set(numbers), reverse=True)
 
 
-def test_drawings_are_images_of_their_own(context):
+def test_drawings_are_separate_images(context):
     page = run_page.run_page(context.store, RUN_ID)
 
     for image in (run_page.learning_curve(context), run_page.score_histograms(context, 14)):
