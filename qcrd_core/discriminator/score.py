@@ -1,10 +1,10 @@
-"""The discriminator's job of a round: learn, be measured on held-out questions, score everything.
+"""The discriminator's job of a round: train it, measure it on held-out questions, score everything.
 
 Reads: candidate rationales, the newest discriminator of an earlier round.
-Writes: the round's discriminator folder, table `metrics`, and last table `scores`, whose presence
-says that the round is scored.
+Writes: the round's discriminator folder, table `metrics`, and finally table `scores`. If `scores`
+exists, the round has been scored.
 
-Source: arXiv 2405.13014, section on the quality judge: at most 500 steps before round 0 on teacher
+Source: arXiv 2405.13014, section on the discriminator: at most 500 steps before round 0 on teacher
 rationales and corrupted positives, then updates on fresh student samples. Deviation: by default
 binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`).
 """
@@ -30,17 +30,17 @@ from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, pad_rows
 from qcrd_core.training.losses import quality_bce, quality_infonce, quality_ratio
 
 HELD_OUT_SHARE = 0.1
-"""Questions whose rationales the discriminator never learns from, so that it can be measured."""
+"""Share of questions on which the discriminator is never trained, so that it can be measured."""
 
 _SCORE_BATCH = 128
 
 
 def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
-    """Learn and score for one round.
+    """Train the discriminator and score the candidates of one round.
 
     Args:
         job: The run, the round and its candidates.
-        emit: Receives `{"advance": n}` for n texts learnt from or scored.
+        emit: Receives `{"advance": n}` for n texts trained on or scored.
 
     Returns:
         `{"num_scored": int, "auc_polarity": float | None, "num_cut": int}`; `num_cut` counts texts
@@ -52,8 +52,8 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     context, round_ = job.context, job.round
     candidates = pl.read_parquet(job.candidates)
     texts = _Texts(load_tokenizer(job.tokenizer), context.config)
-    judge, learned = _current(context, round_, texts.tokenizer)
-    judge.to(texts.device)
+    discriminator, learned = _current(context, round_, texts.tokenizer)
+    discriminator.to(texts.device)
     rate, num_steps = _schedule(context, round_, is_new=learned is None)
     held_out = pl.col("question_id").map_elements(
         lambda question_id: is_held_out(question_id, context.config.run.seed),
@@ -62,9 +62,11 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     loss = None
     if num_steps:
         seed = derive_seed(context.config.run.seed, "discriminator", round_)
-        loss = _learn(judge, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit)
-        _publish(context, round_, judge)
-    scores, num_cut = _score(judge, texts, candidates, emit)
+        loss = _learn(
+            discriminator, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit
+        )
+        _publish(context, round_, discriminator)
+    scores, num_cut = _score(discriminator, texts, candidates, emit)
     scored = candidates.with_columns(pl.Series("quality_score", scores, pl.Float64))
     numbers = {"loss": loss, "learning_rate": rate, **measure(scored.filter(held_out))}
     _write_metrics(context, round_, numbers, num_cut)
@@ -77,18 +79,18 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
 
 
 def is_held_out(question_id: str, seed: int) -> bool:
-    """Whether the discriminator is measured, not trained, on a question."""
+    """Whether a question is used to measure the discriminator, not to train it."""
     return derive_seed(seed, "held out", question_id) % 1000 < 1000 * HELD_OUT_SHARE
 
 
 def measure(scored: pl.DataFrame) -> dict[str, float | None]:
-    """How well scores tell positives from negatives, and right from wrong.
+    """Measure how well scores separate positives from negatives, and correct from wrong.
 
     Args:
         scored: quality_score, polarity, is_correct (nullable) of held-out questions.
 
     Returns:
-        auc_polarity, auc_correct and ece (of is_correct); None where one class is absent.
+        auc_polarity, auc_correct and ece (of is_correct); None if one class is absent.
     """
     known = scored.drop_nulls("is_correct")
     scores, correct = known["quality_score"].to_list(), known["is_correct"].to_list()
@@ -101,7 +103,7 @@ def measure(scored: pl.DataFrame) -> dict[str, float | None]:
 
 
 class _Texts:
-    """Tokenises `question, rationale`, counts what it cuts, and has it judged."""
+    """Tokenises `question, rationale` pairs, counts cut texts, and computes their logits."""
 
     def __init__(self, tokenizer: Any, config: RunConfig) -> None:
         self.tokenizer, self.config = tokenizer, config.discriminator
@@ -109,10 +111,10 @@ class _Texts:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.num_cut = 0
 
-    def judge(self, judge: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
+    def logits(self, discriminator: Discriminator, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Logits of `(question, rationale)` pairs, [S], float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bfloat16):
-            logits: Tensor = judge(*self._batch(pairs))
+            logits: Tensor = discriminator(*self._batch(pairs))
         return logits.float()
 
     def _batch(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
@@ -141,7 +143,7 @@ def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float,
 
 
 def _learn(
-    judge: Discriminator,
+    discriminator: Discriminator,
     texts: _Texts,
     rows: pl.DataFrame,
     schedule: tuple[int, float, int],
@@ -154,16 +156,16 @@ def _learn(
     if source.is_empty:
         return None
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=rate)
-    judge.train()
+    optimiser = torch.optim.AdamW(discriminator.parameters(), lr=rate)
+    discriminator.train()
     total, num_texts = 0.0, texts.config.batch_size // 2 * 2
     for _ in range(num_steps):
         pairs = source.draw()
-        logits = texts.judge(judge, [*pairs.positives, *pairs.negatives])
+        logits = texts.logits(discriminator, [*pairs.positives, *pairs.negatives])
         loss = _loss(texts.config.loss, logits, pairs)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(discriminator.parameters(), 1.0)
         optimiser.step()
         total += loss.item()
         emit({"advance": num_texts, "note": f"loss {loss.item():.3f}"})
@@ -183,29 +185,29 @@ def _loss(name: str, logits: Tensor, pairs: Pairs) -> Tensor:
 
 @torch.no_grad()
 def _score(
-    judge: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
+    discriminator: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
 ) -> tuple[list[float], int]:
-    judge.eval()
+    discriminator.eval()
     texts.num_cut = 0
     pairs = candidates.select("question", "rationale").rows()
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     scores = [0.0] * len(pairs)
     for first in range(0, len(order), _SCORE_BATCH):
         rows = order[first : first + _SCORE_BATCH]
-        values = torch.sigmoid(texts.judge(judge, [pairs[row] for row in rows]).double())
+        values = torch.sigmoid(texts.logits(discriminator, [pairs[row] for row in rows]).double())
         for row, value in zip(rows, values.tolist(), strict=True):
             scores[row] = value
         emit({"advance": len(rows)})
     return scores, texts.num_cut
 
 
-def _publish(context: RunContext, round_: int, judge: Discriminator) -> None:
+def _publish(context: RunContext, round_: int, discriminator: Discriminator) -> None:
     rel = context.paths.discriminator(round_)
     target = context.store.local(rel)
     temporary = target.with_name(f"_tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    judge.save(temporary)
+    discriminator.save(temporary)
     context.store.publish_folder(temporary, rel)
 
 

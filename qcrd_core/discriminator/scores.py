@@ -1,4 +1,4 @@
-"""Table `scores` of a round: what its loss reads of each rationale."""
+"""Table `scores` of a round: the loss's inputs for each rationale."""
 
 import polars as pl
 
@@ -7,16 +7,17 @@ from qcrd_core.run.context import RunContext
 
 
 def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:
-    """Write a round's scores; their presence says that the round is scored.
+    """Write a round's scores; if they exist, the round has been scored.
 
     Args:
         context: The run.
         round_: The round.
-        scored: Candidates with quality_score; null where the run has no discriminator.
+        scored: Candidates with quality_score, which is null if the run has no discriminator.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot write them.
     """
+    # A high score strengthens a positive and weakens a negative; without a score, the weight is 1.
     score = pl.col("quality_score")
     weight = pl.when(pl.col("polarity") == "positive").then(score).otherwise(1 - score)
     frame = scored.with_columns(
