@@ -1,6 +1,6 @@
-"""The discriminator's job of a round: what it is given, and the function that a child process runs.
+"""The discriminator's job of a round: its inputs, and the function that a child process runs.
 
-The stages import this module, so it loads no engine; the function imports its own in the child.
+The stages import this module, so it loads no engine; the function imports it in the child process.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from qcrd_core.runtime.processes import Emit
 
 @dataclass(frozen=True)
 class ScoreRationales(RunJob):
-    """Learning and scoring for one round."""
+    """Training the discriminator and scoring the candidates of one round."""
 
     round: int
     """The round that trains on the scores."""

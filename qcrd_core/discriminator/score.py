@@ -1,10 +1,10 @@
 """The discriminator's job per round: learn, be measured on held-out questions, score everything.
 
 Reads: candidate rationales, the newest discriminator of an earlier round.
-Writes: the round's discriminator folder, table `metrics`, and last table `scores`, whose presence
-says that the round is scored.
+Writes: the round's discriminator folder, table `metrics`, and finally table `scores`. If `scores`
+exists, the round has been scored.
 
-Source: arXiv 2405.13014, section on the quality judge: at most 500 steps before round 0 on teacher
+Source: arXiv 2405.13014, section on the discriminator: at most 500 steps before round 0 on teacher
 rationales and corrupted positives, then updates on fresh student samples. Deviation: by default
 binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`).
 """
@@ -33,17 +33,17 @@ from qcrd_core.training.losses import quality_bce, quality_infonce, quality_rati
 # loss itself changes next to nothing.
 _RATE_DECAY = 0.9
 HELD_OUT_SHARE = 0.1
-"""Questions whose rationales the discriminator never learns from, so that it can be measured."""
+"""Share of questions on which the discriminator is never trained, so that it can be measured."""
 
 _SCORE_BATCH = 128
 
 
 def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
-    """Learn and score for one round.
+    """Train the discriminator and score the candidates of one round.
 
     Args:
         job: The run, the round and its candidates.
-        emit: Receives `{"advance": n}` for n texts learnt from or scored.
+        emit: Receives `{"advance": n}` for n texts trained on or scored.
 
     Returns:
         `{"num_scored": int, "auc_polarity": float | None, "num_cut": int}`; `num_cut` counts texts
@@ -88,13 +88,13 @@ def is_held_out(question_id: str, seed: int) -> bool:
 
 
 def measure(scored: pl.DataFrame) -> dict[str, float | None]:
-    """How well scores tell positives from negatives, and right from wrong.
+    """Measure how well scores separate positives from negatives, and correct from wrong.
 
     Args:
         scored: quality_score, polarity, is_correct (nullable) of held-out questions.
 
     Returns:
-        auc_polarity, auc_correct and ece (of is_correct); None where one class is absent.
+        auc_polarity, auc_correct and ece (of is_correct); None if one class is absent.
     """
     # Not every question has a gold answer; polarity comes from the vote and is always known.
     known = scored.drop_nulls("is_correct")

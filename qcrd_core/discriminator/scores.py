@@ -1,4 +1,4 @@
-"""Table `scores` of a round: what its loss reads of each rationale."""
+"""Table `scores` of a round: the loss's inputs for each rationale."""
 
 import polars as pl
 
@@ -7,7 +7,7 @@ from qcrd_core.run.context import RunContext
 
 
 def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None:
-    """Write a round's scores; their presence says that the round is scored.
+    """Write a round's scores; if they exist, the round has been scored.
 
     Args:
         context: The run.
@@ -15,7 +15,7 @@ def write_scores(context: RunContext, round_: int, scored: pl.DataFrame) -> None
         scored: Candidates with quality_score; null if the run has no discriminator.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot write them.
     """
     # What equations 6 and 7 multiply with: s of a positive, 1 - s of a negative, 1 without scores.
     score = pl.col("quality_score")

@@ -1,11 +1,11 @@
-"""Sequences of similar length together, so that little padding is computed."""
+"""Groups sequences of similar length, so that little padding is computed."""
 
 import numpy as np
 from torch import Tensor
 
 _PASS_TOKENS = {"cpu": 96, "cuda": 8_192}
-"""What a forward pass costs beside its tokens, in tokens: on a GPU, launching a small model's
-kernels takes as long as the work on so many."""
+"""Fixed cost of a forward pass, in tokens: on a GPU, launching a small model's kernels takes as
+long as computing this many tokens."""
 
 
 def by_length(mask: Tensor, max_buckets: int) -> list[tuple[Tensor, int]]:
@@ -13,10 +13,10 @@ def by_length(mask: Tensor, max_buckets: int) -> list[tuple[Tensor, int]]:
 
     Args:
         mask: 1 on real tokens of right-padded sequences, [S, T]; S > 0.
-        max_buckets: Most buckets; fewer where another pass costs more than the padding it saves.
+        max_buckets: Most buckets; fewer if another pass costs more than the padding it saves.
 
     Returns:
-        Of each bucket the numbers of its sequences and its longest length, at least 1.
+        Per bucket, the numbers of its sequences and its longest length, at least 1.
     """
     lengths = mask.sum(dim=1)
     order = lengths.argsort()
@@ -28,21 +28,22 @@ def by_length(mask: Tensor, max_buckets: int) -> list[tuple[Tensor, int]]:
 
 
 def best_sizes(ascending: np.ndarray, max_buckets: int, pass_tokens: int) -> list[int]:
-    """Sizes of the buckets that cost least: padded tokens, and `pass_tokens` for each bucket.
+    """Sizes of the cheapest buckets; the cost is the padded tokens plus `pass_tokens` per bucket.
 
-    Dynamic programming over the distinct lengths, for a bucket ends with the last of a length.
+    Uses dynamic programming over the distinct lengths, because sequences of equal length are always
+    in one bucket.
 
     Args:
         ascending: Lengths in ascending order, [S].
         max_buckets: Most buckets, at least 1.
-        pass_tokens: What a bucket costs beside its tokens.
+        pass_tokens: Fixed cost of a bucket.
 
     Returns:
-        Sizes of consecutive buckets, which sum to S; the fewest of those that cost least.
+        Sizes of consecutive buckets, which sum to S; the fewest buckets among equally cheap ones.
     """
     values, counts = np.unique(ascending, return_counts=True)
     ends = np.concatenate([[0], counts.cumsum()])
-    # A bucket from the i-th distinct length to before the j-th, [i, j]; none of no sequences.
+    # cost[i, j] is that of a bucket from the i-th to the j-th distinct length; j < i is impossible.
     cost = (ends[None, 1:] - ends[:-1, None]) * values[None, :] + float(pass_tokens)
     cost[np.tril_indices(len(values), -1)] = np.inf
     least, starts = cost[0], [np.zeros(len(values), dtype=int)]

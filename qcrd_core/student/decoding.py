@@ -1,10 +1,10 @@
-"""Writing with a student: greedy answers and sampled rationales.
+"""Decoding with a student: greedy answers and sampled rationales.
 
-Texts are of very different lengths. So that no step is spent on one that has ended, it makes room
-for the next prompt as soon as there are enough of them to be worth it.
+Texts have very different lengths. So that few steps are spent on finished texts, they are replaced
+by the next prompts as soon as enough of them have finished.
 
-Each prompt has random numbers of its own, one a token, by its place in the list: what is sampled
-for it depends on the seed and on nothing that is written beside it, but for rounding.
+Each prompt has its own random numbers, one per token, by its place in the list. So its sample
+depends on the seed and not on the other texts in the batch, except for rounding.
 """
 
 from collections import deque
@@ -23,12 +23,12 @@ from qcrd_core.student.model import wrap
 from qcrd_core.student.tokenizer import encode_texts, pad_rows
 
 _ENDED_SHARE = 0.15
-"""Share of ended rows at which they are replaced. Reading the new prompts is a pass of its own."""
+"""Share of finished rows at which they are replaced; reading new prompts takes an extra pass."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a student wrote for one prompt."""
+    """A student's text for one prompt."""
 
     text: str
     num_tokens: int
@@ -39,14 +39,13 @@ class Written:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How a student writes."""
+    """Options of decoding."""
 
     max_new_tokens: int
     batch_size: int
-    """Texts written at once."""
+    """Texts per batch."""
     sampling_temperature: float | None = None
-    """None is greedy; otherwise tokens are drawn from softmax(logits / temperature), untruncated.
-    """
+    """None is greedy; otherwise tokens are drawn from the full softmax(logits / temperature)."""
     seed: int = 0
 
 
@@ -54,24 +53,24 @@ class DecodeOptions:
 def write(
     model: Any, tokenizer: Any, prompts: Sequence[str], options: DecodeOptions, emit: Emit
 ) -> list[Written]:
-    """Let a student write once for each prompt.
+    """Let a student write one text per prompt.
 
     Args:
         model: T5-type or causal Hugging Face model.
         tokenizer: Its tokenizer.
         prompts: Prompts with their prefix.
         options: Length, batch, temperature, seed.
-        emit: Receives `{"advance": n}` when n more texts are written.
+        emit: Receives `{"advance": n}` when n more texts are finished.
 
     Returns:
-        One text a prompt, in the prompts' order.
+        One text per prompt, in the prompts' order.
     """
     model.eval()
     if model.device.type == "cpu":
-        # For one query a row: 1.4 x as fast as torch's fused kernel.
+        # With one query per row, it is 1.4 times as fast as torch's fused kernel.
         model.get_decoder().set_attn_implementation("eager")
     ids = encode_texts(tokenizer, prompts, end=model.config.is_encoder_decoder)
-    # Long prompts first: what is made for them then has room for all that follow.
+    # Long prompts first, so that their buffers have room for all that follow.
     queue = deque(sorted(range(len(ids)), key=lambda text: (-len(ids[text]), text)))
     texts = _Texts(model, tokenizer, ids, options)
     if queue:
@@ -97,7 +96,7 @@ def _take(queue: deque[int], count: int) -> list[int]:
 
 
 class _Texts:
-    """The texts and those among them that are being written, a row each."""
+    """All texts; those that are being written have one row each."""
 
     def __init__(
         self, model: Any, tokenizer: Any, ids: list[list[int]], options: DecodeOptions
@@ -113,17 +112,17 @@ class _Texts:
         self.state: DecodeState
         self.newest: Tensor
         source = np.random.default_rng(derive_seed(options.seed, "decode"))
-        # In (0, 1]: `_sample` then never ends on a token of probability 0.
+        # In (0, 1], so that `_sample` never returns a token of probability 0.
         self.draws = 1 - source.random(shape, dtype=np.float32)
 
     def start(self, texts: list[int]) -> None:
-        """Begin with the first ones, and write their first tokens."""
+        """Start the first texts, and write their first tokens."""
         logits, self.state = self._read(texts)
         self.rows = np.array(texts)
         self.newest = self._append(logits, self.rows)
 
     def replace(self, rows: np.ndarray, texts: list[int]) -> None:
-        """Begin texts in the place of others, and write their first tokens."""
+        """Start texts in the rows of finished ones, and write their first tokens."""
         logits, state = self._read(texts)
         index = torch.from_numpy(rows).to(self.device)
         self.state.replace(index, state)
@@ -131,15 +130,15 @@ class _Texts:
         self.newest[index] = self._append(logits, self.rows[rows])
 
     def step(self) -> None:
-        """Write one token more of each; a text that has ended stays as it is."""
+        """Write the next token of each text; finished texts do not change."""
         self.newest = self._append(self.student.step(self.state, self.newest), self.rows)
 
     def ended_rows(self) -> np.ndarray:
-        """Numbers of the rows whose text has ended."""
+        """Numbers of the rows with finished texts."""
         return self.is_ended[self.rows].nonzero()[0]
 
     def drop(self, rows: np.ndarray) -> None:
-        """Write on without some."""
+        """Remove some rows."""
         if not len(rows):
             return
         kept = np.delete(np.arange(len(self.rows)), rows)
@@ -154,7 +153,7 @@ class _Texts:
         return self.student.start(*(tensor.to(self.device) for tensor in prompts))
 
     def _append(self, logits: Tensor, texts: np.ndarray) -> Tensor:
-        """Choose the next token of each text, [B] from [B, V], and note those that are wanted."""
+        """Choose the next token of each text, [B] from [B, V]; store those of unfinished texts."""
         chosen = self._choose(logits, texts)
         unended = ~self.is_ended[texts]
         texts, tokens = texts[unended], chosen.cpu().numpy()[unended]

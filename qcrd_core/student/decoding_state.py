@@ -1,10 +1,10 @@
-"""What a student keeps of the texts that it is writing, so that texts can come and go.
+"""The state of texts that are being decoded; rows can be replaced and removed.
 
-All rows end in the same column of the cache, however long they are: one that begins later has
-nothing in the columns before its own. The mask hides these. A causal model counts positions along
-the mask, and T5's relative distances are those between columns.
+All rows end in the same column of the cache, whatever their length. A row that began later has no
+content in the columns before its own, and the mask hides them. A causal model counts positions
+along the mask; T5 uses relative distances, which are those between columns.
 
-Shape letters: B rows, T columns (of a causal model the prompt's included), W prompt tokens.
+Shape letters: B rows, T columns (including the prompt's, for a causal model), W prompt tokens.
 """
 
 from copy import copy
@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _ROOM = 32
-"""Columns to come that a buffer has room for: so seldom is it copied."""
+"""Spare columns per buffer, so it is reallocated only every 32 tokens."""
 
 
 @dataclass
@@ -27,16 +27,16 @@ class DecodeState:
     cache: Cache
     """The decoder's own keys and values, T columns."""
     mask: Tensor
-    """1 on the columns that belong to a row's text, [B, T]."""
+    """1 on the columns of a row's text, [B, T]."""
     prompt: "EncodedPrompts | None" = None
-    """T5: what the texts are about. Causal: None, the prompts are among the columns."""
+    """T5: the encoded prompts. Causal: None, because the prompts are among the columns."""
 
     def replace(self, rows: Tensor, other: "DecodeState") -> None:
-        """Let the texts of another state take the place of some.
+        """Replace some rows by the texts of another state.
 
         Args:
             rows: Numbers of the rows, as many as the other state has.
-            other: Of the same student. None of its prompts is longer than any of this state's.
+            other: A state of the same student, with no longer prompts than this state's.
         """
         width = other.mask.shape[1]
         self.mask[rows] = 0
@@ -48,7 +48,7 @@ class DecodeState:
         self._forget_unused()
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all other rows.
+        """Keep only some rows.
 
         Args:
             rows: Numbers of at least one row.
@@ -60,7 +60,7 @@ class DecodeState:
         self._forget_unused()
 
     def _forget_unused(self) -> None:
-        """Narrow to the columns that any row uses."""
+        """Remove the leading columns that no row uses."""
         unused = int(self.mask.any(dim=0).int().argmax())
         self.mask = self.mask[:, unused:]
         for layer in self.cache.layers:
@@ -69,12 +69,12 @@ class DecodeState:
 
 @dataclass
 class EncodedPrompts:
-    """What an encoder made of B prompts."""
+    """B encoded prompts."""
 
     states: Tensor
     """Right-padded, [B, W, H]."""
     bias: Tensor
-    """Of `attention_bias`, [B, 1, 1, W]."""
+    """From `attention_bias`, [B, 1, 1, W]."""
     cache: Cache
     """Keys and values of the cross attention, W columns."""
 
@@ -102,13 +102,13 @@ class EncodedPrompts:
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores of columns: 0 on a row's own, else the least number.
+    """Bias of attention scores: 0 on a row's own columns, the lowest number on all others.
 
-    Hugging Face models take it as it is; of a mask they would make it anew at every step.
+    Hugging Face models use it directly; they would compute it from a mask again at every step.
 
     Args:
-        mask: 1 on the columns that belong to a row, [B, T].
-        dtype: Of the model.
+        mask: 1 on the columns of a row's text, [B, T].
+        dtype: Type of the model's numbers.
 
     Returns:
         [B, 1, 1, T].
@@ -118,12 +118,12 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def with_newest(mask: Tensor) -> Tensor:
-    """Add a column of ones, for the token that each row gets, [B, T + 1]."""
+    """Append a column of ones for the new token of each row, [B, T + 1]."""
     return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
 
 
 def select_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
-    """Repeat rows in a cache of their own; a model appends the target's keys to what it gets."""
+    """Repeat rows in a new cache, because a model appends the target's keys to its cache."""
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
     selected.batch_select_indices(rows)
@@ -136,7 +136,7 @@ def decode_cache() -> Cache:
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values, [B, heads, T, D], as windows of buffers with room for columns to come."""
+    """Keys and values, [B, heads, T, D], as views of buffers with spare columns."""
 
     keys: Tensor
     values: Tensor
@@ -145,7 +145,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self._buffers: list[Tensor] = []
         self._end = 0
-        """Column of the buffers at which the windows end."""
+        """Column of the buffers at which the views end."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -154,7 +154,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         new, width = [key_states, value_states], key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            # A model's own order, heads within tokens, would be copied at every product.
+            # The model's layout, heads within tokens, would be copied in every product.
             self._buffers, self._end = [columns.contiguous() for columns in new], width
             self._show(width)
             return self.keys, self.values
@@ -180,7 +180,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self._show(count)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows; the name is the base class's."""
+        """Keep some rows; the base class defines the name."""
         self._buffers = [window[indices] for window in (self.keys, self.values)]
         self.keys, self.values = self._buffers
         self._end = self.get_seq_length()

@@ -1,7 +1,7 @@
-"""Norms, and T5's activation and attention, in few operations, where Hugging Face takes many.
+"""Norms, and T5's activation and attention, in fewer operations than in Hugging Face.
 
-The same functions of the same parameters; what is saved is memory traffic, forward and backward: an
-eighth of a training step on a CPU, several kernels a layer on a GPU.
+They compute the same functions of the same parameters with less memory traffic, forward and
+backward: this saves an eighth of a training step on a CPU, and several kernels per layer on a GPU.
 """
 
 from typing import Any
@@ -27,17 +27,17 @@ _RMS_NORMS = frozenset(
         "T5LayerNorm",
     }
 )
-"""Classes that compute w x / rms(x); others of such names add 1 to w."""
+"""Classes that compute w x / rms(x); some classes with similar names add 1 to w."""
 
 _T5_TYPES = frozenset({"mt5", "t5"})
 _T5_ATTENTION = "qcrd_t5"
 
 
 def fuse(model: Any) -> None:
-    """Replace the slow modules within a model, which keeps its parameters and their names.
+    """Replace the slow modules of a model; its parameters keep their names.
 
     Args:
-        model: Any Hugging Face model; one without such modules stays as it is.
+        model: Any Hugging Face model; without such modules, nothing changes.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -62,11 +62,11 @@ def _t5_attention(
     position_bias: Tensor,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention as T5 has it: no scale, a learnt bias of positions, masks that are added.
+    """T5's attention: no scale, a learned position bias, and masks that are added to the scores.
 
-    For CPUs, where torch's kernels take longer: a bias that has a gradient makes them guard against
-    rows that are masked as a whole, which do not occur. Attention to the prompt has no bias;
-    Hugging Face adds one of zeros.
+    For CPUs, on which torch's kernels are slower: for a bias with a gradient, they check for fully
+    masked rows, which do not occur here. Attention to the prompt has no bias; Hugging Face adds
+    zeros.
     """
     scores = query @ key.transpose(2, 3)
     if module.is_causal or not module.is_decoder:
@@ -89,7 +89,7 @@ class _RmsNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.device.type == "cpu" and hidden.dtype == torch.float32:
-            # torch has no kernel for it on CPUs.
+            # torch has no fused kernel for CPUs.
             if not torch.is_grad_enabled():
                 return _unit(hidden, self.eps)[0].mul_(self.weight)
             normed: Tensor = _CpuRmsNorm.apply(hidden, self.weight, self.eps)  # type: ignore[no-untyped-call]

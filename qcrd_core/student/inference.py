@@ -1,10 +1,10 @@
-"""How a student comes to an answer: by the label alone, or by rationales of its own.
+"""Inference with a student: by the label alone, or by its own rationales.
 
-predict: the label, greedy, under the predict prefix; what the paper measures.
-explain_then_predict: a rationale, greedy, under the explain prefix; the answer it comes to counts.
-vote_k: several sampled rationales; the answer that most of them come to counts.
+predict: the label, greedy, with the predict prefix; this is what the paper measures.
+explain_then_predict: one greedy rationale with the explain prefix; its answer counts.
+vote_k: several sampled rationales; their most frequent answer counts.
 
-Where no rationale comes to an answer, the label under the predict prefix counts.
+If no rationale has an answer, the label with the predict prefix counts.
 """
 
 from collections import Counter
@@ -18,27 +18,27 @@ from qcrd_core.data.answers import canonical, extract
 from qcrd_core.ids import derive_seed
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.decoding import DecodeOptions, write
-from qcrd_core.student.metadata import StudentAbout
+from qcrd_core.student.metadata import StudentMetadata
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a student wrote, and what it comes to."""
+    """A student's text and the answer in it."""
 
     text: str
     answer: str | None
-    """Canonical; None if none can be read."""
+    """Canonical; None if no answer can be read."""
 
 
 def majority(answers: Sequence[Answer]) -> Answer:
-    """Take the answer that most texts come to.
+    """Find the most frequent answer.
 
     Args:
-        answers: Of one question, at least one.
+        answers: Answers to one question, at least one.
 
     Returns:
-        The first text with that answer; of equally frequent answers the one seen first. Texts
-        without an answer do not vote; if none has one, the first text.
+        The first text with the most frequent answer; if several are equally frequent, the one that
+        occurs first. Texts without an answer do not vote; if none has one, the first text.
     """
     votes = Counter(item.answer for item in answers if item.answer is not None)
     if not votes:
@@ -48,18 +48,20 @@ def majority(answers: Sequence[Answer]) -> Answer:
 
 
 class Answerer:
-    """A student that answers as it is described in its `qcrd.json`."""
+    """A student that answers as its `qcrd.json` describes."""
 
-    def __init__(self, model: Any, tokenizer: Any, about: StudentAbout, *, batch_size: int) -> None:
-        """Keep the student.
+    def __init__(
+        self, model: Any, tokenizer: Any, metadata: StudentMetadata, *, batch_size: int
+    ) -> None:
+        """Prepare the student.
 
         Args:
             model: T5-type or causal Hugging Face model.
             tokenizer: Its tokenizer.
-            about: Prefixes, lengths, answers, and how it infers.
-            batch_size: Texts written at once.
+            metadata: Prefixes, lengths, form of answers, and kind of inference.
+            batch_size: Texts per batch.
         """
-        self.model, self.tokenizer, self.about = model, tokenizer, about
+        self.model, self.tokenizer, self.metadata = model, tokenizer, metadata
         self.batch_size = batch_size
 
     def answer(self, questions: pl.DataFrame, emit: Emit) -> tuple[list[Answer], int]:
@@ -67,15 +69,15 @@ class Answerer:
 
         Args:
             questions: Columns question, choices.
-            emit: Receives `{"advance": n}` after n texts; `about.num_votes` a question.
+            emit: Receives `{"advance": n}` after n texts; `metadata.num_votes` texts per question.
 
         Returns:
-            One answer a question, in order, and how many questions had no rationale with an answer
-            though rationales were asked for.
+            One answer per question, in order; and the number of questions without an answer in any
+            rationale, 0 if inference uses no rationales.
         """
-        if self.about.infer == "predict":
+        if self.metadata.infer == "predict":
             return self._predict(questions, emit), 0
-        drawn = [self._explain(questions, k, emit) for k in range(self.about.num_votes)]
+        drawn = [self._explain(questions, k, emit) for k in range(self.metadata.num_votes)]
         answers = [majority(of_one) for of_one in zip(*drawn, strict=True)]
         silent = [row for row, item in enumerate(answers) if item.answer is None]
         rest = questions.filter(pl.Series([item.answer is None for item in answers]))
@@ -84,23 +86,23 @@ class Answerer:
         return answers, len(silent)
 
     def _predict(self, questions: pl.DataFrame, emit: Emit) -> list[Answer]:
-        options = DecodeOptions(self.about.max_new_tokens, self.batch_size)
-        texts = self._write(self.about.predict_prefix, questions, options, emit)
+        options = DecodeOptions(self.metadata.max_new_tokens, self.batch_size)
+        texts = self._write(self.metadata.predict_prefix, questions, options, emit)
         return [
-            Answer(text, canonical(text, self.about.answer, choices))
+            Answer(text, canonical(text, self.metadata.answer, choices))
             for text, choices in zip(texts, questions["choices"], strict=True)
         ]
 
     def _explain(self, questions: pl.DataFrame, number: int, emit: Emit) -> list[Answer]:
         options = DecodeOptions(
-            self.about.max_rationale_tokens,
+            self.metadata.max_rationale_tokens,
             self.batch_size,
-            sampling_temperature=self.about.sampling_temperature,
-            seed=derive_seed(self.about.seed, "vote", number),
+            sampling_temperature=self.metadata.sampling_temperature,
+            seed=derive_seed(self.metadata.seed, "vote", number),
         )
-        texts = self._write(self.about.explain_prefix, questions, options, emit)
+        texts = self._write(self.metadata.explain_prefix, questions, options, emit)
         return [
-            Answer(text, extract(text, self.about.answer, choices).answer)
+            Answer(text, extract(text, self.metadata.answer, choices).answer)
             for text, choices in zip(texts, questions["choices"], strict=True)
         ]
 

@@ -1,6 +1,6 @@
-"""Jobs of the student: what each is given, and the function that a child process runs.
+"""Jobs of the student: the inputs of each, and the function that a child process runs.
 
-The stages import this module, so it loads no engine; the functions import theirs in the child.
+The stages import this module, so it loads no engine; the functions import it in the child process.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class MakeTokenizers(RunJob):
-    """The tokenizers of a run, before round 0."""
+    """Making the tokenizers of a run, before round 0."""
 
     texts: Path
     """Parquet file with column `text`: training questions, labels and rationales."""
@@ -35,7 +35,7 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class SampleNegatives(RunJob):
-    """The negatives of one round."""
+    """Sampling the negatives of one round."""
 
     round: int
     """Round that trains on them."""
@@ -52,7 +52,7 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AnswerSplit(RunJob):
-    """The answers of one round's student to one split."""
+    """Answering one split with one round's student."""
 
     round: int
     """Round whose student answers."""
@@ -69,7 +69,7 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """The answers of a published student to a file of questions."""
+    """Answering a file of questions with a published student."""
 
     student: Path
     """The student's folder."""
@@ -78,7 +78,7 @@ class AnswerFile:
     target: Path
     """Parquet file to write."""
     batch_size: int
-    """Questions answered at once."""
+    """Questions per batch."""
 
 
 def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""LoRA and QLoRA: adapters in a student, and their way back into its weights.
+"""LoRA and QLoRA: adds adapters to a student, and merges them into its weights.
 
-peft puts the adapters in place; the model stays of its own class, so that training need not know of
-them. Importing peft takes seconds: only runs with `student.lora` do.
+peft inserts the adapters and the model keeps its class, so training needs no special case.
+Importing peft takes seconds, so only runs with `student.lora` import it.
 
-QLoRA follows its authors' settings (arXiv 2305.14314: NF4, double quantization, bfloat16). Nobody
-has trained with it here yet, for want of a GPU.
+QLoRA follows its authors' settings (arXiv 2305.14314: NF4, double quantization, bfloat16). It has
+not been trained with here yet, because no GPU was available.
 """
 
 from importlib.util import find_spec
@@ -22,18 +22,18 @@ from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
 
 _NAME = "default"
-"""peft's name of the one adapter."""
+"""peft's name of the only adapter."""
 _BASE = ".base_layer."
-"""Where peft keeps the layer that an adapter stands beside."""
+"""peft's name of the original layer within an adapted one."""
 
 
 def add_adapters(model: Any, lora: LoraSection, seed: int) -> None:
-    """Give a model adapters, which alone learn from then on.
+    """Add adapters to a model and freeze all other weights.
 
     Args:
-        model: Hugging Face model; changed.
+        model: Hugging Face model; changed in place.
         lora: Settings.
-        seed: Run seed; adapters are the same for the same seed.
+        seed: Run seed; equal seeds give equal adapters.
     """
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear"
@@ -46,11 +46,11 @@ def merge_adapters(weights: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """Add each adapter to its layer: W + (alpha / r) B A.
 
     Args:
-        weights: State of a model with adapters, whole, even where the model's own is sharded.
+        weights: Whole state of a model with adapters, even if the model itself is sharded.
         model: That model.
 
     Returns:
-        State of the model as it was before `add_adapters`, float32 where it was adapted.
+        State with the names from before `add_adapters`; adapted weights are float32.
     """
     adapted = _adapted(model)
     merged = {
@@ -71,24 +71,24 @@ def merge_adapters(weights: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
 
 
 def quantization(lora: LoraSection) -> dict[str, Any]:
-    """How the weights below the adapters are held.
+    """Loading options for quantized weights below the adapters.
 
     Args:
         lora: Settings.
 
     Returns:
-        Options of `from_pretrained`; none without `lora.quantize`.
+        Options of `from_pretrained`; empty without `lora.quantize`.
 
     Raises:
-        ConfigError: If this machine lacks CUDA or bitsandbytes, and they are needed.
+        ConfigError: If `lora.quantize` is set, but CUDA or bitsandbytes is absent.
     """
     if lora.quantize is None:
         return {}
     if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
         absent = "bitsandbytes" if torch.cuda.is_available() else "a CUDA device"
         msg = (
-            f"student.lora.quantize={lora.quantize} must run on CUDA with bitsandbytes installed; "
-            f"{absent} is absent. Set it to null, or install the extra qlora on such a machine."
+            f"student.lora.quantize={lora.quantize} needs a CUDA device and bitsandbytes; {absent} "
+            "is absent. Set it to null, or install the extra qlora on a machine with a GPU."
         )
         raise ConfigError(msg)
     config = BitsAndBytesConfig(

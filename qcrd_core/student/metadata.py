@@ -1,7 +1,7 @@
-"""What a student folder says of itself: `qcrd.json`, beside the weights.
+"""Metadata of a student: `qcrd.json`, in the same folder as the weights.
 
-It holds what is needed to ask the student a question and to read its answer, so that the folder can
-be copied anywhere and used without the run, the store or the data set's file.
+It holds everything needed to ask the student a question and to read its answer, so the folder can
+be copied and used without the run, the store or the data set's file.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ EXPLAIN_PREFIX = "explain: "
 _VOTE_TEMPERATURE = 0.7
 
 
-class StudentAbout(Section):
+class StudentMetadata(Section):
     """Content of `qcrd.json`."""
 
     run_id: str
@@ -33,32 +33,32 @@ class StudentAbout(Section):
     dataset: str
     """Name of the data set."""
     predict_prefix: str
-    """Before the question when the label is asked for."""
+    """Text before the question to ask for the label."""
     explain_prefix: str
-    """Before the question when the rationale is asked for."""
+    """Text before the question to ask for the rationale."""
     max_input_tokens: int
-    """Longest question with its prefix that it was trained for."""
+    """Longest question with its prefix in training."""
     max_new_tokens: int
-    """Longest answer it was evaluated with."""
+    """Longest answer in evaluation."""
     infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
-    """How it came to its answers; see `qcrd_core.student.inference`."""
+    """Kind of inference; see `qcrd_core.student.inference`."""
     num_votes: int = 1
-    """Rationales a question, with vote_k."""
+    """Rationales per question, with vote_k."""
     sampling_temperature: float | None = None
-    """Of those rationales; null is greedy."""
+    """Temperature of those rationales; null is greedy."""
     max_rationale_tokens: int = 256
-    """Longest rationale that it learnt."""
+    """Longest rationale in training."""
     seed: int = 0
     """Seed of the run, from which its rationales are sampled."""
     columns: Columns
-    """What the columns of a file of questions mean."""
+    """Columns of a file of questions."""
     question_template: str | None
     """The question as models read it, made of the columns."""
     answer: AnswerSpec
-    """What an answer is."""
+    """Form of answers."""
 
     @classmethod
-    def of(cls, context: RunContext, round_: int) -> "StudentAbout":
+    def of(cls, context: RunContext, round_: int) -> "StudentMetadata":
         """Describe a run's student after a round."""
         spec, student = context.read_spec(), context.config.student
         evaluation = context.config.evaluation
@@ -86,11 +86,11 @@ class StudentAbout(Section):
         )
 
     def spec_for(self, path: Path, present: set[str]) -> DatasetSpec:
-        """The data set's specification for another file of its questions.
+        """The data set's specification, for another file of questions.
 
         Args:
             path: The file.
-            present: Its columns. Labels, ids and slices are read where it has them.
+            present: Its columns. Labels, ids and slices are read if it has them.
 
         Returns:
             A specification whose source is the file.
@@ -106,25 +106,25 @@ class StudentAbout(Section):
         )
 
 
-def read_about(folder: Path) -> StudentAbout:
+def read_metadata(folder: Path) -> StudentMetadata:
     """Read a student folder's `qcrd.json`.
 
     Args:
         folder: The student.
 
     Returns:
-        Its description.
+        Its metadata.
 
     Raises:
-        ConfigError: If there is none, or it breaks a rule.
+        ConfigError: If the file is absent or breaks a rule.
     """
     path = folder / FILE
     try:
-        return StudentAbout.model_validate_json(path.read_text(encoding="utf-8"))
+        return StudentMetadata.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = (
-            f"A student must be a folder that a run made, with {FILE} in it; got {folder} "
-            f"({error.strerror}). A run's best one is `<store>/runs/<run id>/student`."
+            f"A student must be a folder that a run has written, with {FILE} in it; got {folder} "
+            f"({error.strerror}). A run's best student is `<store>/runs/<run id>/student`."
         )
         raise ConfigError(msg) from error
     except ValidationError as error:

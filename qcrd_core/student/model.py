@@ -5,11 +5,10 @@
     logits, state = student.start(prompt_ids, prompt_mask)
     logits = student.step(state, token_ids)
 
-`read` takes each question once, with its gradient; `nll` then scores any number of target sequences
-against it, with or without. A T5 keeps the encoder's states, a causal model its prompt's keys and
-values; both are repeated for the targets. With gradient checkpointing a causal model keeps nothing,
-for a layer that is computed again has no cache: each target reads its prompt again. `start` and
-`step` write, token by token.
+`read` reads each question once; `nll` then scores any number of target sequences against it. A T5
+keeps the encoder's states, a causal model the keys and values of its prompt; both are repeated for
+the targets. With gradient checkpointing, a causal model keeps nothing, because a recomputed layer
+has no cache: each target reads its prompt again. `start` and `step` decode token by token.
 
 Shape letters: Q prompts, S target sequences, B texts being written, T tokens (T' of a target where
 a prompt is meant as well), H hidden size, V vocabulary.
@@ -39,7 +38,7 @@ from qcrd_core.student.fused import fuse
 
 @dataclass(frozen=True)
 class Context:
-    """What `read` made of the prompts."""
+    """Prompts as `read` has encoded them."""
 
     prompt_ids: Tensor
     """[Q, T]."""
@@ -53,7 +52,7 @@ class Context:
 
 
 class Student(nn.Module):
-    """A Hugging Face model under the interface above."""
+    """A Hugging Face model behind the interface above."""
 
     def __init__(self, model: Any) -> None:
         """Wrap `model`; its parameters stay its own."""
@@ -67,11 +66,11 @@ class Student(nn.Module):
         Args:
             prompt_ids: Right-padded token ids, [Q, T].
             prompt_mask: 1 on real tokens, [Q, T].
-            max_buckets: Most forward passes to split the prompts over, by length; a causal model,
-                whose cache is one, makes one.
+            max_buckets: Most forward passes over which the prompts are split by length; a causal
+                model makes one pass, because its prompts share one cache.
 
         Returns:
-            What `nll` needs.
+            The context for `nll`.
         """
 
     @abstractmethod
@@ -83,15 +82,15 @@ class Student(nn.Module):
             prompt_mask: 1 on real tokens, [B, T].
 
         Returns:
-            Scores of each text's first token, [B, V], and what `step` needs.
+            Scores of each text's first token, [B, V], and the state for `step`.
         """
 
     @abstractmethod
     def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
-        """Write one token more.
+        """Read one more token.
 
         Args:
-            state: From `start`; it grows by the token.
+            state: From `start`; it grows by one token.
             token_ids: Each text's newest token, [B].
 
         Returns:
@@ -123,8 +122,8 @@ class Student(nn.Module):
             question: Which prompt each target answers, [S], in [0, Q).
             target_ids: Right-padded targets, end token included, [S, T].
             target_mask: 1 on real tokens, [S, T].
-            first: First token of each target that counts, [S]; those before are context. None: 0.
-            max_buckets: Most forward passes to split the targets over.
+            first: First token of each target that counts, [S]; earlier ones are context. None: 0.
+            max_buckets: Most forward passes over which the targets are split.
 
         Returns:
             CE(target | prompt), token mean, [S], nats.
@@ -152,7 +151,7 @@ class Student(nn.Module):
     def nll_and_peak(
         self, context: Context, question: Tensor, target_ids: Tensor, target_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Score targets, and say how likely each word of the vocabulary is at its best position.
+        """Score targets, and find the largest probability of each word over all positions.
 
         Args:
             context: From `read`.
@@ -221,7 +220,7 @@ class Seq2SeqStudent(Student):
     def step(self, state: DecodeState, token_ids: Tensor) -> Tensor:
         """See `Student.step`."""
         if state.prompt is None:
-            msg = "A Seq2SeqStudent goes on with states that it has started itself."
+            msg = "The state must come from this student's own `start`; got one without a prompt."
             raise TypeError(msg)
         state.mask = with_newest(state.mask)
         hidden = self.model.decoder(
@@ -249,7 +248,7 @@ class CausalStudent(Student):
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[Tensor, DecodeState]:
         """Compute the prompts' keys and values; see `Student.start`."""
-        # The text follows its prompt at once: padding goes to the left.
+        # The text follows its prompt directly, so padding goes to the left.
         order = prompt_mask.argsort(dim=1, stable=True)
         ids, state = (
             prompt_ids.gather(1, order),  # [B, T]
@@ -263,8 +262,9 @@ class CausalStudent(Student):
         return self._logits(self._hidden(token_ids[:, None], state.mask, state.cache)[:, 0])
 
     def _decode(self, context: Context, question: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        # The token before predicts: the prompt's last one the first target token, and so on. At
-        # least one token is fed even if none is needed: ZeRO-3's ranks must make equal passes.
+        # Each token predicts the next one: the prompt's last token predicts the first target token.
+        # At least one token is fed, even if none is needed, because the ranks of ZeRO-3 must make
+        # the same passes.
         fed, used = max(1, ids.shape[1] - 1), ids.shape[1] - 1
         prompt_mask, fed_ids = context.prompt_mask[question], ids[:, :fed]  # [S, T], [S, fed]
         # Prompt padding sits between prompt and target: masked out, and not counted as positions.
@@ -282,7 +282,7 @@ class CausalStudent(Student):
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.model.config
         logits: Tensor = self.model.lm_head(hidden)
-        # What the families do between head and loss: Cohere, Granite, Gemma.
+        # Some families scale or cap the logits: Cohere, Granite, Gemma.
         logits = logits * getattr(config, "logit_scale", 1.0)
         logits = logits / getattr(config, "logits_scaling", 1.0)
         cap = getattr(config, "final_logit_softcapping", None)
@@ -315,7 +315,7 @@ def _last_of(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def wrap(model: Any) -> Student:
-    """Choose the interface by the model's own configuration; its slow modules are replaced."""
+    """Choose the interface by the model's configuration, and replace its slow modules."""
     fuse(model)
     return Seq2SeqStudent(model) if model.config.is_encoder_decoder else CausalStudent(model)
 
@@ -324,13 +324,13 @@ def token_mean_nll(logits: Tensor, targets: Tensor, sequence: Tensor, num_sequen
     """Average the cross entropy over the tokens of each sequence.
 
     Args:
-        logits: Scores of all real tokens, padding left out, [T, V].
+        logits: Scores of all real tokens, without padding, [T, V].
         targets: Token ids, [T].
-        sequence: Which sequence a token belongs to, [T], in [0, num_sequences).
+        sequence: Sequence of each token, [T], in [0, num_sequences).
         num_sequences: S.
 
     Returns:
-        Mean cross entropy of each sequence, [S], at least float32, nats; 0 for one without tokens.
+        Mean cross entropy of each sequence, [S], at least float32, nats; 0 for empty sequences.
 
     Source:
         CE of equations 6 and 7; token mean instead of sum is this project's reading.

@@ -1,13 +1,13 @@
-"""Negatives of a round: one hot sample a training question from the student of an earlier round.
+"""Negatives of a round: one hot sample per training question from the student of an earlier round.
 
 Reads: training questions, the checkpoint of round t - j.
-Writes: table `rationales` (source = student) in parts of fixed questions, then table `metrics`,
-whose part is the proof that all parts are there. A part that is there is not made again; each has a
-seed of its own, so the table is the same after any interruption (on one kind of device).
+Writes: table `rationales` (source = student) in parts of fixed questions, then table `metrics`; if
+the metrics part exists, all parts exist. Existing parts are kept. Each part has its own seed, so
+the table is the same after any interruption (on one kind of device).
 
 Source: arXiv 2405.13014, self-adversarial negatives: temperature 1.5, the student of j rounds
-before. The share of right samples is measured; what becomes of them is `negatives.verify`, which
-`qcrd_core.vote.candidates` carries out. As in the paper, they are negatives by default.
+before. The share of correct samples is measured; `negatives.verify` decides what happens to them,
+in `qcrd_core.vote.candidates`. As in the paper, they are negatives by default.
 """
 
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
 QUESTIONS_PER_PART = 512
-"""A constant: parts and their seeds must not move when a run goes on elsewhere."""
+"""A constant, because parts and their seeds must not change if a run resumes elsewhere."""
 
 
 def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
         `{"num_rows": int, "num_no_answer": int, "correct_share": float | None}`.
 
     Raises:
-        StoreError: If the checkpoint is absent, or the store refuses a part.
+        StoreError: If the checkpoint is absent, or the store cannot write a part.
     """
     context, round_ = job.context, job.round
     folder = context.paths.negatives(round_)
@@ -63,7 +63,7 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
 
 
 class _Writer:
-    """The student that writes, and what its rows say of it."""
+    """The student that writes, and its description in the rows."""
 
     def __init__(self, context: RunContext, round_: int, checkpoint: int) -> None:
         self.context, self.round = context, round_
@@ -86,7 +86,7 @@ class _Writer:
         )
 
     def sample(self, questions: pl.DataFrame, number: int, emit: Emit) -> pl.DataFrame:
-        """Write one rationale a question, as rows of table `rationales`."""
+        """Write one rationale per question, as rows of table `rationales`."""
         seed = derive_seed(self.context.config.run.seed, "negatives", self.round, number)
         options = DecodeOptions(
             max_new_tokens=self.config.max_new_tokens,

@@ -1,9 +1,9 @@
 """Answers of a student: on a split of its run, or on a file of new questions.
 
-Reads: a published student folder. By default inference needs the predict prefix only (arXiv
-2405.13014); `evaluation.infer` has the other ways.
-Writes: table `predictions` and, for a split, table `metrics`, whose part is the proof that the
-split was answered.
+Reads: a published student folder. By default, inference uses only the predict prefix (arXiv
+2405.13014); `evaluation.infer` sets other kinds.
+Writes: table `predictions` and, for a split, table `metrics`; if the metrics part exists, the split
+has been answered.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from qcrd_core.evaluation import score_predictions
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
-from qcrd_core.student.metadata import StudentAbout, read_about
+from qcrd_core.student.metadata import StudentMetadata, read_metadata
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -32,19 +32,19 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
         emit: Receives `{"advance": n}` after n texts.
 
     Returns:
-        `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy is of
-        the questions with a gold answer, None without any. If rationales answer,
-        `num_without_rationale_answer` counts the questions answered without.
+        `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy
+        covers the questions with a gold answer, and is None if there are none. If inference uses
+        rationales, `num_without_rationale_answer` counts the questions answered without them.
 
     Raises:
-        StoreError: If the checkpoint is absent, or the store refuses.
+        StoreError: If the checkpoint is absent, or the store cannot write the tables.
     """
     context, round_, split = job.context, job.round, job.split
     paths, questions = context.paths, context.read_questions(split)
-    about = StudentAbout.of(context, round_)
+    metadata = StudentMetadata.of(context, round_)
     folder = context.store.fetch_folder(paths.student(round_))
     batch_size = context.config.evaluation.batch_size
-    frame, counts = _answer(folder, about, questions, batch_size, emit)
+    frame, counts = _answer(folder, metadata, questions, batch_size, emit)
     context.store.write_table(paths.predictions(split, round_), frame, Predictions)
     numbers = {**measure(frame), **counts}
     context.write_metrics(split, round_, numbers)
@@ -55,25 +55,25 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
     """Let a published student answer the questions of a file.
 
     Args:
-        job: The student, the file and where the answers go.
+        job: The student, the file, and the target of the answers.
         emit: Receives `{"total": n}` once, and `{"advance": n}` after n texts.
 
     Returns:
         As `answer_split`.
 
     Raises:
-        ConfigError: If the folder is no student of qcrd, or its weights cannot be loaded.
+        ConfigError: If the folder is not a student of qcrd, or its weights cannot be loaded.
         DataError: If the file breaks a rule.
     """
-    about = read_about(job.student)
+    metadata = read_metadata(job.student)
     rows = read_rows(job.file)
-    spec = about.spec_for(job.file, {name for row in rows for name in row})
+    spec = metadata.spec_for(job.file, {name for row in rows for name in row})
     questions = to_questions(rows, spec, "test", where=str(job.file))
-    emit({"total": questions.height * about.num_votes})
+    emit({"total": questions.height * metadata.num_votes})
     numbered = questions.with_columns(
         pl.Series("question_id", [str(number) for number in range(questions.height)])
     )
-    scored, counts = _answer(job.student, about, numbered, job.batch_size, emit)
+    scored, counts = _answer(job.student, metadata, numbered, job.batch_size, emit)
     frame = scored.select("text", "answer", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
     result.write_parquet(job.target)
@@ -91,20 +91,20 @@ def measure(predictions: pl.DataFrame) -> dict[str, Any]:
 
 
 def _answer(
-    folder: Path, about: StudentAbout, questions: pl.DataFrame, batch_size: int, emit: Emit
+    folder: Path, metadata: StudentMetadata, questions: pl.DataFrame, batch_size: int, emit: Emit
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Table `predictions`, and counts that are there only if rationales answer."""
+    """Table `predictions`, and further counts if inference uses rationales."""
     model = load_model(folder)
     if torch.cuda.is_available():
         model.to("cuda")
-    answerer = Answerer(model, load_tokenizer(folder), about, batch_size=batch_size)
+    answerer = Answerer(model, load_tokenizer(folder), metadata, batch_size=batch_size)
     answers, num_silent = answerer.answer(questions, emit)
     ids = questions["question_id"].to_list()
     frame = score_predictions(
         {key: item.text for key, item in zip(ids, answers, strict=True)},
         {key: item.answer for key, item in zip(ids, answers, strict=True)},
         questions,
-        round_=about.round,
+        round_=metadata.round,
     )
-    counts = {} if about.infer == "predict" else {"num_without_rationale_answer": num_silent}
+    counts = {} if metadata.infer == "predict" else {"num_without_rationale_answer": num_silent}
     return frame, counts

@@ -5,8 +5,8 @@ Two jobs:
 - `check_student`, before the teacher is sampled: can the student be loaded, do all questions fit?
 - `make_tokenizers`, after the vote: make the tokenizers and publish them in the run.
 
-A model from scratch gets a tokenizer of the run's own training texts. It cannot be made before
-there are rationales, so `check_student` tries the questions on one made of them and their labels.
+A model from scratch gets a tokenizer trained on the run's own texts. That tokenizer needs the
+rationales, so `check_student` uses a preliminary one, trained on the questions and their labels.
 """
 
 import shutil
@@ -31,7 +31,7 @@ _VOCAB_SIZE = 2048
 
 
 def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
-    """Refuse a student or questions that training would fail on, hours later.
+    """Reject a student or questions on which training would fail hours later.
 
     Args:
         job: The run.
@@ -65,7 +65,7 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
 
 
 def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
-    """Publish the student's tokenizer, and the discriminator's where it has one of its own.
+    """Publish the student's tokenizer, and the discriminator's if it differs.
 
     Args:
         job: The run, and the texts.
@@ -119,9 +119,9 @@ def _check_lengths(context: RunContext, questions: pl.DataFrame, tokenizer: Any,
         question_id = questions["question_id"][lengths.index(longest)]
         num_longer = sum(length > student.max_input_tokens for length in lengths)
         msg = (
-            f"A question must fit into student.max_input_tokens = {student.max_input_tokens}; "
-            f"{num_longer} do not, the longest has {longest} tokens ({question_id!r}). Raise the "
-            "setting or shorten the questions: none is ever cut."
+            f"A question must fit into student.max_input_tokens = {student.max_input_tokens}; got "
+            f"{num_longer} longer questions, the longest with {longest} tokens ({question_id!r}). "
+            "Raise the setting or shorten the questions; they are never cut."
         )
         raise DataError(msg)
     return longest

@@ -1,4 +1,4 @@
-"""Tokenizers: the pretrained model's own, or one made from the run's texts."""
+"""Tokenizers: that of the pretrained model, or one trained on the run's texts."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<mask>"
 def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a byte-pair tokenizer, small enough for a model from scratch.
 
-    A frequent number becomes one token, a rare one is written with its digits. With each digit a
-    token of its own the quickstart's student was right on 41% of the test questions, so on 76%.
+    A frequent number becomes one token, and a rare one is split into digits. In this way the
+    quickstart's student answers 76% of the test questions correctly; with one token per digit, 41%.
 
     Args:
         texts: Questions, rationales and labels of the training split.
@@ -54,13 +54,13 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
         The tokenizer.
 
     Raises:
-        ConfigError: If there is none, or it has no end token.
+        ConfigError: If there is no tokenizer, or it has no end token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise ConfigError(_no_tokenizer(source, str(error).splitlines()[0])) from error
-    # Without its files, a T5 or Qwen2 tokenizer comes with special tokens alone.
+    # If its files are absent, a T5 or Qwen2 tokenizer has only special tokens.
     if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
         raise ConfigError(_no_tokenizer(source, "its vocabulary is empty"))
     if tokenizer.eos_token_id is None:
@@ -72,11 +72,11 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
-    """Tokenise without truncation, with one end token if `end`, else with none.
+    """Tokenise without truncation, with one end token if `end`, otherwise without.
 
     Args:
         tokenizer: A Hugging Face tokenizer with an end token.
-        texts: What to tokenise; may be empty.
+        texts: Texts, possibly none.
         end: Whether sequences end with the end token.
 
     Returns:
@@ -93,7 +93,7 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]
 
     Args:
         rows: Token ids or indices, at least one row.
-        value: What stands where a row has ended.
+        value: Value of the padding.
 
     Returns:
         Ids, [S, T] with T >= 1, and 1 on real entries, [S, T].
@@ -108,5 +108,5 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]
 def _no_tokenizer(source: str | Path, reason: str) -> str:
     return (
         f"A model must come with a tokenizer; got none from {source} ({reason}). Put "
-        "tokenizer.json and tokenizer_config.json beside its weights."
+        "tokenizer.json and tokenizer_config.json into the folder of its weights."
     )

@@ -1,4 +1,4 @@
-"""Where a student's weights come from: the hub, a folder, or nothing at all."""
+"""Makes or loads a student's weights: from the hub, from a folder, or from scratch."""
 
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,16 @@ def make_student(
     """Make the untrained student of a run.
 
     Args:
-        weights: Where its weights come from.
-        tokenizer: Tokenizer that a model from scratch is sized for.
-        seed: Run seed; a model from scratch, and adapters, are the same for the same seed.
-        lora: Adapters that alone will learn; None for none.
+        weights: Source of its weights.
+        tokenizer: Tokenizer that determines the vocabulary of a model from scratch.
+        seed: Run seed; equal seeds give equal new weights and adapters.
+        lora: Adapters, which are then the only trained weights; None trains all weights.
 
     Returns:
-        A Hugging Face model in float32, quantized if `lora` says so.
+        A Hugging Face model in float32, quantized if `lora` requires it.
 
     Raises:
-        ConfigError: If the model cannot be loaded, or lacks weights that would be random; if it
+        ConfigError: If the model cannot be loaded, lacks weights that would then be random, or
             cannot get these adapters.
     """
     if isinstance(weights, ScratchWeights):
@@ -58,7 +58,7 @@ def make_student(
     )
     if lora is None:
         return load_model(source, revision)
-    from qcrd_core.student.lora import add_adapters, quantization  # seconds
+    from qcrd_core.student.lora import add_adapters, quantization  # takes seconds to import
 
     model = load_model(source, revision, **quantization(lora))
     add_adapters(model, lora, seed)
@@ -71,14 +71,14 @@ def load_model(source: str | Path, revision: str | None = None, **options: Any) 
     Args:
         source: Hub name or local folder.
         revision: Commit or tag of a hub repository.
-        options: More for `from_pretrained`.
+        options: Further options of `from_pretrained`.
 
     Returns:
-        The model in float32, or as the options say.
+        The model, in float32 unless the options quantize it.
 
     Raises:
-        ConfigError: If there is no such model, or weights are missing, damaged or of other sizes
-            than its config.json says.
+        ConfigError: If there is no such model, or its weights are missing, damaged, or differ in
+            size from its config.json.
     """
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
@@ -88,24 +88,29 @@ def load_model(source: str | Path, revision: str | None = None, **options: Any) 
             revision=revision,
             dtype=torch.float32,
             use_safetensors=True,
-            # Refused below, with their names.
+            # Rejected below, with their names.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        msg = f"A student must be a model folder or a hub name; got {source} ({reason})."
+        msg = (
+            f"A student must be a model folder or a hub name; got {source} ({reason}). Correct "
+            "student.model."
+        )
         raise ConfigError(msg) from error
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
-        msg = f"A model must hold all its weights; {source} lacks {names}. Export it again."
+        msg = (
+            f"A model must hold all its weights; got none for {names} ({source}). Export it again."
+        )
         raise ConfigError(msg)
     if info["mismatched_keys"]:
         name, stored, wanted = sorted(info["mismatched_keys"])[0]
         msg = (
-            f"A model's weights must have the sizes of its config.json; {name} of {source} has "
-            f"{tuple(stored)} instead of {tuple(wanted)}. Export it again."
+            f"A model's weights must have the sizes of its config.json; got {tuple(stored)} for "
+            f"{name}, not {tuple(wanted)} ({source}). Export it again."
         )
         raise ConfigError(msg)
     return model

@@ -1,9 +1,9 @@
-"""Checkpoints that any number of ranks and any ZeRO stage can go on from.
+"""Checkpoints from which any number of ranks and any ZeRO stage can resume.
 
-A checkpoint is a published folder: `state.json`, and in safetensors files the float32 weight of
-each parameter that learns and its two moments of Adam, whole, under the parameter's name.
-DeepSpeed's own checkpoints are a file a rank, for as many ranks only. Rank 0 alone writes, so that
-hosts need to share nothing but the store; all ranks take part in collecting.
+A checkpoint is a published folder: `state.json`, and safetensors files with the whole float32
+weight and the two Adam moments of each trained parameter, under the parameter's name. DeepSpeed's
+own checkpoints have one file per rank and need the same number of ranks. Only rank 0 writes, so the
+hosts share nothing but the store; all ranks take part in gathering the tensors.
 """
 
 import json
@@ -33,47 +33,47 @@ from qcrd_core.store.store import Store
 _STATE = "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _FILE_BYTES = 2**30
-"""Rank 0 holds about so much of a checkpoint in memory."""
+"""Size of a file, and thus about the most of a checkpoint that rank 0 holds in memory."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found in the store."""
+    """A checkpoint found in the store."""
 
     folder: Path
-    """Where it lies on this host."""
+    """Its folder on this host."""
     state: dict[str, Any]
-    """What `save_checkpoint` was given."""
+    """The state that was passed to `save_checkpoint`."""
     files: dict[str, Path]
-    """`weight/<parameter>` and `<moment>/<parameter>` -> the file that holds it."""
+    """The file of each tensor, by `weight/<parameter>` or `<moment>/<parameter>`."""
 
     def load_weights(self, module: nn.Module) -> None:
-        """Put the weights into a module that no engine has taken yet.
+        """Load the weights into a module, before an engine wraps it.
 
         Args:
-            module: Of the same parameters.
+            module: A module with the same parameters.
 
         Raises:
-            TrainingError: If its parameters are others.
+            TrainingError: If its parameters differ.
         """
         parameters = _learning(module)
         stored = {name.removeprefix("weight/") for name in self.files if name[:7] == "weight/"}
         different = sorted(stored ^ parameters.keys())
         if different:
             msg = (
-                f"A checkpoint must hold the weights of its student; {self.folder} differs in "
-                f"{different[0]}. If an earlier qcrd wrote it, delete the run's folder, which "
-                "holds no samples of a teacher, and run again."
+                f"The checkpoint in {self.folder} does not fit the student: they differ in "
+                f"{different[0]}. If an earlier version of qcrd wrote it, delete the run's folder "
+                "and run again; the teacher's samples are stored elsewhere and are kept."
             )
             raise TrainingError(msg)
         for name, value in self._read("weight"):
             parameters[name].data.copy_(value)
 
     def load_optimizer(self, engine: Any) -> None:
-        """Put moments, and the float32 weights behind bfloat16 ones, into an engine without a step.
+        """Load the moments, and the float32 masters of bfloat16 weights, into a new engine.
 
         Args:
-            engine: Made from the module of `load_weights`.
+            engine: Made from the module of `load_weights`; has taken no step yet.
         """
         parameters, step = _learning(engine.module), torch.tensor(float(self.state["global_step"]))
         _start_moments(engine.optimizer, step)
@@ -97,12 +97,13 @@ class Checkpoint:
 
 
 def save_checkpoint(engine: Any, store: Store, folder: str, state: dict[str, Any]) -> None:
-    """Write a resumable checkpoint, whole or not at all, and drop the older ones beside it.
+    """Write a resumable checkpoint atomically, then delete the older ones of the round.
+
+    All ranks call this.
 
     Args:
-        engine: The DeepSpeed engine, on an accumulation boundary, after a step. All ranks call
-            this.
-        store: Where to.
+        engine: The DeepSpeed engine, after a step, on an accumulation boundary.
+        store: The store.
         folder: `RunPaths.engine` of the round.
         state: JSON-able; must hold `global_step`.
     """
@@ -114,6 +115,7 @@ def save_checkpoint(engine: Any, store: Store, folder: str, state: dict[str, Any
         temporary.mkdir(parents=True)
     batch: dict[str, Tensor] = {}
     numbers = count()
+    # Every rank iterates, because gathering a sharded tensor is a collective; only rank 0 keeps it.
     for key, tensor in _whole(engine):
         if is_first:
             batch[key] = tensor.cpu().contiguous()
@@ -124,6 +126,7 @@ def save_checkpoint(engine: Any, store: Store, folder: str, state: dict[str, Any
         save_file(batch, temporary / f"{next(numbers):05d}.safetensors")
         (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
         store.publish_folder(temporary, f"{folder}/{name}")
+        # Only now that the new checkpoint is complete: a crash in between leaves two, never none.
         for older in store.list(folder):
             if older != name:
                 store.delete(f"{folder}/{older}")
@@ -131,19 +134,20 @@ def save_checkpoint(engine: Any, store: Store, folder: str, state: dict[str, Any
 
 
 def find_checkpoint(store: Store, folder: str) -> Checkpoint | None:
-    """Find the newest whole checkpoint of a round. All ranks call this.
+    """Find the newest complete checkpoint of a round. All ranks call this.
 
     Args:
-        store: Where from.
+        store: The store.
         folder: `RunPaths.engine` of the round.
 
     Returns:
-        The checkpoint, on this host; None when the round has none.
+        The checkpoint, copied to this host; None if the round has none.
 
     Raises:
-        StoreError: If it is not what was published.
+        StoreError: If a file differs from the published one.
     """
-    # Rank 0 looks for all: a network folder may show its newest entry to one host sooner.
+    # Rank 0 chooses for all, because hosts may see the newest entry of a network folder at
+    # different times.
     found: list[str | None] = [None]
     if distributed.get_rank() == 0:
         names = [n for n in store.list(folder) if store.is_published(f"{folder}/{n}")]
@@ -164,12 +168,12 @@ def _learning(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _is_sharded(parameter: nn.Parameter) -> bool:
-    """Whether ZeRO keeps its float32 weight and moments in parts."""
+    """Whether ZeRO splits its float32 weight and moments over the ranks."""
     return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
 
 
 def _whole(engine: Any) -> Iterator[tuple[str, Tensor]]:
-    """Weights and moments, one after the other; collecting each is work of all ranks."""
+    """Whole weights and moments, one by one; gathering each is a collective of all ranks."""
     for name, parameter in _learning(engine.module).items():
         if _is_sharded(parameter):
             yield f"weight/{name}", safe_get_full_fp32_param(parameter)
@@ -178,13 +182,13 @@ def _whole(engine: Any) -> Iterator[tuple[str, Tensor]]:
         else:
             yield f"weight/{name}", parameter.detach()
             for key in _MOMENTS:
-                # A parameter without a gradient so far has no moments.
+                # A parameter that has not received a gradient yet has no moments.
                 if parameter in engine.optimizer.state:
                     yield f"{key}/{name}", engine.optimizer.state[parameter][key]
 
 
 def _start_moments(optimizer: Any, step: Tensor) -> None:
-    """Under ZeRO, make the state that else Adam's first step makes: zero moments."""
+    """Under ZeRO, make the zero moments that Adam would make in its first step."""
     for name in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups"):
         for flat in getattr(optimizer, name, ()):
             optimizer.optimizer.state[flat] = {
@@ -196,15 +200,15 @@ def _start_moments(optimizer: Any, step: Tensor) -> None:
 
 
 def _set_own_part(parameter: Any, key: str, value: Tensor) -> None:
-    """Take this rank's part of a whole weight or moment."""
+    """Set this rank's part of a whole weight or moment."""
     if not hasattr(parameter, "ds_id"):
         if key == "weight":
             safe_set_full_fp32_param(parameter, value)
         else:
             safe_set_full_optimizer_state(parameter, value, key)
         return
-    # Stage 3 cuts each parameter into equal parts, the last one padded; its own way to set a whole
-    # one fails where padding is needed.
+    # Stage 3 splits each parameter into equal parts and pads the last one. DeepSpeed's function for
+    # whole tensors fails if padding is needed, so the part is cut here.
     size = parameter.ds_tensor.numel()
     padding = size * distributed.get_world_size() - value.numel()
     padded = nn.functional.pad(value.flatten(), (0, padding))

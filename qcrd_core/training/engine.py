@@ -1,6 +1,6 @@
-"""DeepSpeed around the objective: its configuration, the process group, export.
+"""DeepSpeed around the objective: its configuration, the process group, the export.
 
-The DeepSpeed JSON is generated here from `TrainingSection`; its keys appear nowhere else.
+The DeepSpeed JSON is generated here from `TrainingSection`; no other module uses its keys.
 """
 
 import os
@@ -18,7 +18,7 @@ from qcrd_core.config.method import TrainingSection
 from qcrd_core.config.run import RunConfig
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import has_accelerator
-from qcrd_core.student.metadata import FILE, StudentAbout
+from qcrd_core.student.metadata import FILE, StudentMetadata
 from qcrd_core.student.weights import make_student
 from qcrd_core.training.objective import QcrdObjective
 
@@ -30,13 +30,14 @@ def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
     """Generate DeepSpeed's settings.
 
     Args:
-        training: Ours.
+        training: Our settings.
 
     Returns:
-        What `deepspeed.initialize` takes.
+        The configuration for `deepspeed.initialize`.
     """
     is_bfloat16 = training.precision == "bfloat16"
-    # Without ZeRO DeepSpeed's bfloat16 optimiser counts a step before the first.
+    # Without ZeRO, DeepSpeed's bfloat16 optimiser counts one step before the first, so bfloat16
+    # uses at least stage 1.
     zero: dict[str, Any] = {"stage": max(training.zero_stage, int(is_bfloat16))}
     if training.cpu_offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -47,32 +48,34 @@ def deepspeed_config(training: TrainingSection) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": training.micro_batch_size,
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_clipping": _GRADIENT_CLIP,
-        # A step that is not finite ends the round with a sentence; DeepSpeed would leave it out.
+        # A loss that is not finite must end the round with an error; DeepSpeed would skip the step.
         "bf16": {"enabled": is_bfloat16, "check_grad_overflow": False},
         "zero_optimization": zero,
-        # torch's AdamW on every device: DeepSpeed's own would be compiled at first use on a CPU.
+        # Use torch's AdamW on every device, because DeepSpeed would compile its own at first use on
+        # a CPU.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        # Our own progress bar replaces DeepSpeed's log lines.
         "steps_per_print": 10**9,
     }
 
 
 def start_distributed(training: TrainingSection) -> None:
-    """Join the process group that torchrun's agent describes in the environment."""
+    """Join the process group that torchrun's agent has described in the environment."""
     timeout = timedelta(seconds=training.host_timeout_seconds)
     if has_accelerator():
         deepspeed.get_accelerator().set_device(int(os.environ["LOCAL_RANK"]))
         deepspeed.init_distributed(timeout=timeout)
         return
-    # DeepSpeed's shared-memory collective would be compiled for half a minute at first start. The
-    # table is private to DeepSpeed: without it the build simply takes place.
+    # Otherwise DeepSpeed compiles its shared-memory collective for half a minute at the first
+    # start. The table is private to DeepSpeed; if it disappears, the build takes place again.
     compatible = getattr(deepspeed.ops, "__compatible_ops__", {})
     compatible["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo", timeout=timeout)
 
 
 def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
-    """Put the objective under DeepSpeed.
+    """Wrap the objective in a DeepSpeed engine.
 
     Args:
         objective: Module whose forward takes a batch and returns (loss, parts).
@@ -91,14 +94,14 @@ def start_engine(objective: QcrdObjective, training: TrainingSection) -> Any:
     engine, _, _, _ = deepspeed.initialize(
         model=objective, optimizer=optimizer, config=deepspeed_config(training)
     )
-    # DeepSpeed makes groups of its own, which would wait for half an hour.
+    # DeepSpeed also makes its own groups, which would wait half an hour for a lost host.
     for group in distributed_c10d._world.pg_map:
         distributed_c10d._set_pg_timeout(timedelta(seconds=training.host_timeout_seconds), group)
     return engine
 
 
 def set_learning_rate(engine: Any, value: float) -> None:
-    """Set the rate of all parameter groups; the schedule is a function of the step alone."""
+    """Set the rate of all parameter groups; the schedule depends only on the step."""
     for group in engine.optimizer.param_groups:
         group["lr"] = value
 
@@ -123,18 +126,19 @@ def learning_rate(step: int, num_steps: int, training: TrainingSection) -> float
 def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int) -> None:
     """Publish the student as a plain Hugging Face folder. All ranks call this.
 
-    Under ZeRO stage 3 the weights are gathered first. Adapters are merged.
+    Under ZeRO stage 3, the weights are gathered first. Adapters are merged.
 
     Args:
         engine: The engine after the round.
-        tokenizer: Saved beside the weights.
+        tokenizer: Saved in the same folder as the weights.
         context: The run.
-        round_: The round that is done.
+        round_: The finished round.
     """
     store, rel = context.store, context.paths.student(round_)
     model = engine.module.student.model
     prefix = "student.model."
     if context.config.training.zero_stage == 3:
+        # A collective: every rank sends its parts, and only rank 0 receives the whole weights.
         whole = engine._zero3_consolidated_16bit_state_dict() or {}
         weights = {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
     else:
@@ -148,17 +152,18 @@ def export_student(engine: Any, tokenizer: Any, context: RunContext, round_: int
         weights = {name: tensor.float() for name, tensor in weights.items()}
         model.save_pretrained(temporary, state_dict=weights, safe_serialization=True)
         tokenizer.save_pretrained(temporary)
-        about = StudentAbout.of(context, round_).model_dump_json(indent=2)
-        (temporary / FILE).write_text(about + "\n", encoding="utf-8")
+        metadata = StudentMetadata.of(context, round_).model_dump_json(indent=2)
+        (temporary / FILE).write_text(metadata + "\n", encoding="utf-8")
         store.publish_folder(temporary, rel)
+    # No rank may continue before the folder is published: the next stage reads it.
     distributed.barrier()
 
 
 def _without_adapters(
     model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, config: RunConfig
 ) -> tuple[Any, dict[str, torch.Tensor]]:
-    """The student as it was loaded, and its weights with the adapters merged."""
-    from qcrd_core.student.lora import merge_adapters  # seconds
+    """The student as it was loaded, and its weights after merging the adapters."""
+    from qcrd_core.student.lora import merge_adapters  # takes seconds to import
 
     plain = make_student(config.student.model, tokenizer, config.run.seed)
     plain.load_state_dict({k: v.cpu() for k, v in merge_adapters(weights, model).items()})

@@ -1,6 +1,6 @@
-"""The training job of a round: what each host is given, and what comes back.
+"""Training jobs: the inputs and the result of each host in a round.
 
-The stages import this module, so it loads no engine; the functions import theirs in the child.
+The stages import this module, so it loads no engine; the functions import it in the child process.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from qcrd_core.runtime.processes import Emit
 
 @dataclass(frozen=True)
 class TrainRound(RunJob):
-    """One round, as the first of `training.hosts` or alone."""
+    """Training one round on the first of `training.hosts`, or on a single host."""
 
     round: int
     """The round."""
@@ -23,26 +23,26 @@ class TrainRound(RunJob):
 
 @dataclass(frozen=True)
 class JoinRound:
-    """The round that the first host begins, as another host."""
+    """Training, on another host, the round that the first host has begun."""
 
     config: RunConfig
-    """The settings here; store and scratch may lie elsewhere than on the first host."""
+    """This host's settings; store and scratch may have other paths than on the first host."""
     place: int
     """This host's place among `training.hosts`, at least 1."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training job ended."""
+    """Result of a training job."""
 
     interrupted: bool
-    """Stopped by SIGTERM after a checkpoint, before the round's last step."""
+    """Whether SIGTERM stopped it before the round's last step; a checkpoint was saved."""
     global_step: int
     """Optimiser steps of all rounds so far."""
     loss: float | None = None
-    """Loss of the last step; None if the job had no step to take."""
+    """Loss of the last step; None if the job took no step."""
     is_last_round: bool = False
-    """Whether no round follows."""
+    """Whether this was the run's last round."""
 
 
 def train_round(job: TrainRound, emit: Emit) -> Trained:

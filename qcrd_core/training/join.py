@@ -1,4 +1,4 @@
-"""What a host beside the first does: its ranks of each round, from the first to the last."""
+"""Joins training as an additional host: runs this host's ranks of every round."""
 
 import logging
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 def join_rounds(config: RunConfig) -> None:
     """Train with the first host until the last round is done.
 
-    Between rounds the first host samples negatives and validates; this one waits.
+    Between rounds, the first host samples negatives and validates, and this host waits.
 
     Args:
-        config: The first host's configuration; store and scratch may lie elsewhere here.
+        config: The first host's configuration; store and scratch may have other paths here.
 
     Raises:
         ConfigError: If `training.hosts` does not name this host after the first.
-        TrainingError: If training was stopped, or the first host cannot be reached.
+        TrainingError: If training was interrupted, or the first host cannot be reached.
     """
     training = config.training
     place = own_place(training.hosts) if training.hosts else 0
@@ -34,13 +34,13 @@ def join_rounds(config: RunConfig) -> None:
         named = ", ".join(training.hosts) or "none"
         msg = (
             "training.hosts must name this host after the one that runs the flow; got "
-            f"{named}. On the first host start the run itself."
+            f"{named}. On the first host, start the run itself."
         )
         raise ConfigError(msg)
     first, port = training.hosts[0], RENDEZVOUS_PORT
     is_last_round = False
     while not is_last_round:
-        logger.info("Waiting for %s:%d to begin a round", first, port)
+        logger.info("Waiting for the first host, %s:%d, to begin a round", first, port)
         wait_until_open(first, port, training.host_timeout_seconds)
         logger.info("Training with %s", first)
         log = config.run.scratch / "join.log"

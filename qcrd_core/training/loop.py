@@ -1,4 +1,4 @@
-"""The loop over optimiser steps of one round, as each rank runs it."""
+"""The loop over the optimiser steps of one round, on each rank."""
 
 import time
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ from qcrd_core.training.objective import PARTS
 
 @dataclass(frozen=True)
 class Diverged:
-    """The loss is no finite number any more, on all ranks."""
+    """The loss is not finite any more; all ranks return this together."""
 
     reason: str
-    """The sentence that explains it."""
+    """The message for the user."""
 
 
 class RoundLoop:
@@ -41,13 +41,13 @@ class RoundLoop:
         state: dict[str, Any],
         num_steps: int,
     ) -> None:
-        """Keep what the steps need.
+        """Prepare the loop.
 
         Args:
             context: The run.
             engine: From `start_engine`, with the weights and moments of `state`.
             examples: All training questions.
-            tokenizer: Its padding and end tokens are used.
+            tokenizer: Used for its padding and end tokens.
             state: `global_step`, and `rows`: the metrics of the round's steps so far.
             num_steps: Steps of all rounds, for the learning rate.
         """
@@ -61,19 +61,20 @@ class RoundLoop:
         """Train to `last_step`.
 
         Args:
-            last_step: Global step to end after.
+            last_step: Global step at which the round ends.
             round_: The round.
             emit: Receives an event after each step of rank 0.
-            stop: Not empty once this rank was asked to stop.
+            stop: Becomes non-empty when this rank receives SIGTERM.
 
         Returns:
-            None when the round is done; else the job's result.
+            None if the round is finished; otherwise the job's result.
         """
         saved_at = time.monotonic()
         while self.state["global_step"] < last_step:
             parts, seconds = self._step()
             due = time.monotonic() - saved_at > self.training.checkpoint_seconds
-            # One exchange a step, and all ranks decide alike: one that left would make others wait.
+            # One exchange per step, so that all ranks decide the same. If only one rank stopped,
+            # the others would wait for it in the next collective.
             shared = _mean_over_ranks(torch.cat([parts, torch.tensor([bool(stop), due])]))
             parts, interrupted = shared[: len(PARTS)], bool(shared[-2] > 0)
             if not torch.isfinite(parts).all():
@@ -97,7 +98,7 @@ class RoundLoop:
         size, total = self.training.micro_batch_size, torch.zeros(len(PARTS))
         for micro in range(self.training.gradient_accumulation_steps):
             first = (micro * distributed.get_world_size() + rank) * size
-            # Dropout is a function of the step, so a resumed run needs no generator state.
+            # Dropout depends only on the step, so a resumed run needs no generator state.
             torch.manual_seed(derive_seed(seed, "dropout", step, micro, rank))
             batch = collate(
                 [self.examples[row] for row in rows[first : first + size]],
@@ -129,22 +130,22 @@ class RoundLoop:
         names = ", ".join(self.examples[row].question_id for row in rows[:3])
         good = f"round {round_ - 1}" if round_ else "the untrained student"
         return (
-            f"The training loss must be finite; got NaN or infinity (round {round_}, step {step}, "
-            f"questions {names}, ...). The last good checkpoint is {good}. Lower "
-            "training.learning_rate or look at these questions."
+            f"The training loss became NaN or infinite at step {step} of round {round_} (questions "
+            f"{names}, ...). The last good checkpoint is {good}. Lower training.learning_rate, or "
+            "check these questions."
         )
 
 
 def write_metrics(
     context: RunContext, round_: int, rows: list[list[float]], counts: Mapping[str, int]
 ) -> None:
-    """Write the metrics of a round, which prove that it is complete.
+    """Write the metrics of a round; if they exist, the round is complete.
 
     Args:
         context: The run.
         round_: The round.
-        rows: Of each step: `PARTS`, questions a second, the global step after it.
-        counts: What was left out of the data.
+        rows: Per step: `PARTS`, questions per second, the global step after it.
+        counts: Counts of dropped data.
     """
     names = [*PARTS, "questions_per_second"]
     records = [

@@ -1,13 +1,14 @@
 """One round of student training: a job that launches DeepSpeed ranks through torchrun's agent.
 
-Reads: questions with their labels, table `scores` of the round, the engine state of the round
-before.
-Writes: engine states within the round, the student folder, table `metrics`, in this order; the
-metrics part is the proof that the round is complete.
+Reads: questions with their labels, table `scores` of the round, the engine state of the previous
+round.
+Writes, in this order: engine states within the round, the student folder, table `metrics`. If the
+metrics part exists, the round is complete.
 
-SIGTERM ends it after the step at hand with a checkpoint; the same round, started again, goes on
-from there and ends with the very weights of an uninterrupted one (same device kind, same ranks).
-With other ranks it goes on too, and weights differ by rounding, and by the draws of dropout.
+On SIGTERM, the job finishes the present step and saves a checkpoint. Started again, the round
+resumes there and ends with exactly the weights of an uninterrupted round, on the same kind of
+device and the same number of ranks. With another number of ranks it resumes too; the weights then
+differ by rounding and by the draws of dropout.
 """
 
 import signal
@@ -47,23 +48,23 @@ from qcrd_core.training.objective import QcrdObjective
 
 
 def train_round(job: TrainRound, emit: Emit) -> Trained:
-    """Train one round, as the first of `training.hosts` or alone.
+    """Train one round on the first of `training.hosts`, or on a single host.
 
     Args:
         job: The run, the round and its labels.
         emit: Receives `{"advance": 1, "note": ...}` after each step.
 
     Returns:
-        How training ended.
+        The result of training.
 
     Raises:
-        TrainingError: If the loss is no finite number, a host did not come or was lost.
+        TrainingError: If the loss is not finite, or a host did not join or was lost.
     """
     return _launch(job, emit, place=0)
 
 
 def join_round(job: JoinRound, emit: Emit) -> Trained:
-    """Train the round that the first host begins, as another host.
+    """Train, on another host, the round that the first host has begun.
 
     Args:
         job: This host's settings and place.
@@ -83,14 +84,14 @@ def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
     hosts, backend, endpoint = training.hosts, "c10d", "localhost:0"
     if len(hosts) > 1:
         choose_interface(hosts[0] if place else hosts[1])
-        # Static: ranks go by the place among the hosts, so that rank 0 is where the flow runs.
+        # Static: ranks follow the order of the hosts, so that rank 0 is on the host of the flow.
         backend, endpoint = "static", f"{hosts[0]}:{RENDEZVOUS_PORT}"
     with TemporaryDirectory() as folder:
         launch = LaunchConfig(
             min_nodes=max(1, len(hosts)),
             max_nodes=max(1, len(hosts)),
             nproc_per_node=training.num_processes,
-            logs_specs=DefaultLogsSpecs(folder),  # where ranks leave their errors
+            logs_specs=DefaultLogsSpecs(folder),  # ranks write their errors there
             rdzv_backend=backend,
             rdzv_endpoint=endpoint,
             rdzv_configs={"rank": place, "timeout": int(training.host_timeout_seconds)},
@@ -107,9 +108,9 @@ def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
                 raise
             reason = str(error).splitlines()[0].rstrip(".")
             msg = (
-                f"Training on {', '.join(hosts)} must begin within "
-                f"{training.host_timeout_seconds:g} s at {endpoint}; {reason}. Run `qcrd join` on "
-                "the other hosts with the same settings, or set training.hosts=[]."
+                f"Not all of {', '.join(hosts)} joined training at {endpoint} within "
+                f"{training.host_timeout_seconds:g} s: {reason}. Finished rounds are kept. Run "
+                "`qcrd join` on the other hosts with the same settings, or set training.hosts=[]."
             )
             raise TrainingError(msg) from error
     result = next(iter(results.values()))
@@ -119,23 +120,24 @@ def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
 
 
 def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
-    """What the first rank that failed here said: an error of ours as it is."""
+    """Turn the error of the first rank that failed here into ours; keep one that is ours."""
     _, failure = error.get_first_failure()
-    said = failure.message if isinstance(failure.message, str) else failure.message["message"]
-    name, _, text = said.partition(": ")
+    message = failure.message if isinstance(failure.message, str) else failure.message["message"]
+    name, _, text = message.partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, QcrdError):
         return kind(text)
-    sentence = explain_exhausted_gpu("A training step", said)
+    sentence = explain_exhausted_gpu("A training step", message)
     if sentence:
         return TrainingError(sentence)
     if len(training.hosts) < 2:
         return error
-    reason = said.splitlines()[0] if said else f"exit code {failure.exitcode}"
+    reason = message.splitlines()[0] if message else f"exit code {failure.exitcode}"
     return TrainingError(
-        f"Training on {', '.join(training.hosts)} must hear from each within "
-        f"{training.host_timeout_seconds:g} s; a rank here ended: {reason}. The last checkpoint is "
-        "kept: run the same commands again, or go on here alone with training.hosts=[]."
+        f"Training on {', '.join(training.hosts)} stopped, because a rank on this host ended: "
+        f"{reason}. The cause may be another host that sent nothing for "
+        f"{training.host_timeout_seconds:g} s. The last checkpoint is kept; run the same commands "
+        "again to resume, or continue on this host alone with training.hosts=[]."
     )
 
 
@@ -148,12 +150,13 @@ def train_rank(here: TrainRound | JoinRound, emit: Emit) -> Trained | Diverged:
         emit: As in `train_round`; rank 0 calls it.
 
     Returns:
-        As `train_round`; Diverged if all ranks agree on it: an exception of one would leave the
-        others waiting in a collective.
+        As `train_round`; or Diverged, which all ranks return together, because an exception of one
+        rank would leave the others waiting in a collective.
     """
     die_with_parent()
     if not has_accelerator():
-        # What torch takes by itself follows OMP_NUM_THREADS and the cores it is bound to.
+        # torch's default follows OMP_NUM_THREADS and the cores of the process; divide it so that
+        # the ranks of this host do not compete.
         torch.set_num_threads(max(1, torch.get_num_threads() // here.config.training.num_processes))
     start_distributed(here.config.training)
     stop = _stop_on_sigterm()
@@ -161,8 +164,8 @@ def train_rank(here: TrainRound | JoinRound, emit: Emit) -> Trained | Diverged:
     context, round_ = job.context, job.round
     config, training = context.config, context.config.training
     tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
-    about = config.student
-    student = wrap(make_student(about.model, tokenizer, config.run.seed, about.lora))
+    settings = config.student
+    student = wrap(make_student(settings.model, tokenizer, config.run.seed, settings.lora))
     examples, counts = _examples(context, round_, labels, tokenizer, student.model)
     if training.gradient_checkpointing:
         student.model.gradient_checkpointing_enable()
@@ -173,10 +176,11 @@ def train_rank(here: TrainRound | JoinRound, emit: Emit) -> Trained | Diverged:
     if checkpoint is not None:
         checkpoint.load_weights(objective)
     engine = start_engine(objective, training)
-    engine.train()  # a loaded model comes in evaluation mode, without its dropout
+    engine.train()  # a loaded model is in evaluation mode, without dropout
     state: dict[str, Any] = {"global_step": round_ * steps, "rows": []}
     if checkpoint is not None:
         checkpoint.load_optimizer(engine)
+        # A checkpoint of the previous round has weights and moments, but no steps of this round.
         if checkpoint.state["global_step"] > round_ * steps:
             state = checkpoint.state
     if distributed.get_rank() == 0 and state["global_step"] > round_ * steps:
@@ -201,7 +205,7 @@ def train_rank(here: TrainRound | JoinRound, emit: Emit) -> Trained | Diverged:
 
 
 def _from_first_rank(here: TrainRound | JoinRound) -> tuple[TrainRound, pl.DataFrame]:
-    """What rank 0 was asked to train, with this host's own places, and the labels."""
+    """The job of rank 0, with this host's paths, and the labels."""
     shared: list[Any] = [None]
     if isinstance(here, TrainRound) and distributed.get_rank() == 0:
         shared = [(here, pl.read_parquet(here.labels))]
@@ -210,9 +214,10 @@ def _from_first_rank(here: TrainRound | JoinRound) -> tuple[TrainRound, pl.DataF
     config = job.config
     if config.training.num_ranks != distributed.get_world_size():
         msg = (
-            "training.num_processes must be the same on all hosts; the first one has "
-            f"{config.training.num_processes} on each of {len(config.training.hosts)}, and "
-            f"{distributed.get_world_size()} ranks came. Start all with the same settings."
+            "training.num_processes must be the same on all hosts; the first host expects "
+            f"{config.training.num_processes} ranks on each of {len(config.training.hosts)} hosts, "
+            f"but got {distributed.get_world_size()} in total. Start all hosts with the same "
+            "settings."
         )
         raise TrainingError(msg)
     places = {"store": here.config.run.store, "scratch": here.config.run.scratch}
@@ -234,15 +239,15 @@ def _examples(
 
 
 def _last_checkpoint(context: RunContext, round_: int, steps: int) -> Checkpoint | None:
-    """This round's checkpoint, or that of the finished round before; None at the very start."""
+    """This round's checkpoint, or that of the finished previous round; None at the very start."""
     here = find_checkpoint(context.store, context.paths.engine(round_))
     if here is not None or round_ == 0:
         return here
     before = find_checkpoint(context.store, context.paths.engine(round_ - 1))
     if before is None or before.state["global_step"] != round_ * steps:
         msg = (
-            f"Round {round_} must start from the finished round {round_ - 1}; its engine state "
-            "is absent. Run the rounds in order."
+            f"Round {round_} must start from the finished round {round_ - 1}; got no engine state "
+            "of that round. Run the rounds in order."
         )
         raise TrainingError(msg)
     return before

@@ -68,7 +68,7 @@ def test_cell_that_fails_is_a_row_and_stops_no_other(bench):
 
     row = cells.filter(pl.col("status") == "failed").row(0, named=True)
     assert row["method"] == "diverging"
-    assert "The training loss must be finite" in row["error"]
+    assert "The training loss became NaN or infinite" in row["error"]
     assert row["num_correct"] is None
 
 

@@ -165,9 +165,9 @@ def test_host_cut_off_for_good_ends_training_in_time_and_one_host_goes_on(
     start = time.monotonic()
     code, sentence = first.end(TIMEOUT + GRACE)
     assert code == 1
-    lost = f"Training on {FIRST}, {SECOND} must hear from each within {TIMEOUT} s; a rank here"
+    lost = f"Training on {FIRST}, {SECOND} stopped, because a rank on this host ended: "
     assert sentence.startswith(f"TrainingError: {lost}")
-    assert sentence.endswith("or go on here alone with training.hosts=[].")
+    assert sentence.endswith("or continue on this host alone with training.hosts=[].")
     code, sentence = second.end(TIMEOUT + GRACE - (time.monotonic() - start))
     assert code == 1
     assert sentence.startswith(lost)
@@ -192,7 +192,7 @@ def test_hosts_that_do_not_come_are_given_up(two_hosts, tmp_path):
     code, sentence = first.end(400)  # its start included, slow on a busy machine
     assert code == 1
     assert sentence.startswith(
-        f"TrainingError: Training on {FIRST}, {SECOND} must begin within 10 s at {FIRST}:29500;"
+        f"TrainingError: Not all of {FIRST}, {SECOND} joined training at {FIRST}:29500 within 10 s:"
     )
 
 

@@ -11,7 +11,7 @@ from qcrd_core.config.models import ScratchWeights
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns
 from qcrd_core.student.inference import Answer, Answerer, majority
-from qcrd_core.student.metadata import StudentAbout
+from qcrd_core.student.metadata import StudentMetadata
 from qcrd_core.student.tokenizer import make_tokenizer
 from qcrd_core.student.weights import make_student
 
@@ -84,8 +84,8 @@ class Script(nn.Module):
         return hidden
 
 
-def _about(**more):
-    return StudentAbout(
+def _metadata(**more):
+    return StudentMetadata(
         run_id="r",
         round=0,
         dataset="d",
@@ -103,7 +103,7 @@ def _about(**more):
 
 def _run(questions=QUESTIONS, **more):
     script, done = Script(), []
-    answerer = Answerer(script, Letters(), _about(**more), batch_size=4)
+    answerer = Answerer(script, Letters(), _metadata(**more), batch_size=4)
     answers, num_silent = answerer.answer(questions, lambda event: done.append(event["advance"]))
     return script, [item.answer for item in answers], num_silent, sum(done)
 
@@ -132,8 +132,8 @@ def test_vote_takes_the_answer_of_most_sampled_rationales():
 def test_vote_samples_each_rationale_anew_and_repeats_itself():
     tokenizer = make_tokenizer([*QUESTIONS["question"], "explain: predict: 0 1 2 3"], 60)
     tiny = ScratchWeights(hidden_size=32, num_layers=1)
-    about = _about(infer="vote_k", num_votes=2, sampling_temperature=0.7, seed=1)
-    answerer = Answerer(make_student(tiny, tokenizer, seed=0), tokenizer, about, batch_size=4)
+    metadata = _metadata(infer="vote_k", num_votes=2, sampling_temperature=0.7, seed=1)
+    answerer = Answerer(make_student(tiny, tokenizer, seed=0), tokenizer, metadata, batch_size=4)
     first, second, first_again = (answerer._explain(QUESTIONS, k, print) for k in (0, 1, 0))
     assert first == first_again
     assert all(a.text != b.text for a, b in zip(first, second, strict=True))

@@ -74,5 +74,5 @@ def test_adapters_alone_learn_and_follow_the_seed(folder):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_quantized_weights_without_cuda_are_refused(folder):
-    with pytest.raises(ConfigError, match="must run on CUDA with bitsandbytes installed; a CUDA"):
+    with pytest.raises(ConfigError, match="needs a CUDA device and bitsandbytes; a CUDA"):
         _adapted(folder, quantize="nf4")

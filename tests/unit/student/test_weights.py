@@ -63,7 +63,7 @@ def test_load_model_with_missing_weights_names_them(folder):
     name = next(name for name in weights if name.endswith("wi_0.weight"))
     del weights[name]
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=rf"must hold all its weights; .*model lacks {name}\. "):
+    with pytest.raises(ConfigError, match=rf"must hold all its weights; got none for {name} \("):
         load_model(folder)
 
 
