@@ -1,12 +1,12 @@
-"""The Parquet tables of qcrd: one module per table, columns described once, here.
+"""The Parquet tables of qcrd: one module per table, which describes each column.
 
 Every table is a `dataframely.Schema`: column types, nullability, primary key and row rules are
 checked when a part is written and again when it is read. `Table` adds the name and the version
-that go into each file's metadata. docs/schemas.md shows all of them; `python -m data_schemas`
+that go into each file's metadata. docs/schemas.md lists all tables; `python -m data_schemas`
 writes it.
 
-Limits: this package imports polars, pyarrow, dataframely and the standard library only, so any
-tool can read qcrd's tables with it and without the rest of qcrd.
+Limits: this package imports only polars, pyarrow, dataframely and the standard library, so any
+tool can use it to read qcrd's tables without the rest of qcrd.
 """
 
 from data_schemas.bench import BenchAnswers, BenchCells

@@ -10,7 +10,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Write both; see the module's docstring."""
+    """Write the page and the new layouts; see the module's docstring."""
     try:
         written = [store_layout(table, _ROOT / "tests" / "schemas") for table in TABLES]
     except LayoutChangedError as error:

@@ -1,4 +1,4 @@
-"""What a bench measured: one method, share of the data and seed a cell, and its test answers."""
+"""Results of a bench: one cell per method, share of the data and seed, and its test answers."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ CELL_STATUSES = ("ok", "failed")
 
 
 class BenchCells(Table):
-    """One row a cell. A cell that failed is a row too: `status = failed`, `error` says why."""
+    """One row per cell. A failed cell has a row too: `status = failed`, and `error` says why."""
 
     table_name: ClassVar[str] = "bench_cells"
     version: ClassVar[int] = 1
@@ -45,14 +45,14 @@ class BenchCells(Table):
         primary_key=True, min_exclusive=0, max=1, description="Share of the training questions."
     )
     seed = dy.Int32(primary_key=True, min=0, description="Seed of the student's run.")
-    status = dy.Enum(CELL_STATUSES, description="ok: trained and tested; failed.")
+    status = dy.Enum(CELL_STATUSES, description="ok: trained and tested; failed: see error.")
     error = dy.String(nullable=True, min_length=1, description="Why the cell failed.")
     run_id = dy.String(nullable=True, description="Run that the numbers come from.")
     settings = dy.String(
-        description="JSON of what the method sets on top of the base configuration."
+        description="JSON of the settings with which the method overrides the base configuration."
     )
-    num_train = dy.Int32(nullable=True, min=0, description="Training questions.")
-    num_steps = dy.Int64(nullable=True, min=0, description="Optimiser steps.")
+    num_train = dy.Int32(nullable=True, min=0, description="Number of training questions.")
+    num_steps = dy.Int64(nullable=True, min=0, description="Number of optimiser steps.")
     best_round = dy.Int32(nullable=True, min=0, description="Round chosen by validation.")
     validation_accuracy = dy.List(
         dy.Float64(min=0, max=1),
@@ -60,35 +60,40 @@ class BenchCells(Table):
         min_length=1,
         description="Share of right answers on validation after each round, from round 0.",
     )
-    num_test = dy.Int32(nullable=True, min=1, description="Test questions with a gold answer.")
-    num_correct = dy.Int32(nullable=True, min=0, description="Right ones among them.")
+    num_test = dy.Int32(
+        nullable=True, min=1, description="Number of test questions with a gold answer."
+    )
+    num_correct = dy.Int32(nullable=True, min=0, description="Number of right answers to them.")
     active_hinge_share = dy.Float64(
         nullable=True,
         min=0,
         max=1,
         description="Share of questions whose negative is inside the margin, mean over steps; null "
-        "without negatives.",
+        "if the loss uses no negatives.",
     )
     negatives_right_share = dy.Float64(
         nullable=True,
         min=0,
         max=1,
-        description="Share of the students' samples whose answer is right, mean over rounds; null "
-        "where no negative is learnt from.",
+        description="Share of students' negatives whose answer is right, mean over rounds; null if "
+        "the loss uses no negatives.",
     )
     auc_polarity = dy.Float64(
         nullable=True,
         min=0,
         max=1,
-        description="How well the discriminator of the last round tells positives from negatives.",
+        description="How often the last round's discriminator scores a positive above a negative.",
     )
     auc_correct = dy.Float64(
-        nullable=True, min=0, max=1, description="Likewise right answers from wrong ones."
+        nullable=True,
+        min=0,
+        max=1,
+        description="How often it scores a rationale with a right answer above one with a wrong.",
     )
     seconds = dy.Float64(
         nullable=True,
         min=0,
-        description="Time of all stages of the student.",
+        description="Total time of the student's stages.",
         metadata={"unit": "seconds"},
     )
     num_teacher_tokens = dy.Int64(
@@ -103,7 +108,7 @@ class BenchCells(Table):
 
     @dy.rule()
     def status_agrees_with_columns(cls) -> pl.Expr:
-        """An ok cell has its accuracies and no error; a failed one has an error."""
+        """An ok cell has accuracies and no error; a failed cell has an error."""
         measured = ("num_test", "num_correct", "validation_accuracy")
         return (
             pl.when(pl.col("status") == "failed")
@@ -121,7 +126,7 @@ class BenchCells(Table):
 
 
 class BenchAnswers(Table):
-    """One row a test question and ok cell: what paired statistics are made of."""
+    """One row per test question and ok cell, for paired statistics."""
 
     table_name: ClassVar[str] = "bench_answers"
     version: ClassVar[int] = 1

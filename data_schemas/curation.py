@@ -1,4 +1,4 @@
-"""What a curator said about single rationales, apart from the rationales themselves."""
+"""Curators' marks on single rationales, stored separately from the rationales."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ MARKS = ("keep", "reject", "none")
 
 
 class Curation(Table):
-    """One row a rationale that was looked at. Runs that begin later follow it."""
+    """One row per rationale that a curator marked. Later runs follow the marks."""
 
     table_name: ClassVar[str] = "curation"
     version: ClassVar[int] = 1
@@ -30,10 +30,10 @@ class Curation(Table):
     sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
     mark = dy.Enum(
         MARKS,
-        description="keep: positive, whatever the vote says; reject: neither votes nor is learnt "
-        "from; none: a comment only, or a mark that was taken back.",
+        description="keep: positive, whatever the vote says; reject: it neither votes nor is used "
+        "in training; none: only a comment, or a mark that was withdrawn.",
     )
-    comment = dy.String(nullable=True, description="Why, in the curator's words.")
+    comment = dy.String(nullable=True, description="The curator's reason.")
     created_at = dy.Datetime(
-        time_zone="UTC", description="When it was said.", metadata={"unit": "UTC"}
+        time_zone="UTC", description="When the mark was set.", metadata={"unit": "UTC"}
     )

@@ -9,7 +9,7 @@ from data_schemas.table import Table
 
 
 class Metrics(Table):
-    """One row a measured number."""
+    """One row per measured number."""
 
     table_name: ClassVar[str] = "metrics"
     version: ClassVar[int] = 1
@@ -21,8 +21,10 @@ class Metrics(Table):
         "value": 0.41,
     }
 
-    stage = dy.String(primary_key=True, description="Who measured: train, validation, ...")
-    round = dy.Int32(primary_key=True, description="Round; -1 before the first.")
+    stage = dy.String(
+        primary_key=True, description="Stage that measured it: train, validation, ..."
+    )
+    round = dy.Int32(primary_key=True, description="Round; -1 before the first round.")
     global_step = dy.Int64(
         primary_key=True,
         min=0,
@@ -30,4 +32,4 @@ class Metrics(Table):
         metadata={"unit": "steps"},
     )
     name = dy.String(primary_key=True, description="Metric, with its unit as suffix.")
-    value = dy.Float64(nullable=True, description="Measured value; null where it is undefined.")
+    value = dy.Float64(nullable=True, description="Measured value; null if it is undefined.")

@@ -1,4 +1,4 @@
-"""Which teacher rationales the student is pulled towards, and which it is pushed off."""
+"""Which of the teacher's rationales are positive, and which are negative."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from data_schemas.table import Table
 
 
 class Polarity(Table):
-    """One row per completed rationale that was voted on, decided once, at the vote."""
+    """One row per completed rationale that was voted on. Polarity is decided once, at the vote."""
 
     table_name: ClassVar[str] = "polarity"
     version: ClassVar[int] = 1
@@ -26,7 +26,9 @@ class Polarity(Table):
     sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
     polarity = dy.Enum(
         ("positive", "negative", "undecided"),
-        description="Pulled towards, pushed off, or neither: the vote abstained, or there is no "
-        "gold answer to compare with.",
+        description="positive: the student learns to write it; negative: it learns to avoid it; "
+        "undecided: the vote abstained, or there is no gold answer to compare with.",
     )
-    is_correct = dy.Bool(nullable=True, description="Answer equals gold; null without gold.")
+    is_correct = dy.Bool(
+        nullable=True, description="Whether the answer equals the gold answer; null without one."
+    )

@@ -1,4 +1,4 @@
-"""What a student answered."""
+"""Answers of a student."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from data_schemas.table import Table
 
 
 class Predictions(Table):
-    """One row a question: answer of one checkpoint."""
+    """One row per question: the answer of one checkpoint."""
 
     table_name: ClassVar[str] = "predictions"
     version: ClassVar[int] = 1
@@ -26,7 +26,9 @@ class Predictions(Table):
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     round = dy.Int32(min=0, description="Round whose checkpoint answered.")
     split = dy.Enum(("train", "validation", "test"), description="Split of the question.")
-    text = dy.String(description="What the student wrote: its label, or a rationale.")
-    answer = dy.String(nullable=True, description="Canonical answer; null if none parses.")
+    text = dy.String(description="What the student wrote: a label or a rationale.")
+    answer = dy.String(nullable=True, description="Canonical answer; null if none can be parsed.")
     gold_answer = dy.String(nullable=True, description="Canonical gold answer.")
-    is_correct = dy.Bool(nullable=True, description="answer equals gold_answer; null without gold.")
+    is_correct = dy.Bool(
+        nullable=True, description="Whether answer equals gold_answer; null without a gold answer."
+    )

@@ -11,7 +11,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Questions(Table):
-    """One row a question. Written when a data set is loaded; replaced when its content changes."""
+    """One row per question. Written when a data set is loaded, and again when it changes."""
 
     table_name: ClassVar[str] = "questions"
     version: ClassVar[int] = 1
@@ -30,21 +30,22 @@ class Questions(Table):
     question_id = dy.String(
         primary_key=True,
         min_length=1,
-        description="The user's own id, or a hash of the question's content.",
+        description="Id from the data set, or a hash of the question's content.",
     )
-    split = dy.Enum(SPLITS, description="Which part of the data set the question belongs to.")
-    question = dy.String(min_length=1, description="The question as the models read it.")
+    split = dy.Enum(SPLITS, description="Part of the data set that the question belongs to.")
+    question = dy.String(min_length=1, description="Text of the question as the models read it.")
     choices = dy.List(
         dy.String(), nullable=True, description="Answer choices in order, for choice questions."
     )
     gold_answer = dy.String(
-        nullable=True, description="Canonical gold answer; null where the user has no label."
+        nullable=True, description="Canonical gold answer; null without a label."
     )
     gold_target = dy.String(
         nullable=True,
-        description="Text the student learns as the label, when it is not the gold answer itself "
-        "(SVAMP: the equation).",
+        description="Text that the student learns as the label, if it is not the gold answer "
+        "itself (SVAMP: the equation).",
     )
     template = dy.String(
-        nullable=True, description="Slice name for reports, for example the generator's template."
+        nullable=True,
+        description="Name of a slice for reports, for example the generator's template.",
     )

@@ -1,4 +1,4 @@
-"""Every rationale of every origin, failures included."""
+"""Every rationale from every source, including failures."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ STATUSES = ("ok", "no_answer", "failed")
 
 
 class Rationales(Table):
-    """One row a sample. A failed request is a row too: `status = failed`, `error` says why."""
+    """One row per sample. A failed request has a row too: `status = failed`, and `error` why."""
 
     table_name: ClassVar[str] = "rationales"
     version: ClassVar[int] = 1
@@ -44,37 +44,48 @@ class Rationales(Table):
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     sample_idx = dy.Int32(
-        primary_key=True, min=0, description="Which of the K samples of the question, from 0."
+        primary_key=True, min=0, description="Number of the sample among the question's K, from 0."
     )
     source = dy.Enum(SOURCES, description="Who wrote the rationale.")
     round = dy.Int32(
         nullable=True,
         min=0,
-        description="Student samples: the round that trains on them. Null for the teacher.",
+        description="For a student's sample, the round that trains on it; null for the teacher.",
     )
     model = dy.String(description="Model that wrote it; for a student, its checkpoint in the run.")
     model_revision = dy.String(nullable=True, description="Revision or content hash of the model.")
-    generation = dy.String(description="Fingerprint of everything that reached the model.")
+    generation = dy.String(
+        description="Fingerprint of the model, the prompt template and the sampling settings."
+    )
     prompt_hash = dy.String(
         nullable=True,
-        description="Hash of the question's text and choices as they were asked: all of the prompt "
-        "that `generation` does not stand for. Null for imported rows.",
+        description="Hash of the question's text and choices as they were asked, which "
+        "`generation` does not cover; null for imported rows.",
     )
-    seed = dy.Int64(nullable=True, description="Seed of this very sample.")
-    text = dy.String(nullable=True, description="Raw completion. Null when the request failed.")
+    seed = dy.Int64(nullable=True, description="Seed of this sample.")
+    text = dy.String(nullable=True, description="Raw completion; null if the request failed.")
     rationale = dy.String(
         nullable=True, description="Reasoning part of the completion, before the answer."
     )
-    answer_raw = dy.String(nullable=True, description="Answer as written. Null if none parses.")
-    answer = dy.String(nullable=True, description="Canonical answer: equal answers, equal text.")
-    status = dy.Enum(STATUSES, description="ok: an answer parsed; no_answer: none did; failed.")
-    error = dy.String(nullable=True, description="Why the request failed, one line.")
-    finish_reason = dy.String(nullable=True, description="As the engine says: stop or length.")
+    answer_raw = dy.String(
+        nullable=True, description="Answer as written; null if none can be parsed."
+    )
+    answer = dy.String(
+        nullable=True, description="Canonical answer: equal answers have equal texts."
+    )
+    status = dy.Enum(
+        STATUSES,
+        description="ok: it has an answer; no_answer: none can be parsed; failed: see error.",
+    )
+    error = dy.String(nullable=True, description="Why the request failed, in one line.")
+    finish_reason = dy.String(
+        nullable=True, description="Why the engine stopped writing: stop or length."
+    )
     num_prompt_tokens = dy.Int32(
         nullable=True, min=0, description="Length of the prompt.", metadata={"unit": "tokens"}
     )
     num_tokens = dy.Int32(
-        nullable=True, min=0, description="Length of the sample.", metadata={"unit": "tokens"}
+        nullable=True, min=0, description="Length of the completion.", metadata={"unit": "tokens"}
     )
     cumulative_logprob = dy.Float64(
         nullable=True,
@@ -82,9 +93,9 @@ class Rationales(Table):
         metadata={"unit": "nats"},
     )
     created_at = dy.Datetime(
-        time_zone="UTC", description="When the row was made.", metadata={"unit": "UTC"}
+        time_zone="UTC", description="When the row was created.", metadata={"unit": "UTC"}
     )
-    run_id = dy.String(description="Run that made the row.")
+    run_id = dy.String(description="Run that created the row.")
 
     distinct: ClassVar[frozenset[str]] = frozenset(
         {"text", "rationale", "seed", "cumulative_logprob", "created_at"}

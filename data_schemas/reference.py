@@ -1,9 +1,9 @@
-"""The tables as a reference: their layout as JSON, and docs/schemas.md.
+"""Write the reference of the tables: their layouts as JSON, and docs/schemas.md.
 
     python -m data_schemas
 
-writes docs/schemas.md and stores the layout of every table version that has none yet in
-tests/schemas. A stored layout is never written over: files of that version exist.
+writes docs/schemas.md, and stores the layout of every new table version in tests/schemas. A stored
+layout is never overwritten, because files of that version exist.
 """
 
 import json
@@ -25,11 +25,11 @@ _LIMITS = {
 
 
 class LayoutChangedError(ValueError):
-    """A table's layout is not the one stored for its version."""
+    """A table's layout differs from the one stored for its version."""
 
 
 def stored_path(folder: Path, table: type[Table], version: int) -> Path:
-    """Where the layout of one version of a table is stored."""
+    """Path of the stored layout of one version of a table."""
     return folder / f"{table.table_name}.v{version}.json"
 
 
@@ -41,7 +41,7 @@ def store_layout(table: type[Table], folder: Path) -> Path | None:
         folder: tests/schemas.
 
     Returns:
-        The file that was written; None if the same layout is stored already.
+        The file that was written; None if the same layout is already stored.
 
     Raises:
         LayoutChangedError: If another layout is stored for this version.
@@ -64,24 +64,25 @@ def check_layout(table: type[Table], path: Path) -> None:
         path: The stored layout.
 
     Raises:
-        LayoutChangedError: If they differ; says where and what to do.
+        LayoutChangedError: If they differ. The message says where, and what to do.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
     found = list(_differences(stored, json.loads(json.dumps(layout(table)))))
     if found:
         msg = (
-            f"{table.__name__} must have the layout stored for version {table.version}; got "
-            f"{'; '.join(found)} ({path}). Raise its version to {table.version + 1}, say why in "
-            "`changes`, migrate older rows in `migrate`, then run `python -m data_schemas`."
+            f"The layout of {table.__name__} differs from the one stored for version "
+            f"{table.version} in {path}: {'; '.join(found)}. Raise its version to "
+            f"{table.version + 1}, describe the change in `changes`, migrate older rows in "
+            "`migrate`, then run `python -m data_schemas`."
         )
         raise LayoutChangedError(msg)
 
 
 def render_reference(tables: tuple[type[Table], ...]) -> str:
-    """Write all tables as Markdown.
+    """Describe all tables in Markdown.
 
     Args:
-        tables: In the order of the page.
+        tables: The tables, in the order of the page.
 
     Returns:
         The content of docs/schemas.md.
@@ -93,13 +94,13 @@ def render_reference(tables: tuple[type[Table], ...]) -> str:
 _HEAD = """\
 # The tables
 
-Written by `python -m data_schemas` from `data_schemas/`; edit the tables there, not this page.
+Written by `python -m data_schemas` from `data_schemas/`. Edit the tables there, not this page.
 
-Every table is Parquet: zstd, sorted by its key, row groups of some thousand rows with statistics,
-so that a filter on a key reads little. The metadata key `qcrd` of each file holds the table's name,
-its version, the fingerprint of its layout and the number of rows. A reader of qcrd migrates older
-versions and refuses newer ones. polars, pyarrow, DuckDB, pandas and `datasets` read the files as
-they are."""
+Every table is a Parquet file, compressed with zstd and sorted by its key. Its row groups hold some
+thousand rows and have statistics, so a filter on a key reads little. The metadata key `qcrd` of
+each file holds the table's name, its version, the fingerprint of its layout and the number of rows.
+qcrd migrates older versions when it reads them, and refuses newer ones. polars, pyarrow, DuckDB,
+pandas and `datasets` can read the files directly."""
 
 
 def _section(table: type[Table]) -> str:
@@ -155,12 +156,12 @@ def _differences(stored: dict[str, Any], found: dict[str, Any]) -> Iterator[str]
     after = {column["name"]: column for column in found["columns"]}
     for name in [*before, *(name for name in after if name not in before)]:
         if name not in after:
-            yield f"column {name} is gone"
+            yield f"column {name} was removed"
         elif name not in before:
             yield f"column {name} is new"
         else:
             for key in before[name]:
                 if before[name][key] != after[name].get(key):
-                    yield f"{name}.{key} was {before[name][key]}, is {after[name].get(key)}"
+                    yield f"{name}.{key} was {before[name][key]}, now {after[name].get(key)}"
     if stored["row_rules"] != found["row_rules"]:
-        yield f"row rules were {stored['row_rules']}, are {found['row_rules']}"
+        yield f"row rules were {stored['row_rules']}, now {found['row_rules']}"

@@ -1,4 +1,4 @@
-"""Quality of each rationale as the discriminator saw it, round by round."""
+"""The discriminator's quality score of each rationale, by round."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,13 +12,13 @@ POLARITIES = ("positive", "negative")
 
 
 class Scores(Table):
-    """One row a rationale and round: what the loss of that round reads."""
+    """One row per rationale and round, as read by the loss of that round."""
 
     table_name: ClassVar[str] = "scores"
     version: ClassVar[int] = 2
     changes: ClassVar[Mapping[int, str]] = {
         1: "First version.",
-        2: "quality_score may be null: where no loss asks for it, no discriminator is trained.",
+        2: "quality_score may be null: if no loss uses it, no discriminator is trained.",
     }
     example: ClassVar[Mapping[str, Any]] = {
         "round": 3,
@@ -41,18 +41,22 @@ class Scores(Table):
         ("teacher", "student", "imported"), primary_key=True, description="As in rationales."
     )
     sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
-    polarity = dy.Enum(POLARITIES, description="Pulled towards, or pushed off.")
-    rationale = dy.String(min_length=1, description="The text the student is trained on.")
+    polarity = dy.Enum(
+        POLARITIES,
+        description="positive: the student learns to write it; negative: it learns to avoid it.",
+    )
+    rationale = dy.String(min_length=1, description="The text that the student is trained on.")
     quality_score = dy.Float64(
         nullable=True,
         min=0,
         max=1,
-        description="s = D(x, r), equation 1 of the paper; null where no loss asks for it.",
+        description="s = D(x, r), equation 1 of the paper; null if no loss uses it.",
     )
     rationale_weight = dy.Float64(
         min=0,
         max=1,
-        description="Weight in the loss if chosen: s, or 1 - s for a negative; 1 without s.",
+        description="Weight in the loss if the rationale is chosen: s for a positive, 1 - s for a "
+        "negative, 1 without s.",
     )
 
     @classmethod

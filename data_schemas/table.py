@@ -1,10 +1,10 @@
-"""What every table shares: its version in the file, validation at write and at read.
+"""What all tables share: the version in each file, and validation on writing and reading.
 
-`write_part` and `read_part` turn a typed frame into Parquet bytes and back. Where the bytes live
-(local folder, object store) is `qcrd_core.store.store`'s matter.
+`write_part` and `read_part` turn a typed frame into Parquet bytes and back. `qcrd_core.store.store`
+decides where the bytes are stored (local folder, object store).
 
 Version rule: a reader accepts its own version, migrates older ones with `Table.migrate`, and
-refuses newer ones with a sentence.
+refuses newer ones with an explanation.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 METADATA_KEY = b"qcrd"
 
-# Small enough that one question is found without reading much, large enough for zstd: 8,192 rows
-# made real samples 60% larger, 32,768 rows 7%, against one group.
+# Small enough to find one question without reading much, and large enough for zstd: compared with
+# a single group, groups of 8,192 rows made real samples 60% larger, groups of 32,768 rows 7%.
 _ROWS_PER_GROUP = 32_768
 _LIMITS = ("min", "max", "min_exclusive", "max_exclusive", "min_length", "max_length", "regex")
 
@@ -30,10 +30,11 @@ class SchemaMismatchError(ValueError):
 
 
 class Table(dy.Schema):
-    """Base of all tables. Subclasses set what is below and declare columns.
+    """Base of all tables. Subclasses set the class variables below and declare columns.
 
-    A column's unit is in its `metadata`. A new version needs an entry in `changes`, a branch in
-    `migrate`, and `python -m data_schemas`, which stores its layout and writes docs/schemas.md.
+    A column's unit is in its `metadata`. A new version needs an entry in `changes` and a branch in
+    `migrate`. Then run `python -m data_schemas`, which stores its layout and writes
+    docs/schemas.md.
     """
 
     table_name: ClassVar[str] = ""
@@ -43,14 +44,14 @@ class Table(dy.Schema):
     example: ClassVar[Mapping[str, Any]] = {}
     """One valid row."""
     distinct: ClassVar[frozenset[str]] = frozenset()
-    """Columns whose values hardly ever repeat: a dictionary of them would only cost."""
+    """Columns whose values hardly ever repeat, so a dictionary would only make files larger."""
 
     @classmethod
     def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
         """Bring a frame of an older `version` to the current one.
 
         Args:
-            frame: Rows as they stand in the file.
+            frame: Rows as they are in the file.
             version: The version in the file's metadata, lower than `cls.version`.
 
         Returns:
@@ -60,16 +61,16 @@ class Table(dy.Schema):
             SchemaMismatchError: If no migration from `version` exists.
         """
         del frame
-        msg = f"No migration leads from {cls.table_name} version {version} to {cls.version}."
+        msg = f"{cls.table_name} version {version} cannot be migrated to version {cls.version}."
         raise SchemaMismatchError(msg)
 
 
 def layout(table: type[Table]) -> dict[str, Any]:
-    """Describe a table's columns: whatever changes here makes a new version.
+    """Describe a table's columns. A change of this description needs a new version.
 
     Returns:
-        JSON-able: table, version, columns (name, type, nullable, primary_key, unit, limits) and
-        the names of its row rules.
+        A mapping that JSON can hold: table, version, columns (name, type, nullable, primary_key,
+        unit, limits) and the names of its row rules.
     """
     return {
         "table": table.table_name,
@@ -80,29 +81,29 @@ def layout(table: type[Table]) -> dict[str, Any]:
 
 
 def layout_fingerprint(table: type[Table]) -> str:
-    """Hash a table's layout; it stands in every file's metadata."""
+    """Hash a table's layout, for the metadata of every file."""
     text = json.dumps(layout(table), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def stored_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
-    """Read what qcrd wrote about a file: table, version, num_rows, fingerprint.
+    """Read qcrd's metadata of a file: table, version, num_rows, fingerprint.
 
     Args:
         schema: The file's Arrow schema.
-        where: How to name the file in an error.
+        where: Name of the file for error messages.
 
     Returns:
-        The metadata; the fingerprint is None in files of qcrd 0.1.
+        The metadata. The fingerprint is None in files of qcrd 0.1.
 
     Raises:
-        SchemaMismatchError: If there is none, or it is damaged.
+        SchemaMismatchError: If the metadata is absent or damaged.
     """
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         msg = (
-            f"{where} must be written by qcrd; it has no qcrd metadata. Bring foreign files in "
-            "with `qcrd import`."
+            f"{where} was not written by qcrd: it has no qcrd metadata. Import other files with "
+            "`qcrd import`."
         )
         raise SchemaMismatchError(msg)
     try:
@@ -114,22 +115,22 @@ def stored_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
             "fingerprint": stored.get("fingerprint"),
         }
     except (KeyError, TypeError, ValueError) as error:
-        msg = f"{where} must have whole qcrd metadata; got {raw!r}. Delete the file and run again."
+        msg = f"The qcrd metadata of {where} is damaged: {raw!r}. Delete the file and run again."
         raise SchemaMismatchError(msg) from error
 
 
 def write_part(frame: pl.DataFrame, table: type[Table], sink: pa.NativeFile) -> None:
-    """Validate `frame` as `table` and write it as zstd Parquet with the table's name and version.
+    """Validate `frame` as `table`, and write it as zstd Parquet with the table's name and version.
 
     Args:
         frame: Rows with exactly the table's columns; column order does not matter.
-        table: The schema to hold it to.
+        table: The table's schema.
         sink: An open Arrow output stream; the caller closes it.
 
     Raises:
         SchemaMismatchError: If a column, type, key or row rule is violated.
     """
-    valid = check_rows(frame, table, "the rows to be written")
+    valid = check_rows(frame, table, "Rows to write")
     keys = table.primary_key()
     if keys:
         valid = valid.sort(keys)
@@ -147,18 +148,18 @@ def write_part(frame: pl.DataFrame, table: type[Table], sink: pa.NativeFile) -> 
         compression="zstd",
         row_group_size=_ROWS_PER_GROUP,
         use_dictionary=[name for name in valid.columns if name not in table.distinct],
-        # Neither Parquet nor Arrow's zstd notices a changed byte by itself.
+        # Without checksums, neither Parquet nor Arrow's zstd notices a changed byte.
         write_page_checksum=True,
     )
 
 
 def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataFrame:
-    """Read one Parquet part and hold it to `table`.
+    """Read one Parquet part, and validate it as `table`.
 
     Args:
         source: An open, seekable Arrow input.
         table: The expected schema.
-        where: How to name the file in an error.
+        where: Name of the file for error messages.
 
     Returns:
         A frame with the table's columns and types.
@@ -170,20 +171,21 @@ def read_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataF
 
 
 def load_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataFrame:
-    """Read one Parquet part as a table's present version, without looking at its rows.
+    """Read one Parquet part as a table's current version, without validating its rows.
 
-    For many small parts: `check_rows` costs some milliseconds a call, so it is called once for all.
+    This is for many small parts: `check_rows` takes some milliseconds per call, so the caller calls
+    it once for all parts.
 
     Args:
         source: An open, seekable Arrow input.
         table: The expected schema.
-        where: How to name the file in an error.
+        where: Name of the file for error messages.
 
     Returns:
-        A frame that `check_rows` is still to see.
+        A frame that must still go through `check_rows`.
 
     Raises:
-        SchemaMismatchError: If the file is no Parquet file, is damaged or truncated, belongs to
+        SchemaMismatchError: If the file is not a Parquet file, is damaged or truncated, belongs to
             another table, or was written by a newer version.
     """
     try:
@@ -193,28 +195,27 @@ def load_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataF
     except (pa.ArrowException, OSError, UnicodeError, pl.exceptions.PanicException) as error:
         msg = (
             f"{where} must be a whole Parquet file; got {error}. Delete the file and run again: "
-            "rows that are stored elsewhere are kept, its own are made again."
+            "only its rows are made again."
         )
         raise SchemaMismatchError(msg) from error
     if stored["table"] != table.table_name:
         msg = (
-            f"{where} must be a qcrd {table.table_name} table; its metadata says "
-            f"{stored['table']!r}. Move the file out of the store or bring it in with "
-            "`qcrd import`."
+            f"{where} must be a qcrd {table.table_name} table; got a {stored['table']} table. Move "
+            "the file out of this folder."
         )
         raise SchemaMismatchError(msg)
     version = stored["version"]
     if version > table.version:
         msg = (
-            f"{where} must have schema version {table.version} or older; got {version}. It was "
-            "written by a newer qcrd: upgrade this installation."
+            f"{where} must have schema version {table.version} or older; got {version}. A newer "
+            "qcrd wrote it: upgrade this installation."
         )
         raise SchemaMismatchError(msg)
     if version < table.version:
         frame = table.migrate(frame, version)
     if stored["num_rows"] != frame.height:
         msg = (
-            f"{where} must have the {stored['num_rows']} rows its metadata names; got "
+            f"{where} must have {stored['num_rows']} rows, as its metadata says; got "
             f"{frame.height}. Delete the file and run again."
         )
         raise SchemaMismatchError(msg)
@@ -245,15 +246,15 @@ def _describe(name: str, column: dy.Column) -> dict[str, Any]:
 
 
 def check_rows(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFrame:
-    """Hold rows to a table: columns, types, nulls, key and row rules.
+    """Validate rows as a table: columns, types, nulls, key and row rules.
 
     Args:
         frame: The rows; column order does not matter.
-        table: The schema.
-        where: How to name them in an error.
+        table: The table's schema.
+        where: Name of the rows for error messages.
 
     Returns:
-        The rows in the table's columns and types.
+        The rows with the table's columns and types.
 
     Raises:
         SchemaMismatchError: If a rule is broken.
@@ -267,7 +268,7 @@ def check_rows(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFr
         )
         raise SchemaMismatchError(msg)
     wanted = table.create_empty().schema
-    # A cast would write a struct or a list out as text.
+    # A cast would turn a struct or a list into text.
     nested = [
         n for n, kind in frame.schema.items() if kind.is_nested() and not wanted[n].is_nested()
     ]

@@ -1,4 +1,4 @@
-"""What self-consistency decided, a row a question."""
+"""Result of self-consistency for each question."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from data_schemas.table import Table
 
 
 class Votes(Table):
-    """Majority vote over the canonical answers of one question's teacher samples."""
+    """One row per question: the majority vote over the canonical answers of its samples."""
 
     table_name: ClassVar[str] = "votes"
     version: ClassVar[int] = 1
@@ -29,11 +29,11 @@ class Votes(Table):
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     majority_answer = dy.String(
-        nullable=True, description="Canonical winner; null when the vote abstained."
+        nullable=True, description="Canonical majority answer; null if the vote abstained."
     )
-    num_samples = dy.Int32(min=1, description="Samples of the question, failures included.")
-    num_valid = dy.Int32(min=0, description="Samples with an answer: the voters.")
-    vote_count = dy.Int32(min=0, description="Votes of the answer with most votes.")
+    num_samples = dy.Int32(min=1, description="Number of samples, including failures.")
+    num_valid = dy.Int32(min=0, description="Number of samples with an answer, which vote.")
+    vote_count = dy.Int32(min=0, description="Number of votes for the answer with most votes.")
     agreement = dy.Float64(
         nullable=True, min=0, max=1, description="vote_count / num_valid; null without voters."
     )
@@ -41,11 +41,14 @@ class Votes(Table):
         nullable=True,
         min=0,
         max=1,
-        description="(first - second) / num_valid; null without voters.",
+        description="(most votes - second most votes) / num_valid; null without voters.",
     )
-    is_tie = dy.Bool(description="Two answers or more share the most votes.")
-    abstained = dy.Bool(description="No majority: no voter, or a tie under tie=abstain.")
+    is_tie = dy.Bool(description="Whether several answers share the most votes.")
+    abstained = dy.Bool(
+        description="Whether there is no majority: no voter, or a tie under tie=abstain."
+    )
     gold_answer = dy.String(nullable=True, description="Canonical gold answer, if there is one.")
     is_majority_correct = dy.Bool(
-        nullable=True, description="Majority equals gold; null without either."
+        nullable=True,
+        description="Whether the majority answer equals the gold answer; null without either.",
     )

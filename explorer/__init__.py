@@ -1,9 +1,9 @@
-"""The explorer: every rationale of a store as pages of a browser on this machine.
+"""The explorer: browse every rationale of a store in a web browser on this machine.
 
     qcrd explore STORE        or: make explorer
 
-Server-rendered by Starlette and Jinja, which Prefect brings: nothing to install, nothing loaded
-from elsewhere, every state in the address. Thin over `qcrd_core.inspect`. Reads only, but for the
-marks of curators, which go to table `curation`. Listens on the loopback and answers to its names
-alone.
+The pages are rendered by Starlette and Jinja, which Prefect brings, so there is nothing to install.
+They load nothing from elsewhere, and the address holds all state. The code is a thin layer over
+`qcrd_core.inspect`. It only reads, except for curators' marks, which go to table `curation`. It
+listens on the loopback and answers only to the loopback's names.
 """

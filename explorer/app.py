@@ -1,4 +1,4 @@
-"""Addresses, and what may be asked and by whom.
+"""Routes of the explorer, and the checks of each request.
 
     /                                        the store: runs and generations
     /runs/<run>                              overview
@@ -8,8 +8,9 @@
     /compare?a=<run>&b=<run>                 two runs
     POST /runs/<run>/mark                    a curator's mark
 
-A page of another site could ask a server on the loopback too. So requests must name this machine as
-host, a mark must come from a page of ours, and pages may load nothing but our style and script.
+Pages of other sites can also send requests to a server on the loopback. Therefore a request must
+name this machine as its host, a mark must come from one of our pages, and pages may load only our
+style sheet and script.
 """
 
 from collections.abc import Awaitable, Callable
@@ -46,7 +47,8 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # With no-referrer browsers send `Origin: null` with our own forms, and no mark could be told.
+    # With no-referrer, browsers would send `Origin: null` with our own forms too, and we could not
+    # tell them from forms of other sites.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -71,7 +73,8 @@ def make_app(explorer: Explorer) -> Starlette:
                 values = await run_in_threadpool(make, request)
             except QcrdError as error:
                 status = 400 if isinstance(error, ConfigError) else 404
-                shown = {"title": "Not to be had", "message": str(error)}
+                title = "Not understood" if status == 400 else "Not found"
+                shown = {"title": title, "message": str(error)}
                 return HTMLResponse(render("error.html.jinja", shown), status, _HEADERS)
             return HTMLResponse(render(template, values), headers=_HEADERS)
 
@@ -120,10 +123,12 @@ def make_app(explorer: Explorer) -> Starlette:
     async def mark(request: Request) -> Response:
         origin = request.headers.get("origin", "")
         if urlsplit(origin).netloc != request.headers.get("host"):
-            return PlainTextResponse("A mark must come from a page of the explorer.", 403)
+            msg = "The mark was not saved: it must come from a page of the explorer."
+            return PlainTextResponse(msg, 403)
         body = await request.body()
         if len(body) > _MAX_FORM_BYTES:
-            return PlainTextResponse("A mark must be short.", 413)
+            limit = f"{_MAX_FORM_BYTES // 1024} KiB"
+            return PlainTextResponse(f"The mark was not saved: it must be below {limit}.", 413)
         form = {
             name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()
         }
@@ -131,7 +136,7 @@ def make_app(explorer: Explorer) -> Starlette:
             view = of_run(request)
             await run_in_threadpool(_mark, view, form)
         except (QcrdError, KeyError, ValueError) as error:
-            return PlainTextResponse(f"The mark was not written: {error}", 400)
+            return PlainTextResponse(f"The mark was not saved: {error}", 400)
         back = urlsplit(form.get("back", "/"))
         target = back.path + (f"?{back.query}" if back.query else "")
         anchor = f"#{form['anchor']}" if form.get("anchor", "").isidentifier() else ""
@@ -159,34 +164,34 @@ def make_app(explorer: Explorer) -> Starlette:
 
 
 def serve(
-    store: str, *, address: tuple[str, int], scratch: Path, said: Callable[[str], None]
+    store: str, *, address: tuple[str, int], scratch: Path, announce: Callable[[str], None]
 ) -> None:
-    """Serve a store until it is interrupted.
+    """Serve a store until the process is interrupted.
 
     Args:
         store: Folder or URL of the store, or of one of its runs.
         address: Host and port to listen on.
-        scratch: Where indexes of parts are kept.
-        said: Receives the address once it is known.
+        scratch: Folder that holds indexes of parts.
+        announce: Called with the address of the pages.
 
     Raises:
         StoreError: If there is no store.
     """
     app = make_app(Explorer(store, scratch))
     host, port = address
-    said(f"http://127.0.0.1:{port}/")
+    announce(f"http://127.0.0.1:{port}/")
     uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 async def _report_style(_: Request) -> Response:
-    """Colours, tables and cards are the report's."""
+    """The report's style sheet, for colours, tables and cards."""
     return PlainTextResponse(PAGE_CSS, media_type="text/css")
 
 
 def _mark(view: View, form: dict[str, str]) -> None:
     dataset = view.environment.get("dataset")
     if not isinstance(dataset, str):
-        msg = f"A run must have begun before its rationales are marked; got {view.run_id}."
+        msg = f"Run {view.run_id} has not begun, so it has no rationales to mark."
         raise DataError(msg)
     key = (form["generation"], form["question_id"], int(form["sample_idx"]))
     write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]

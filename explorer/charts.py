@@ -1,4 +1,4 @@
-"""Bars as SVG, each a link to the rows behind it."""
+"""Bar charts as SVG. Each bar links to the rows it counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Bar:
     low: float
     high: float
     value: float
-    said: str
-    """Under the pointer."""
+    title: str
+    """Text shown under the pointer."""
     label: str = ""
-    """Above the bar."""
+    """Text above the bar."""
     href: str = ""
     tone: int = 0
 
@@ -30,7 +30,7 @@ def bar_chart(bars: Sequence[Bar], x_label: str, y_label: str) -> Markup | None:
     """Draw bars over [0, 1].
 
     Args:
-        bars: What to draw; bars of one place stand behind each other in their order.
+        bars: The bars. Bars at the same place are drawn over each other in their order.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
 
@@ -54,13 +54,13 @@ def bar_chart(bars: Sequence[Bar], x_label: str, y_label: str) -> Markup | None:
 
 
 def _bar(bar: Bar, x_at: Scale, y_at: Scale) -> Markup:
-    # 1.0 has a bin of its own, which has no width on the axis.
+    # 1.0 has its own bin, which has no width on the axis.
     x, width = x_at(bar.low) + 1, max(x_at(bar.high) - x_at(bar.low) - 2, 20)
     top = y_at(bar.value)
     drawn = Markup(
         '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="bar tone-{}">'
         "<title>{}</title></rect>"
-    ).format(x, top, width, max(y_at(0) - top, 1), bar.tone, bar.said)
+    ).format(x, top, width, max(y_at(0) - top, 1), bar.tone, bar.title)
     if bar.label:
         drawn += caption(x + width / 2, top - 4, bar.label)
     return Markup('<a href="{}">{}</a>').format(bar.href, drawn) if bar.href else drawn

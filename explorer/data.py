@@ -1,4 +1,4 @@
-"""What the pages show, kept in memory as long as the store has not changed."""
+"""The data of the pages, cached in memory until the store changes."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from qcrd_core.store.parts import collect
 
 _KEPT = 16
 _KEPT_BYTES = 1 << 30
-"""Ten million keys are half a GiB."""
+"""Ten million keys need half a GiB."""
 _OF_MARKS = {"mark", "comment"}
 _Made = TypeVar("_Made")
 
 
 class Explorer:
-    """One store and what was last asked of it."""
+    """One store, with a cache of recent results."""
 
     def __init__(self, store: str, scratch: Path) -> None:
         """Open a store.
 
         Args:
             store: Folder or URL of the store, or of one of its runs.
-            scratch: Where indexes of parts are kept.
+            scratch: Folder that holds indexes of parts.
 
         Raises:
             StoreError: If there is no store.
@@ -41,7 +41,7 @@ class Explorer:
 
     @property
     def run_ids(self) -> list[str]:
-        """Runs of the store, by name."""
+        """Runs of the store, sorted by name."""
         return View(self.store, None).run_ids
 
     def view(self, run_id: str) -> View:
@@ -58,23 +58,23 @@ class Explorer:
         """
         if run_id not in self.run_ids:
             known = ", ".join(self.run_ids) or "none"
-            msg = f"The run must be in {self.store}; got {run_id!r}. Runs that are there: {known}."
+            msg = f"{self.store} has no run {run_id!r}. Its runs: {known}."
             raise StoreError(msg)
         return View(self.store, run_id)
 
     def summary(self, view: View) -> Summary:
-        """A run in numbers."""
+        """Numbers of a run."""
         return self._once(("summary", *_state(view)), lambda: summarize(view))
 
     def keys(self, view: View, where: str | None) -> pl.DataFrame:
-        """Keys of a run's rationales that satisfy a SQL expression."""
+        """Keys of a run's rationales that meet a SQL condition."""
         names = set() if where is None else set(condition(where).meta.root_names())
-        # A new mark must not make a curator wait for a list that does not ask for marks.
+        # A list that does not filter by marks stays cached when a curator sets a mark.
         state = _state(view) if names & _OF_MARKS else _state_but_marks(view)
         return self._once(("keys", where, *state), lambda: matching_keys(view, where))
 
     def scores(self, view: View) -> pl.DataFrame:
-        """Quality scores by round, source and polarity: bins of a twentieth and their counts."""
+        """Counts of quality scores by round, source and polarity, in bins of a twentieth."""
         return self._once(("scores", *_state(view)), lambda: _score_bins(view))
 
     def slices(self, view: View) -> pl.DataFrame:
@@ -102,7 +102,7 @@ def _size(kept: Any) -> int:
 
 
 def _state(view: View) -> tuple[Any, ...]:
-    """What changes when a table of the run does."""
+    """A value that changes when a table of the run changes."""
     places = [f"datasets/{each.dataset}/curation" for each in view.generations]
     return (*_state_but_marks(view), _listing(view, places))
 

@@ -1,4 +1,4 @@
-"""What each page shows, as plain values for its template."""
+"""The content of each page, as plain values for its template."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ FILTERS = {
     "correct": ("right", "wrong", "no gold"),
     "mark": ("keep", "reject", "none"),
 }
-"""Choices above the table, by name of the parameter in the address."""
+"""Choices of the filters above the table, by their parameter in the address."""
 
 _CORRECT = {"right": "is_correct", "wrong": "NOT is_correct", "no gold": "is_correct IS NULL"}
 _SHOWN_CHANGES = 200
@@ -78,7 +78,7 @@ def rows_page(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str
 def question_page(
     explorer: Explorer, view: View, question_id: str, query: dict[str, str]
 ) -> dict[str, Any]:
-    """All of one question, and its neighbours in the list it was opened from."""
+    """Everything about a question, with links to its neighbours in the list it was opened from."""
     record = read_question(view, question_id)
     rows = [_shown_row(record, row) for row in record.rows.to_dicts()]
     sides = {
@@ -100,7 +100,7 @@ def question_page(
 
 
 def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
-    """Answers of the newest student on one split, beside the teacher's majority."""
+    """Answers of the newest student on one split, with the teacher's majority answer."""
     split = query.get("split", "test")
     newest = view.predictions().filter(pl.col("split") == split)
     newest = newest.filter(pl.col("round") == pl.col("round").max())
@@ -130,7 +130,7 @@ def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
 
 
 def compare_page(a: View, b: View) -> dict[str, Any]:
-    """What changed from run a to run b."""
+    """The changes from run a to run b."""
     found = compare_runs(a, b)
     changed = found.questions.filter(
         (pl.col("change") != "same") | pl.col("correctness").is_not_null()
@@ -156,7 +156,7 @@ def compare_page(a: View, b: View) -> dict[str, Any]:
 
 
 def condition(query: dict[str, str]) -> str | None:
-    """The SQL condition that an address stands for; None for all rows."""
+    """The SQL condition for the parameters of an address; None for all rows."""
     parts = []
     for name in ("source", "status", "polarity"):
         if query.get(name) in FILTERS[name]:
@@ -174,7 +174,7 @@ def condition(query: dict[str, str]) -> str | None:
 
 
 def question_href(view: View, question_id: str, query: dict[str, str], at: int | None) -> str:
-    """Address of a question; `at` is its place in the list that `query` filters."""
+    """Address of a question. `at` is its position in the list that `query` filters."""
     kept = {name: value for name, value in query.items() if name != "page" and value}
     if at is not None:
         kept["at"] = str(at)
@@ -182,7 +182,7 @@ def question_href(view: View, question_id: str, query: dict[str, str], at: int |
 
 
 def highlighted(text: str, answer: str | None) -> Markup:
-    """A text with the last place of its answer marked; all of it escaped."""
+    """Escape a text, and mark the last place where its answer occurs."""
     text = text.strip()
     place = text.rfind(answer) if answer else -1
     if answer is None or place < 0:
@@ -244,10 +244,10 @@ def _vote_chart(view: View, summary: Summary, name: str) -> Markup | None:
             where = f"{name} > 0.999999"
         right = row["num_correct"] / row["num_with_gold"] if row["num_with_gold"] else None
         label = "" if right is None else f"{right:.0%}"
-        said = f"{low:.1f} to {high:.1f}: {row['num_questions']:,} questions, {label or '-'} right"
+        title = f"{low:.1f} to {high:.1f}: {row['num_questions']:,} questions, {label or '-'} right"
         href = _href(view, "rows", {"where": where})
-        bars.append(Bar(low, high, row["num_questions"], said, label=label, href=href))
-    return bar_chart(bars, name, "questions, and how many of their majorities are right")
+        bars.append(Bar(low, high, row["num_questions"], title, label=label, href=href))
+    return bar_chart(bars, name, "questions, with the accuracy of their majority answers")
 
 
 def _score_chart(view: View, part: pl.DataFrame) -> tuple[int, Markup | None]:
@@ -260,14 +260,14 @@ def _score_chart(view: View, part: pl.DataFrame) -> tuple[int, Markup | None]:
             f"polarity = '{row['polarity']}' AND quality_score >= {low:.2f} "
             f"AND quality_score < {low + 0.05:.2f}"
         )
-        said = f"{row['polarity']}, {low:.2f} to {low + 0.05:.2f}: {row['count']:,}"
+        title = f"{row['polarity']}, {low:.2f} to {low + 0.05:.2f}: {row['count']:,} rationales"
         tone = 0 if row["polarity"] == "positive" else 1
         bars.append(
             Bar(
                 low,
                 low + 0.05,
                 row["count"],
-                said,
+                title,
                 href=_href(view, "rows", {"where": where}),
                 tone=tone,
             )
@@ -276,7 +276,7 @@ def _score_chart(view: View, part: pl.DataFrame) -> tuple[int, Markup | None]:
 
 
 def _by_round(bins: pl.DataFrame) -> Sequence[pl.DataFrame]:
-    """First and last round."""
+    """Bins of the first and the last round."""
     rounds = bins["round"].unique().sort().to_list()
     return [
         bins.filter(pl.col("round") == number) for number in dict.fromkeys(rounds[:1] + rounds[-1:])

@@ -1,7 +1,7 @@
 "use strict";
-// Keys, and rows that open: all of it works by links and forms without this file too.
+// Keyboard shortcuts, and rows that open on a click. Without this file, links and forms still work.
 const rows = [...document.querySelectorAll("tr[data-href]")];
-// A mark leads back to its row, which stays chosen.
+// After a mark is saved, the page returns to its row, which stays selected.
 let at = rows.findIndex((row) => row.id && row.id === location.hash.slice(1));
 if (at >= 0) rows[at].classList.add("here");
 function go(step) {

@@ -168,7 +168,7 @@ def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
     from explorer.app import serve
 
     scratch = Path(".qcrd/scratch")
-    serve(store, address=(host, port), scratch=scratch, said=lambda url: print(url, flush=True))
+    serve(store, address=(host, port), scratch=scratch, announce=lambda url: print(url, flush=True))
 
 
 def audit(target: str, *, generation: str | None = None) -> None:

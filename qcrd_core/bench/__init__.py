@@ -1,1 +1,1 @@
-"""The bench: methods x seeds x shares of the data, each cell a whole run, and what they show."""
+"""The bench: methods x seeds x shares of the data. Each cell is a whole run."""

@@ -1,4 +1,4 @@
-"""From finished runs to the rows of a bench's two tables."""
+"""Turn finished runs into rows of a bench's two tables."""
 
 import json
 from collections.abc import Mapping
@@ -15,36 +15,36 @@ from qcrd_core.store.store import Store
 from qcrd_core.vote.rationales import read_rationales
 
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
-"""Stages of a student: what a method costs beside the teacher's samples."""
+"""Stages of a student: the cost of a method without the teacher's samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class CellResult:
-    """What a cell came to."""
+    """The result of a cell."""
 
     row: dict[str, Any]
     """Row of table `bench_cells`."""
     answers: pl.DataFrame
-    """Rows of table `bench_answers`; none if the cell failed."""
+    """Rows of table `bench_answers`; empty if the cell failed."""
 
 
 def bench_folder(bench: BenchConfig) -> str:
-    """Where a bench's tables lie, relative to the store's root."""
+    """Folder of a bench's tables, relative to the store's root."""
     return f"bench/{bench.name}"
 
 
 def stored(store: Store, folder: str) -> dict[str, CellResult]:
-    """Read the cells that a bench's tables have already.
+    """Read the cells that a bench's tables already hold.
 
     A run's name hashes its settings, its questions and its teacher, so a row stands for its run
-    even where the run itself has been deleted or was made elsewhere.
+    even if the run itself was deleted or was made elsewhere.
 
     Args:
-        store: Where the tables are.
+        store: The store that holds the tables.
         folder: Their folder, which may be absent.
 
     Returns:
-        Results of the cells that went well, by run id.
+        Results of the successful cells, by run id.
 
     Raises:
         DataError: If a table is damaged.
@@ -65,7 +65,7 @@ def stored(store: Store, folder: str) -> dict[str, CellResult]:
 
 
 def find(bench: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> CellResult | None:
-    """Find a cell's numbers, in the tables or in its complete run.
+    """Find a cell's result in the tables or in its complete run.
 
     Args:
         bench: The bench.
@@ -73,7 +73,7 @@ def find(bench: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> Cel
         known: From `stored`.
 
     Returns:
-        Its rows; None if it has to be run.
+        The result; None if the cell must be run.
 
     Raises:
         DataError: If a table of the run is damaged.
@@ -85,21 +85,21 @@ def find(bench: BenchConfig, cell: Cell, known: Mapping[str, CellResult]) -> Cel
 
 
 def failed(bench: BenchConfig, cell: Cell, error: str) -> CellResult:
-    """Say why a cell has no numbers."""
+    """The result of a cell that failed, with its error."""
     row = {**_key(bench, cell), "status": "failed", "error": error}
     return CellResult(row, BenchAnswers.create_empty())
 
 
 def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
-    """Read the numbers of a complete run.
+    """Read a cell's result from its complete run.
 
     Args:
         bench: The bench.
         cell: The cell.
-        context: Its run.
+        context: The cell's run.
 
     Returns:
-        Its rows.
+        The result.
 
     Raises:
         DataError: If a table of the run is damaged.

@@ -1,4 +1,4 @@
-"""Which plots a bench gets, and from which numbers."""
+"""The plots of a bench, and the numbers they show."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -17,13 +17,13 @@ _LEAST_SPAN = 0.02
 
 
 def plots(results: BenchResults) -> Mapping[str, Markup]:
-    """Draw what there is to draw.
+    """Draw the plots of a bench.
 
     Args:
         results: The bench.
 
     Returns:
-        Drawings by name, of `accuracy`, `shares` and `validation` those that have numbers.
+        The plots `accuracy`, `shares` and `validation` by name, except those without numbers.
     """
     drawn = {
         "accuracy": _accuracy(results),
@@ -40,14 +40,15 @@ def validation_curves(results: BenchResults) -> dict[str, list[float]]:
         results: The bench.
 
     Returns:
-        By method, in the order of the tables: a value a round, as far as every seed has one.
+        By method, in the order of the tables: one value per round, while every seed has one.
     """
     cells = results.cells.filter(pl.col("status") == "ok", pl.col("share") == ALL_DATA)
     curves = {}
     for method in results.description.methods:
         by_seed = cells.filter(pl.col("method") == method)["validation_accuracy"].to_list()
         if by_seed:
-            # Not strict: a round that only some seeds have would change whom the mean is of.
+            # Not strict: rounds that only some seeds have are dropped, so that each mean is over
+            # the same seeds.
             rounds = zip(*by_seed, strict=False)
             curves[method] = [sum(values) / len(values) for values in rounds]
     return curves
@@ -68,7 +69,7 @@ def _accuracy(results: BenchResults) -> Markup | None:
         for summary in measured
     ]
     values = [value for row in rows for value in (*row.singles, *(row.interval or ()))]
-    label = "accuracy on test: seeds, their mean and its interval"
+    label = "test accuracy: seeds, their mean and its interval"
     return share_rows(rows, label, "method", marks=_marks(values))
 
 
@@ -86,7 +87,7 @@ def _shares(results: BenchResults) -> Markup | None:
         return None
     values = [value for line in lines for value in (*line.y, *chain.from_iterable(line.band))]
     x_axis = Axis("share of the training questions", is_share=True, marks=results.shares)
-    label = "accuracy on test, mean over seeds and its interval"
+    label = "test accuracy, mean over seeds and its interval"
     return line_chart(lines, x_axis, Axis(label, is_share=True, marks=_marks(values)))
 
 
@@ -98,7 +99,7 @@ def _validation(results: BenchResults) -> Markup | None:
     if not lines:
         return None
     marks = _marks([value for line in lines for value in line.y])
-    y_axis = Axis("accuracy on validation, mean over seeds", is_share=True, marks=marks)
+    y_axis = Axis("validation accuracy, mean over seeds", is_share=True, marks=marks)
     return line_chart(lines, Axis("round"), y_axis, height=_CURVE_HEIGHT)
 
 
@@ -109,7 +110,7 @@ def _line(
     y: Sequence[float],
     band: Sequence[tuple[float, float]] = (),
 ) -> Line:
-    """A curve that looks the same in every plot; the references have the strongest colours."""
+    """A curve that looks the same in every plot. References have the strongest colours."""
     references = results.description.references
     others = [name for name in results.description.methods if name not in references]
     place = [*references, *others].index(method)
@@ -135,7 +136,7 @@ def _note(summary: Summary) -> str:
 
 
 def _marks(values: Sequence[float]) -> list[float]:
-    """Ticks from the lowest to the highest value, not from 0 to 1: methods differ by little."""
+    """Ticks from the lowest to the highest value, because methods differ too little for 0 to 1."""
     low, high = min(values), max(values)
     widen = max(0.0, _LEAST_SPAN - (high - low)) / 2
     return ticks(max(0.0, low - widen), min(1.0, high + widen))

@@ -1,8 +1,8 @@
-"""The document of all benches, made from their stored tables alone.
+"""The document of all benches, made only from their stored tables.
 
     write_results(Store("docs", scratch), "results")
 
-reads every `docs/results/<bench>/` and writes `docs/results.md` and the plots beside the tables.
+reads every `docs/results/<bench>/`, writes `docs/results.md`, and writes plots next to the tables.
 """
 
 from qcrd_core.bench.charts import plots
@@ -13,37 +13,36 @@ from qcrd_core.store.store import Store
 
 _HEAD = """# Results
 
-Made by `qcrd bench` from the tables in `{folder}/`; a change made here by hand is lost.
+Written by `qcrd bench` from the tables in `{folder}/`. Changes made here by hand are lost.
 
 How to read the numbers:
 
-- Accuracies are of the test questions, in percent, mean and standard deviation over seeds. Each run
+- Accuracies are on the test questions, in percent: mean and standard deviation over seeds. Each run
   chose its round on validation and was tested once.
-- The interval of an accuracy is a t-interval over seeds: it is about other seeds on the same test
-  questions. It needs two seeds that differ.
+- The interval of an accuracy is a t-interval over seeds. It covers other seeds on the same test
+  questions, and needs two seeds that differ.
 - A difference is in points, between the same seeds on the same questions. Its interval is a crossed
-  bootstrap (10,000 resamples of seeds and of questions): it is about other seeds and other
-  questions. p is of a paired t-test over seeds. **Bold** is a difference whose interval excludes 0
-  and whose p is below 1 minus the level: each alone is too bold in some cases, see
-  `qcrd_core/bench/statistics.py`. Each comparison is judged by itself, not corrected for how many
-  there are.
-- McNemar's p compares two students, one seed of either method: it says nothing of other seeds.
+  bootstrap (10,000 resamples of seeds and of questions), which covers other seeds and other
+  questions. p is from a paired t-test over seeds. A difference is **bold** if its interval excludes
+  0 and its p is below 1 minus the level, because each criterion alone rejects too often in some
+  cases (see `qcrd_core/bench/statistics.py`). Comparisons are not corrected for their number.
+- McNemar's p compares two students, one seed of each method. It says nothing about other seeds.
 """
 
 
 def write_results(store: Store, folder: str) -> str:
-    """Write the document of all benches below a folder, and their plots.
+    """Write the document of all benches in a folder, and their plots.
 
     Args:
-        store: Where the folder is; `Store("docs", scratch)` for the project's own results.
-        folder: One folder a bench below it, as `write_bench` leaves it; the document gets its name
-            and lies beside it.
+        store: The store that holds the folder; `Store("docs", scratch)` for the project's results.
+        folder: Folder with one subfolder per bench, written by `write_bench`. The document is
+            written next to it as `<folder>.md`.
 
     Returns:
         Path of the document in the store.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot be written.
         DataError: If a bench's tables are damaged or contradict each other.
     """
     parts = [_HEAD.format(folder=folder)]

@@ -1,4 +1,4 @@
-"""One bench as a section of Markdown."""
+"""Render one bench as a section of Markdown."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from qcrd_core.report.markdown import table
 from qcrd_core.report.text import clip, seconds, visible
 
 _PLOT_TEXTS = {
-    "accuracy": "Accuracy on test by method, with intervals",
-    "shares": "Accuracy on test against the share of the training questions",
-    "validation": "Accuracy on validation by round",
+    "accuracy": "Test accuracy by method, with intervals",
+    "shares": "Test accuracy by the share of the training questions",
+    "validation": "Validation accuracy by round",
 }
 
 
@@ -30,7 +30,7 @@ def section(results: BenchResults, plot_folder: str | None = None) -> str:
 
     Args:
         results: The bench.
-        plot_folder: Where its plots are, relative to the document; None leaves them out.
+        plot_folder: Folder of its plots, relative to the document; None leaves the plots out.
 
     Returns:
         Markdown that begins with a heading of the second level.
@@ -53,52 +53,51 @@ def section(results: BenchResults, plot_folder: str | None = None) -> str:
 
 
 def _facts(results: BenchResults) -> str:
-    about, cells = results.description, results.cells.filter(pl.col("share") == ALL_DATA)
+    described, cells = results.description, results.cells.filter(pl.col("share") == ALL_DATA)
     counts = [
         f"{_numbers(cells['num_train'])} training and {_numbers(cells['num_test'])} test questions",
-        f"{_numbers(cells['num_steps'])} optimiser steps a run",
+        f"{_numbers(cells['num_steps'])} optimiser steps per run",
         plural(results.cells["seed"].n_unique(), "seed"),
-        f"level of all intervals {about.confidence:.0%}",
+        f"all intervals at {described.confidence:.0%}",
     ]
-    lines = [
-        f"Data set {_code(about.dataset)}: {', '.join(counts)}. Made on: {_text(about.machine)}."
-    ]
-    lines += [f"- {_code(name)}: {_text(text)}" for name, text in about.methods.items()]
+    dataset, machine = _code(described.dataset), _text(described.machine)
+    lines = [f"Data set {dataset}: {', '.join(counts)}. Made on: {machine}."]
+    lines += [f"- {_code(name)}: {_text(text)}" for name, text in described.methods.items()]
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 
 def _accuracy(results: BenchResults, image: str | None) -> Iterator[str | None]:
-    about = results.description
+    described = results.description
     yield "### Accuracy"
     yield image
-    keys = [(method, ALL_DATA) for method in about.methods]
-    head = ["method", "seeds", "accuracy, %", f"{about.confidence:.0%} interval"]
+    keys = [(method, ALL_DATA) for method in described.methods]
+    head = ["method", "seeds", "accuracy, %", f"{described.confidence:.0%} interval"]
     body = [[_code(method), *_row(results, method, share)] for method, share in keys]
-    yield table([*head, *_reference_heads(about.references)], body)
+    yield table([*head, *_reference_heads(described.references)], body)
     num_compared = sum(found.interval is not None for found in _pairs(results))
     if num_compared > 1:
-        by_chance = num_compared * (1 - about.confidence)
+        by_chance = num_compared * (1 - described.confidence)
         yield (
-            f"{num_compared} comparisons: if no method differed, up to about {by_chance:.1f} of "
-            "them would be bold by chance."
+            f"{num_compared} comparisons were made. If no method differed, up to about "
+            f"{by_chance:.1f} of them would be bold by chance."
         )
 
 
 def _shares(results: BenchResults, image: str | None) -> Iterator[str | None]:
-    about = results.description
+    described = results.description
     keys = [
         (share, method)
         for share in results.shares
-        for method in about.share_methods
+        for method in described.share_methods
         if (method, share) in results.summaries
     ]
     if len(results.shares) < 2:
         return
-    references = [name for name in about.references if name in about.share_methods]
+    references = [name for name in described.references if name in described.share_methods]
     yield "### Share of the training questions"
     yield image
     head = ["share", "questions", "method", "seeds", "accuracy, %"]
-    head += [f"{about.confidence:.0%} interval", *_reference_heads(references)]
+    head += [f"{described.confidence:.0%} interval", *_reference_heads(references)]
     body = []
     for share, method in keys:
         cells = results.cells.filter(pl.col("share") == share, pl.col("method") == method)
@@ -138,7 +137,7 @@ def _seeds(summary: Summary | None) -> str:
 
 
 def _pairs(results: BenchResults) -> list[Comparison]:
-    """Comparisons on all data; of two references, which are compared both ways, one."""
+    """Comparisons on all data. Two references are compared both ways; only one is kept."""
     pairs: dict[frozenset[str], Comparison] = {}
     order = list(results.description.methods)
     for reference in results.description.references:
@@ -164,19 +163,19 @@ def _learning(results: BenchResults, image: str | None) -> Iterator[str | None]:
     cut = [name for name, most in sorted(longest.iter_rows()) if most > len(shown[name])]
     if cut:
         names = ", ".join(_code(name) for name in cut)
-        yield f"Rounds that only some seeds have are left out of the curves of {names}."
+        yield f"The curves of {names} leave out rounds that only some seeds have."
 
 
 def _cost(results: BenchResults) -> Iterator[str]:
     yield "### Cost"
     yield (
-        "Means over seeds. Seconds are of the student's stages, without the teacher; tokens are "
-        "sampled ones. Active hinges: share of questions whose negative is inside the margin. AUC: "
-        "how often the discriminator of the last round scores a positive above a negative "
-        "(polarity), a right rationale above a wrong one (right); 0.5 is chance."
+        "Means over seeds. Time is that of the student's stages, without the teacher. Tokens are "
+        "sampled tokens. Active hinges: share of questions whose negative is inside the margin. "
+        "AUC: how often the discriminator of the last round scores a positive above a negative "
+        "(polarity), or a right rationale above a wrong one (right); 0.5 is chance."
     )
-    head = ["method", "time a run", "steps", "teacher's tokens", "student's tokens", "peak memory"]
-    head += ["active hinges", "negatives right", "AUC, polarity", "AUC, right"]
+    head = ["method", "time per run", "steps", "teacher's tokens", "student's tokens"]
+    head += ["peak memory", "active hinges", "negatives right", "AUC, polarity", "AUC, right"]
     measured = results.cells.filter(pl.col("status") == "ok", pl.col("share") == ALL_DATA)
     body = []
     for method in results.description.methods:
@@ -226,19 +225,19 @@ def _mcnemar(results: BenchResults) -> Iterator[str]:
         for item in found
         for test in item.mcnemar
     ]
-    yield _details("McNemar's exact test a seed", table(head, body))
+    yield _details("McNemar's exact test per seed", table(head, body))
 
 
 def _settings(results: BenchResults) -> Iterator[str]:
-    about = results.description
+    described = results.description
     body = []
-    for method in about.methods:
+    for method in described.methods:
         texts = results.cells.filter(pl.col("method") == method)["settings"].unique().sort()
         body.append([_code(method), " or ".join(_code(text) for text in texts) or "-"])
-    fence = "`" * (1 + max([2, *map(len, re.findall("`+", about.config))]))
-    config = f"{fence}yaml\n{visible(about.config).rstrip()}\n{fence}"
-    methods = table(["method", "what it sets"], body)
-    yield _details("Settings", f"{methods}\n\nThe run that all methods share:\n\n{config}")
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", described.config))]))
+    config = f"{fence}yaml\n{visible(described.config).rstrip()}\n{fence}"
+    methods = table(["method", "settings"], body)
+    yield _details("Settings", f"{methods}\n\nSettings that all methods share:\n\n{config}")
 
 
 def _details(title: str, content: str) -> str:
@@ -246,18 +245,18 @@ def _details(title: str, content: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Foreign text as code: Markdown ends it at a backtick and a table's cell at a bar."""
+    """Text from outside as code, without the backticks and bars that would end it."""
     shown = " ".join(visible(text).split()).replace("`", "'").replace("|", "\\|")
     return f"`{shown}`"
 
 
 def _text(text: str) -> str:
-    """Foreign text on one line, without meaning for Markdown or HTML."""
+    """Text from outside on one line, escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]<>|#~$&])", r"\\\1", " ".join(visible(text).split()))
 
 
 def _numbers(values: pl.Series) -> str:
-    """The one value of all cells, or from the lowest to the highest."""
+    """The value that all cells share, or the lowest and the highest value."""
     known = values.drop_nulls().unique().sort().to_list()
     if not known:
         return "unknown"

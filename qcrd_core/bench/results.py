@@ -1,11 +1,11 @@
-"""The results of a bench: its tables, what they are about, and their statistics.
+"""The results of a bench: its tables, their description and their statistics.
 
     results = read_bench(store, "bench/word_problems")
     results.summaries["qcrd", 1.0].mean
     results.comparisons["qcrd", "dss_sc", 1.0].difference
 
-A bench's folder holds `bench.json` (`BenchDescription`), `cells.parquet` and `answers.parquet`, and
-nothing else is needed to make its page again.
+A bench's folder holds `bench.json` (`BenchDescription`), `cells.parquet` and `answers.parquet`. Its
+page can be made again from these files alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,26 +28,26 @@ ALL_DATA = 1.0
 
 
 class BenchDescription(Section):
-    """What a bench's tables are about."""
+    """Describes a bench's tables."""
 
     name: str
     """Name of the bench."""
     dataset: str
     """Data set of all runs."""
     machine: str
-    """Where and with what the cells were made, one line: seconds and bytes mean little without."""
+    """Hardware and software of the cells in one line, to interpret seconds and bytes."""
     config: str
-    """YAML of the run that all methods share."""
+    """YAML of the run settings that all methods share."""
     methods: dict[str, str] = Field(min_length=1)
-    """One line on each method, by name, in the order of the tables."""
+    """One line about each method, by name, in the order of the tables."""
     references: tuple[str, ...]
-    """Methods that every other is compared with."""
+    """Methods that every other method is compared with."""
     share_methods: tuple[str, ...]
-    """Methods measured on shares of the training questions too."""
+    """Methods that are also measured on shares of the training questions."""
     confidence: float = Field(gt=0.5, lt=1)
     """Level of all intervals."""
     notes: str = ""
-    """What its makers read out of the tables, Markdown."""
+    """The authors' reading of the tables, in Markdown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +60,13 @@ class BenchResults:
     answers: pl.DataFrame
     """Table `bench_answers`."""
     summaries: Mapping[tuple[str, float], Summary]
-    """By method and share; one without cells is absent."""
+    """Summaries by method and share; absent without cells."""
     comparisons: Mapping[tuple[str, str, float], Comparison]
-    """By method, reference and share; one without common seeds is absent."""
+    """Comparisons by method, reference and share; absent without common seeds."""
 
     @property
     def shares(self) -> list[float]:
-        """Shares of the training questions that were measured, ascending."""
+        """The measured shares of the training questions, in ascending order."""
         return sorted({share for _, share in self.summaries})
 
 
@@ -75,10 +75,10 @@ def describe(bench: BenchConfig, machine: str) -> BenchDescription:
 
     Args:
         bench: The bench.
-        machine: Where and with what its cells are made, one line.
+        machine: Hardware and software of the cells, in one line.
 
     Returns:
-        The description, of plain values alone: it outlives the code that made it.
+        The description, which holds only plain values, so that it outlives this code.
     """
     return BenchDescription(
         name=bench.name,
@@ -96,10 +96,10 @@ def describe(bench: BenchConfig, machine: str) -> BenchDescription:
 def analyse(
     description: BenchDescription, cells: pl.DataFrame, answers: pl.DataFrame
 ) -> BenchResults:
-    """Make the statistics of a bench, whole or still running.
+    """Compute the statistics of a bench that is complete or still running.
 
     Args:
-        description: What the tables are about.
+        description: Description of the tables.
         cells: Table `bench_cells`.
         answers: Table `bench_answers`.
 
@@ -127,15 +127,15 @@ def read_bench(store: Store, folder: str) -> BenchResults:
     """Read a bench's folder.
 
     Args:
-        store: Where it is.
-        folder: Its place below the store's root, such as `bench/word_problems`.
+        store: The store that holds the bench.
+        folder: Its folder relative to the store's root, such as `bench/word_problems`.
 
     Returns:
         The results.
 
     Raises:
         StoreError: If a file is absent.
-        DataError: If a file is damaged, or as `analyse` says.
+        DataError: If a file is damaged, or as for `analyse`.
     """
     place = f"{folder}/bench.json"
     try:
@@ -150,15 +150,15 @@ def read_bench(store: Store, folder: str) -> BenchResults:
 
 
 def write_bench(store: Store, folder: str, results: BenchResults) -> None:
-    """Write a bench's folder, over an earlier one.
+    """Write a bench's folder, and replace an earlier one.
 
     Args:
-        store: Where it shall be.
-        folder: Its place below the store's root.
+        store: The store to write to.
+        folder: The bench's folder relative to the store's root.
         results: The results.
 
     Raises:
-        StoreError: If the store refuses.
+        StoreError: If the store cannot be written.
     """
     store.write_json(f"{folder}/bench.json", results.description.model_dump(mode="json"))
     store.write_table(f"{folder}/cells.parquet", results.cells, BenchCells)
@@ -169,8 +169,8 @@ def _check(description: BenchDescription, cells: pl.DataFrame, answers: pl.DataF
     unknown = _absent(cells["method"].unique().to_list(), description.methods)
     if unknown:
         msg = (
-            f"Every cell's method must be described; got {', '.join(unknown)} (bench "
-            f"{description.name}). Leave their rows out or describe them in bench.json."
+            f"Cells of bench {description.name} name methods that bench.json does not describe: "
+            f"{', '.join(unknown)}. Remove their rows, or describe them in bench.json."
         )
         raise DataError(msg)
     key = ["method", "share", "seed"]
@@ -186,10 +186,11 @@ def _check(description: BenchDescription, cells: pl.DataFrame, answers: pl.DataF
     if odd.height:
         row = odd.row(0, named=True)
         msg = (
-            f"The answers of a cell must be those it counts; {row['method']} at share "
-            f"{row['share']:g} with seed {row['seed']} counts {row['num_correct']} right of "
-            f"{row['num_test']} and has {row['num_right']} of {row['num_answers']} (bench "
-            f"{description.name}). Write both tables anew: `qcrd bench` does."
+            f"The two tables of bench {description.name} contradict each other: for "
+            f"{row['method']} at share {row['share']:g} with seed {row['seed']}, cells.parquet "
+            f"counts {row['num_correct']} right answers of {row['num_test']}, and answers.parquet "
+            f"holds {row['num_right']} of {row['num_answers']}. Run `qcrd bench` again: it writes "
+            "both tables."
         )
         raise DataError(msg)
 

@@ -1,9 +1,9 @@
-"""What a bench's cells say about a method, and about two of them.
+"""Statistics of a bench: one method by itself, and two methods compared.
 
-Two things vary: the seed a student is trained with and the questions it is tested on. `summarize`
-is about seeds alone, on the bench's own test questions; `compare` is about both.
+Two things vary: the seed that a student is trained with, and the questions that it is tested on.
+`summarize` covers only seeds, on the bench's own test questions; `compare` covers both.
 
-scipy.stats takes more than a second to import and is therefore imported where it is used.
+scipy.stats takes more than a second to import, so it is imported where it is used.
 """
 
 from collections.abc import Sequence
@@ -19,37 +19,37 @@ from qcrd_core.evaluation import Interval, mcnemar_p_value
 
 @dataclass(frozen=True)
 class Summary:
-    """A method on one share of the data; None where too few seeds are there to tell."""
+    """A method on one share of the data. Values are None if there are too few seeds."""
 
     method: str
     share: float
     accuracies: dict[int, float]
-    """Test accuracy by seed, [0, 1], in the order of seeds; a failed cell has none."""
+    """Test accuracy by seed, in [0, 1], sorted by seed; failed cells are absent."""
     num_failed: int
     mean: float | None
     """Mean over seeds."""
     standard_deviation: float | None
-    """Of the seeds' accuracies, with n - 1 below; None with fewer than two seeds."""
+    """Standard deviation over seeds, with denominator n - 1; None with fewer than two seeds."""
     interval: Interval | None
-    """t-interval of the mean over seeds, as `mean_interval` makes it."""
+    """t-interval of the mean over seeds, from `mean_interval`."""
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Answers of two students to the same questions, and how likely chance made them differ so."""
+    """McNemar's test of two students' answers to the same questions."""
 
     seed: int
     num_only_method: int
-    """Questions that the method alone answers right."""
+    """Questions that only the method's student answers correctly."""
     num_only_reference: int
-    """Questions that the reference alone answers right."""
+    """Questions that only the reference's student answers correctly."""
     p: float
-    """Exact, two-sided; 1 where the two never differ."""
+    """Exact two-sided p-value; 1 if the two never differ."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against a reference, over the seeds that both have and the same questions."""
+    """A method compared with a reference, over their common seeds and the same questions."""
 
     method: str
     reference: str
@@ -57,28 +57,28 @@ class Comparison:
     seeds: tuple[int, ...]
     confidence: float
     difference: float
-    """Accuracy of the method minus that of the reference, [-1, 1]."""
+    """Accuracy of the method minus that of the reference, in [-1, 1]."""
     interval: Interval | None
-    """Of the difference, from `crossed_bootstrap`; None with one seed."""
+    """Interval of the difference, from `crossed_bootstrap`; None with one seed."""
     t_test_p: float | None
-    """Paired t-test over seeds, two-sided; None where the seeds' differences do not vary."""
+    """p-value of a two-sided paired t-test over seeds; None if the seeds' differences are equal."""
     mcnemar: tuple[McNemar, ...]
-    """One a seed. A seed's p is about these two students on all questions like those of the test:
-    it knows nothing of how another seed would turn out. There is no p of all seeds together: their
-    answers to one question are not independent, and counting them as if they were makes p too
-    small."""
+    """One test per seed. Its p-value holds for these two students and other questions of the same
+    kind, and says nothing about other seeds. There is no p-value over all seeds: their answers to
+    the same question are not independent, so pooling them would make p too small."""
 
     @property
     def is_significant(self) -> bool:
         """Whether the interval excludes 0 and the t-test rejects equality at the same level.
 
-        Both must agree because each is too bold where the other is not. The t-test over seeds takes
-        the test questions as given; the bootstrap has a handful of seeds to draw from, and its
-        interval is too narrow where seeds differ much more than questions. Of two equal methods (5
-        seeds, 200 questions, simulated, level 95%) the t-test alone calls 6% to 10% different, the
-        bootstrap alone 1% to 9%, both together 1% to 5%, by how much the seeds differ.
+        Both must agree, because each alone rejects too often in cases where the other does not.
+        The t-test over seeds treats the test questions as fixed. The bootstrap has only a handful
+        of seeds to draw from, so its interval is too narrow if seeds differ much more than
+        questions. In simulations of two equal methods (5 seeds, 200 questions, level 95%), the
+        t-test alone calls 6% to 10% of pairs different, the bootstrap alone 1% to 9%, and both
+        together 1% to 5%, depending on how much the seeds differ.
 
-        Each comparison is judged by itself: of many, some are significant by chance.
+        Comparisons are not corrected for their number: of many, some are significant by chance.
         """
         if self.interval is None or self.t_test_p is None:
             return False
@@ -87,14 +87,14 @@ class Comparison:
 
 
 def summarize(cells: pl.DataFrame, *, confidence: float) -> list[Summary]:
-    """Sum up each method on each share of the data.
+    """Summarize each method on each share of the data.
 
     Args:
         cells: Table `bench_cells`.
         confidence: Level of the intervals, in (0, 1).
 
     Returns:
-        One summary a method and share, sorted by both; failed cells are counted.
+        One summary per method and share, sorted by both. Failed cells are counted.
     """
     groups = cells.sort("method", "share", "seed").partition_by(
         "method", "share", as_dict=True, maintain_order=True
@@ -123,16 +123,16 @@ def summarize(cells: pl.DataFrame, *, confidence: float) -> list[Summary]:
 def mean_interval(accuracies: Sequence[float], confidence: float) -> Interval | None:
     """t-interval of the mean accuracy over seeds.
 
-    It is about further seeds on the same test questions; that other questions could have been
-    asked does not widen it.
+    It covers other seeds on the same test questions. It does not include that other questions
+    could have been asked.
 
     Args:
-        accuracies: One a seed, [0, 1].
+        accuracies: One accuracy per seed, in [0, 1].
         confidence: Level in (0, 1).
 
     Returns:
-        The interval, cut at 0 and 1; None where the accuracies do not vary, as one alone does not:
-        nothing can then be told of the spread.
+        The interval, cut at 0 and 1. None if all accuracies are equal (always with one seed),
+        because they then say nothing about the spread.
 
     Source:
         Student (1908): normal accuracies, independent seeds.
@@ -154,13 +154,13 @@ def compare(
 
     Args:
         answers: Table `bench_answers`.
-        method: Name of the one method.
-        reference: Name of the other.
+        method: Name of the method.
+        reference: Name of the reference.
         share: Share of the training questions.
         confidence: Level of the interval, in (0, 1).
 
     Returns:
-        The comparison; None without a seed that both have.
+        The comparison; None without common seeds.
 
     Raises:
         DataError: If two cells were not tested on the same questions.
@@ -192,25 +192,26 @@ def crossed_bootstrap(
     """Percentile interval of a mean difference, for other seeds and other questions.
 
     Each resample draws S seeds and, independently, Q questions, both with replacement, and takes
-    the mean over their crossings. The generator is fixed: the same answers give the same interval.
+    the mean over all pairs of them. The generator is seeded, so the same answers always give the
+    same interval.
 
     Args:
-        differences: Right (1) or wrong (0) of one method minus that of the other, [S, Q].
+        differences: 1 (right) or 0 (wrong) of one method minus that of the other, [S, Q].
         confidence: Level in (0, 1).
-        num_resamples: How many means the percentiles are taken of.
+        num_resamples: Number of resampled means.
 
     Returns:
         The interval, both ends in [-1, 1].
 
     Source:
-        Owen, "The pigeonhole bootstrap" (2007). Conservative while the noise of single answers
-        dominates, too narrow with few seeds that differ much: see
+        Owen, "The pigeonhole bootstrap" (2007). It is conservative while the noise of single
+        answers dominates, and too narrow for few seeds that differ much; see
         `Comparison.is_significant`.
     """
     generator = np.random.default_rng(0)
     num_seeds, num_questions = differences.shape
-    # Questions with the same outcome at every seed are alike: drawing how many of each kind comes
-    # is the same as drawing the questions, and much less work.
+    # Questions with the same outcome at every seed are interchangeable. Drawing the number of each
+    # kind gives the same distribution as drawing questions, with much less work.
     kinds, counts = np.unique(differences, axis=1, return_counts=True)  # [S, U], [U]
     drawn = generator.multinomial(num_questions, counts / num_questions, size=num_resamples)
     by_seed = drawn @ kinds.T / num_questions  # [num_resamples, S]
@@ -223,7 +224,7 @@ def crossed_bootstrap(
 def _paired_marks(
     methods: Sequence[pl.DataFrame], seeds: Sequence[int], names: Sequence[str]
 ) -> list[NDArray[np.int64]]:
-    """Right answers as 1 of each method, [S, Q], rows and columns in the same order for both."""
+    """Marks of both methods, 1 for a right answer, [S, Q], in the same order of seeds and ids."""
     marks: list[NDArray[np.int64]] = []
     ids: list[str] | None = None
     for rows, name in zip(methods, names, strict=True):
@@ -234,10 +235,9 @@ def _paired_marks(
                 ids = asked
             if asked != ids:
                 msg = (
-                    "Methods must be compared on the same test questions; "
-                    f"{len(set(asked) ^ set(ids))} ids are on one side only "
-                    f"({names[0]} seed {seeds[0]} and {name} seed {seed}). Run the bench afresh "
-                    "after a change of its data set."
+                    f"{names[0]} with seed {seeds[0]} and {name} with seed {seed} were tested on "
+                    f"different questions: {len(set(asked) ^ set(ids))} question ids are in only "
+                    "one of them. If the data set has changed, run the bench again."
                 )
                 raise DataError(msg)
             marks.append(cell["is_correct"].cast(pl.Int64).to_numpy())

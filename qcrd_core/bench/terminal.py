@@ -11,30 +11,30 @@ from qcrd_core.report.text import TERMINAL_WIDTH, columns, fit, shorten, visible
 
 _NAME, _SEEDS, _ACCURACY, _INTERVAL, _DIFFERENCE = 22, 6, 12, 14, 23
 _REFERENCES = 2
-"""Columns that fit beside the accuracies; further references get a table of their own."""
+"""Reference columns that fit next to the accuracies; more references get another table."""
 
 
 def terminal_table(results: BenchResults) -> str:
-    """Say in a screenful what a bench came to.
+    """Describe the results of a bench in a screenful.
 
     Args:
-        results: The bench, whole or still running.
+        results: The bench, complete or still running.
 
     Returns:
         Lines of at most 100 characters; longer names and errors are cut with an ellipsis.
     """
-    about = results.description
-    lines = [fit(f"Bench {about.name}: accuracy on test, %"), ""]
-    lines += _table(results, about.references[:_REFERENCES], with_accuracy=True)
-    for start in range(_REFERENCES, len(about.references), _REFERENCES):
-        references = about.references[start : start + _REFERENCES]
+    described = results.description
+    lines = [fit(f"Bench {described.name}: test accuracy in %"), ""]
+    lines += _table(results, described.references[:_REFERENCES], with_accuracy=True)
+    for start in range(_REFERENCES, len(described.references), _REFERENCES):
+        references = described.references[start : start + _REFERENCES]
         lines += ["", *_table(results, references, with_accuracy=False)]
-    if len(results.shares) > 1 and about.share_methods:
+    if len(results.shares) > 1 and described.share_methods:
         lines += ["", *_shares(results)]
     note = (
-        f"seeds: measured of started. ±: standard deviation over seeds. Intervals: "
-        f"{about.confidence:.0%}; of differences, in points, over seeds and questions. *: the "
-        "interval excludes 0 and a paired t-test over seeds agrees."
+        f"seeds: finished / started. ±: standard deviation over seeds. Intervals are at "
+        f"{described.confidence:.0%}; those of differences (in points) are over seeds and "
+        "questions. *: the interval excludes 0, and a paired t-test over seeds agrees."
     )
     lines += ["", *textwrap.wrap(note, TERMINAL_WIDTH)]
     return "\n".join([*lines, *_failures(results)])

@@ -81,7 +81,7 @@ def test_changed_layout_without_a_new_version_says_what_to_do():
     with pytest.raises(LayoutChangedError) as error:
         check_layout(Changed, path)
     text = str(error.value)
-    assert "quality_score.nullable was False, is True" in text
+    assert "quality_score.nullable was False, now True" in text
     assert "column judge is new" in text
     assert "Raise its version to" in text
 

@@ -79,7 +79,7 @@ def test_section_with_clear_difference_marks_it_and_counts_failures():
     assert qcrd[5] == "<0.001"
     assert mi[1:3] == ["2 (1 failed)", "41.0 ± 1.4"]
     assert mi[4:6] == ["+0.0 [+0.0, +0.0]", "-"]
-    assert "3 comparisons: if no method differed, up to about 0.2 of them" in text
+    assert "3 comparisons were made. If no method differed, up to about 0.2 of them" in text
     assert "1 of 9." in text
 
 
@@ -106,7 +106,7 @@ def test_section_with_no_common_seed_says_so():
 
 def test_section_with_equal_seeds_has_no_interval_of_the_mean():
     text = section(tiny({(name, 1.0, seed): "1010" for name in ("dss", "qcrd") for seed in (0, 1)}))
-    assert row_of(text, "dss")[2:4] == ["50.0 ± 0.0", "seeds alike"]
+    assert row_of(text, "dss")[2:4] == ["50.0 ± 0.0", "equal seeds"]
     assert row_of(text, "qcrd")[4:6] == ["+0.0 [+0.0, +0.0]", "-"]
 
 
@@ -218,12 +218,12 @@ def test_tables_that_contradict_each_other_are_refused(change):
         answers = answers.with_columns(is_correct=pl.col("is_correct") | is_dss)
     else:
         cells = cells.filter(~is_dss)
-    with pytest.raises(DataError, match="answers of a cell must be those it counts; dss at share"):
+    with pytest.raises(DataError, match="contradict each other: for dss at share"):
         analyse(DESCRIPTION, cells, answers)
 
 
 def test_cell_of_undescribed_method_is_refused():
-    with pytest.raises(DataError, match=r"must be described; got other \(bench tiny\)"):
+    with pytest.raises(DataError, match=r"bench tiny name methods .* does not describe: other"):
         tiny({("other", 1.0, 0): "10"})
 
 
@@ -238,7 +238,7 @@ def test_validation_curve_has_the_rounds_that_all_seeds_have():
     answers = {("dss", share, seed): "1111100000" for share, seed in ((1.0, 0), (1.0, 1), (0.5, 0))}
     results = analyse(DESCRIPTION, cells, make_answers(answers))
     assert validation_curves(results) == {"dss": [pytest.approx(0.2), pytest.approx(0.45)]}
-    assert "are left out of the curves of `dss`" in section(results, "results/tiny")
+    assert "The curves of `dss` leave out rounds" in section(results, "results/tiny")
 
 
 def test_plots_are_whole_images_with_an_opaque_ground(tmp_path):

@@ -53,13 +53,13 @@ def client(store, tmp_path):
     ("path", "shown"),
     [
         ("/", RUN_ID),
-        (RUN, "Majorities right"),
+        (RUN, "Majority accuracy"),
         (f"{RUN}/rows", "480</strong> rationales of 60 questions"),
         (f"{RUN}/rows?source=student&page=3", "page 4 of 8"),
         (f"{RUN}/rows?where=agreement+%3C+0.5+AND+is_correct", "rationales of"),
         (f"{RUN}/question/q0001", "Tom had 1 apples &amp; got 3 more."),
         (f"{RUN}/answers?correct=wrong", "answers of the student of round 3"),
-        (f"/compare?a={RUN_ID}&b={RUN_ID}", "No setting differs"),
+        (f"/compare?a={RUN_ID}&b={RUN_ID}", "Settings are the same"),
         ("/static/explorer.js", "keydown"),
         ("/report.css", "--tone-0"),
     ],
@@ -92,13 +92,13 @@ def test_pages_hold_no_inline_script_or_style_that_the_policy_would_stop(client)
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
-        (f"{RUN}/rows?where=statu+%3D+1", 400, "no column statu"),
+        (f"{RUN}/rows?where=statu+%3D+1", 400, "unknown column statu"),
         (f"{RUN}/rows?where=1);+drop+table+x", 400, "must be a SQL condition"),
-        (f"{RUN}/rows?text='%3B--", 200, "No rationale satisfies this"),
-        ("/runs/absent", 404, "The run must be in"),
+        (f"{RUN}/rows?text='%3B--", 200, "No rationale meets these conditions"),
+        ("/runs/absent", 404, "has no run 'absent'"),
         ("/runs/..%2F..%2Fetc/rows", 404, "Not Found"),
-        (f"{RUN}/question/q9999", 404, "The question must be in"),
-        ("/compare?a=absent&b=absent", 404, "The run must be in"),
+        (f"{RUN}/question/q9999", 404, "has no question 'q9999'"),
+        ("/compare?a=absent&b=absent", 404, "has no run 'absent'"),
         ("/static/..%2Fapp.py", 404, ""),
     ],
 )
@@ -134,7 +134,7 @@ def test_mark_is_written_shown_and_counted(client, store):
     assert "1</strong> rationales of 1 questions" in client.get(f"{RUN}/rows?mark=reject").text
     before = store.read_table(FOLDER, Rationales)
     client.post(f"{RUN}/mark", data={**MARK, "mark": "none"}, headers=OURS)
-    assert "No rationale satisfies" in client.get(f"{RUN}/rows?mark=reject").text
+    assert "No rationale meets these" in client.get(f"{RUN}/rows?mark=reject").text
     assert store.read_table(FOLDER, Rationales).equals(before)
 
 

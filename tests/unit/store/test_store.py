@@ -128,10 +128,10 @@ def test_read_table_truncated_by_hand_is_refused(store):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 99}, "was written by a newer qcrd: upgrade"),
-        ({"version": 0}, "No migration leads from predictions version 0"),
+        ({"version": 99}, "A newer qcrd wrote it: upgrade"),
+        ({"version": 0}, "predictions version 0 cannot be migrated"),
         ({"table": "votes"}, "must be a qcrd predictions table"),
-        ({"num_rows": 7}, "must have the 7 rows its metadata names; got 1"),
+        ({"num_rows": 7}, "must have 7 rows, as its metadata says; got 1"),
     ],
     ids=["future", "past", "foreign", "rows"],
 )
@@ -146,7 +146,7 @@ def test_read_table_not_written_by_qcrd_is_refused(store):
     content = io.BytesIO()
     _rows("a").write_parquet(content)
     store.write_bytes(PART, content.getvalue())
-    with pytest.raises(DataError, match="Bring foreign files in with `qcrd import`"):
+    with pytest.raises(DataError, match="Import other files with `qcrd import`"):
         store.read_table(PART, Predictions)
 
 
