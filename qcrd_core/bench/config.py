@@ -69,7 +69,7 @@ class BenchConfig(Section):
                 raise ValueError(msg)
         taken = [name for name in self.variants if name in METHODS]
         if taken:
-            msg = f"variants must have names of their own; {taken[0]} is a method already"
+            msg = f"variants must have new names; {taken[0]} is already a method"
             raise ValueError(msg)
         return self
 

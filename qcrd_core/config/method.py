@@ -236,7 +236,7 @@ class TrainingSection(Section):
         return self.global_batch_size // (self.micro_batch_size * self.num_ranks)
 
     def steps_in_round(self, num_questions: int) -> int:
-        """R, optimiser steps a round, on that many training questions."""
+        """R, optimiser steps per round, on that many training questions."""
         epoch = -(-num_questions // self.global_batch_size)
         return self.steps_per_round or min(epoch, 250)
 

@@ -169,7 +169,7 @@ EncoderOrText = Annotated[
 
 
 class DiscriminatorSection(Section):
-    """The discriminator D, which the paper calls the quality judge."""
+    """The discriminator D, QJ in the paper."""
 
     expert: ClassVar = frozenset({"loss", "max_tokens"})
 

@@ -38,7 +38,7 @@ class FilesSource(Section):
     """Fraction of `train` that becomes validation if there is no validation file. It is chosen by
     hash of the question id, so that a question stays in its split when the file grows."""
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
-    """Fraction of `train` that becomes test if there is no test file, chosen likewise."""
+    """Fraction of `train` that becomes test if there is no test file, chosen in the same way."""
 
 
 class HubSource(Section):

@@ -1,6 +1,6 @@
 """Corrupted positives: cheap negatives that balance the discriminator's classes.
 
-Source: arXiv 2405.13014, section on the quality judge (word masking and word replacement).
+Source: arXiv 2405.13014, section on the discriminator (word masking and word replacement).
 """
 
 import random

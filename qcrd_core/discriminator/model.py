@@ -1,4 +1,4 @@
-"""The discriminator D, the paper's "quality judge": s = D(x, r), equation 1 of arXiv 2405.13014.
+"""The discriminator D (QJ in the paper): s = D(x, r), equation 1 of arXiv 2405.13014.
 
 Encoder, maximum over tokens, two linear layers, as the paper's review describes it. The output is a
 logit; s in (0, 1) is its sigmoid, which `score.py` takes.

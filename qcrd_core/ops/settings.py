@@ -142,7 +142,7 @@ def _section(setting: Setting) -> str:
 
 
 def _about(model: type[BaseModel], section: str) -> list[str]:
-    """What a section is for; nothing if it has no class of its own."""
+    """What a section is for; nothing if no class describes it."""
     field = model.model_fields.get(section)
     if field is None:
         return []

@@ -68,7 +68,7 @@ class Finished(Generic[ValueT]):
     value: ValueT
     """The value that its function returned."""
     peak_memory_bytes: int
-    """Peak memory of the child, or of the largest of its own children."""
+    """Peak memory of the child, or of its largest child."""
 
 
 def run_job(
