@@ -26,7 +26,7 @@ from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, make_token
 from qcrd_core.student.weights import make_student
 
 # Largest vocabulary of a tokenizer made from the run's texts: the numbers and words of a few
-# thousand short questions, and no more, because a model from scratch learns every entry from nothing.
+# thousand short questions, and no more, because a model from scratch must learn each entry.
 _VOCAB_SIZE = 2048
 
 

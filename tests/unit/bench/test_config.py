@@ -85,7 +85,7 @@ def test_override_is_on_top_of_the_run(tmp_path):
         ({"run": 3}, "run must be the path of a run's file"),
         (
             {"variants": {"qcrd": {"description": "mine", "settings": {"loss.beta": 1}}}},
-            "variants must have new names; qcrd is a method already",
+            "variants must have new names; qcrd is already a method",
         ),
     ],
 )
