@@ -88,7 +88,7 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
         opened, root = fs.FileSystem.from_uri(full)
     except OSError as error:
         msg = (
-            f"{without_secrets(url)} must be reachable; got {describe(error)}. Check its address "
+            f"{without_secrets(url)} could not be reached: {describe(error)}. Check its address "
             "and the network."
         )
         raise StoreError(msg) from error
@@ -134,19 +134,19 @@ def describe(error: Exception) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def access_error(error: Exception, what: str, rule: str) -> StoreError:
+def access_error(error: Exception, what: str, action: str) -> StoreError:
     """Explain a file system's error to the user.
 
     Args:
         error: The error that it raised.
         what: Path or URL, in the user's terms.
-        rule: The broken rule, for example `readable`.
+        action: What failed, as a participle: `read`, `written`, `deleted`.
 
     Returns:
         The error to raise; a `StoreAwayError` if it may pass by itself.
     """
     kind = StoreAwayError if may_pass(error) else StoreError
-    return kind(f"{what} must be {rule}; got {describe(error)}.{_remedy(error, what)}")
+    return kind(f"{what} could not be {action}: {describe(error)}.{_remedy(error, what)}")
 
 
 def is_access_error(error: Exception) -> bool:

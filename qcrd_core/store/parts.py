@@ -134,7 +134,7 @@ def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.Laz
     try:
         dataset = ds.dataset(names, filesystem=store.file_system, format="parquet")
     except OSError as error:  # reads the first part only; `_footer` has checked all of them
-        raise access_error(error, str(store), "readable") from error
+        raise access_error(error, str(store), "read") from error
     return pl.scan_pyarrow_dataset(dataset).cast(schema)
 
 
@@ -190,7 +190,7 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
         raise DataError(msg) from error
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         if is_access_error(error):
-            raise access_error(error, where, "readable") from error
+            raise access_error(error, where, "read") from error
         detail = str(error).splitlines()[0]
         msg = (
             f"{where} must be intact; got {detail}. `qcrd validate` lists the damaged parts, and "
@@ -214,7 +214,7 @@ def _footer(store: Store, row: tuple[str, int, int], table: type[Table]) -> tupl
         raise DataError(str(error)) from error
     except (pa.ArrowException, OSError, UnicodeError) as error:
         if is_access_error(error):
-            raise access_error(error, where, "readable") from error
+            raise access_error(error, where, "read") from error
         msg = (
             f"{where} must be a whole Parquet file; got {str(error).splitlines()[0]}. "
             "`qcrd validate --repair` moves it away, and the next run makes its rows again."

@@ -181,7 +181,7 @@ class _Sampling:
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
         """Release a finished shard; without a result, another sampler was first."""
         num_rows = len(flight.drawn)
-        self._claims.finish(flight.shard, None if result is None else num_rows)
+        self._claims.release(flight.shard, None if result is None else num_rows)
         if result is None:
             self._num_twice += num_rows
         else:

@@ -187,7 +187,7 @@ class ShardClaims:
             self._seen.add(name)  # or `refresh` would take it for another sampler's part
         return not self._store.exists(f"{self._folder}/{name}")
 
-    def finish(self, shard: Shard, num_rows: int | None) -> None:
+    def release(self, shard: Shard, num_rows: int | None) -> None:
         """Release a claimed shard.
 
         Args:

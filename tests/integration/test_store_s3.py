@@ -245,7 +245,7 @@ def _user(server):
 
 def _refusal(store):
     with pytest.raises(
-        StoreAwayError, match=r"must be readable; got NETWORK.*Check the address"
+        StoreAwayError, match=r"could not be read: NETWORK.*Check the address"
     ) as caught:
         store.check_writable()
     return str(caught.value)
@@ -341,12 +341,12 @@ def test_server_that_refuses_a_read_is_not_taken_for_damage(tmp_path):
         lazy = listed.scan()
         row = store.part_files(generation.folder)[0]
         server.refusal = "403 AccessDenied"
-        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+        with pytest.raises(StoreError, match=r"could not be read: .*ACCESS_DENIED"):
             listed.scan()
-        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+        with pytest.raises(StoreError, match=r"could not be read: .*ACCESS_DENIED"):
             collect(lazy, "the store")
-        with pytest.raises(StoreError, match=r"must be readable; got .*ACCESS_DENIED"):
+        with pytest.raises(StoreError, match=r"could not be read: .*ACCESS_DENIED"):
             open_folder(Store(store.url(), tmp_path / "other"), row.path, Rationales)
         server.refusal = "503 SlowDown"
-        with pytest.raises(StoreAwayError, match=r"must be readable; got .*SLOW_DOWN"):
+        with pytest.raises(StoreAwayError, match=r"could not be read: .*SLOW_DOWN"):
             validate_store(store)

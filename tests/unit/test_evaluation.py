@@ -89,7 +89,7 @@ def test_best_round_with_equal_accuracies_is_the_earliest():
 
 
 def test_best_round_without_validation_is_refused():
-    with pytest.raises(DataError, match="none was measured"):
+    with pytest.raises(DataError, match="got no validation accuracy"):
         best_round(make_metrics([("test", 0, 1, "accuracy", 0.5)]))
 
 

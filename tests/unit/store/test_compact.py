@@ -108,5 +108,5 @@ def test_read_again_tells_of_what_no_reading_again_will_mend(store):
     def read():
         return store.read_table(f"{FOLDER}/part-none.parquet", Rationales)
 
-    with pytest.raises(StoreError, match=r"part-none\.parquet must be readable"):
+    with pytest.raises(StoreError, match=r"part-none\.parquet could not be read"):
         read_again(store, FOLDER, read)

@@ -43,7 +43,7 @@ ON_LOOPBACK = "endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
         (f"s3://bucket/q?x={SECRET}", r"got s3://bucket/q \(Unexpected query parameter"),
         (f"s3://buck et/q?x={SECRET}", r"got s3://buck et/q \(Cannot parse URI: 's3:"),
         (f"ftpx://host/q?x={SECRET}", "must be a folder or an object-store URL; got ftpx://host"),
-        (f"hdfs://127.0.0.1:9/q?x={SECRET}", r"hdfs://127\.0\.0\.1:9/q must be reachable; got"),
+        (f"hdfs://127.0.0.1:9/q?x={SECRET}", r"hdfs://127\.0\.0\.1:9/q could not be reached: "),
         ("s3://?region=us-east-1", "must name a bucket; got s3://"),
     ],
     ids=[
@@ -142,22 +142,22 @@ def test_may_pass_is_of_the_network_not_of_the_user(error, passes):
         (_aws("INVALID_ACCESS_KEY_ID"), "Check AWS_ACCESS_KEY_ID"),
         (_aws("SIGNATURE_DOES_NOT_MATCH"), "Check AWS_ACCESS_KEY_ID"),
         (_aws("UNKNOWN (HTTP status 400)", "Exception ExpiredToken"), "AWS_SESSION_TOKEN"),
-        (OSError("Bucket 'b' not found"), "Make the bucket"),
+        (OSError("Bucket 'b' not found"), "Create the bucket"),
         (_aws("NETWORK_CONNECTION"), "Check the address"),
         (_aws("METHOD_NOT_ALLOWED"), "Check its address, bucket and credentials"),
     ],
     ids=["clock", "denied", "key", "secret", "expired", "bucket", "network", "other"],
 )
 def test_access_error_of_an_object_store_says_what_to_mend(error, remedy):
-    raised = access_error(error, "s3://b/q", "readable")
+    raised = access_error(error, "s3://b/q", "read")
     assert remedy in str(raised)
     assert isinstance(raised, StoreAwayError) is may_pass(error)
 
 
 def test_access_error_of_an_absent_file_or_a_folder_names_no_credentials():
     absent = FileNotFoundError(errno.ENOENT, "No such file or directory")
-    assert str(access_error(absent, "s3://b/q", "readable")).endswith("such file or directory.")
-    assert str(access_error(OSError("full"), "/data/q", "writable")).endswith("got full.")
+    assert str(access_error(absent, "s3://b/q", "read")).endswith("such file or directory.")
+    assert str(access_error(OSError("full"), "/data/q", "written")).endswith("written: full.")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_fetch_folder_that_was_not_finished_is_refused(store):
 
 def test_check_writable_where_a_file_stands_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(StoreError, match="must be writable"):
+    with pytest.raises(StoreError, match="could not be written"):
         Store(str(tmp_path / "file" / "store"), tmp_path).check_writable()
 
 
@@ -200,7 +200,7 @@ def test_write_that_the_disk_refuses_half_way_leaves_nothing_and_keeps_the_rest(
     folder.write_bytes("runs/kept", b"kept")
     with (
         _largest_file(100_000),
-        pytest.raises(StoreError, match=r"runs/big must be writable; got .*File too large"),
+        pytest.raises(StoreError, match=r"runs/big could not be written: .*File too large"),
     ):
         folder.write_bytes("runs/big", b"x" * 1_000_000)
     assert [path.name for path in folder.local("runs").iterdir()] == ["kept"]
@@ -222,7 +222,7 @@ def test_publish_folder_that_the_disk_refuses_keeps_the_old_one(folder):
     (source / "weights").write_text("new", encoding="utf-8")
     with (
         _largest_file(10),
-        pytest.raises(StoreError, match=r"runs/student must be writable; got File too large"),
+        pytest.raises(StoreError, match=r"runs/student could not be written: File too large"),
     ):
         folder.publish_folder(source, "runs/student")
     assert (folder.fetch_folder("runs/student") / "weights").read_text(encoding="utf-8") == "old"
@@ -253,7 +253,7 @@ def test_read_json_that_is_none_is_refused(store):
 
 
 def test_read_bytes_of_absent_file_is_refused(store):
-    with pytest.raises(StoreError, match=r"runs/none must be readable; got .*No such file"):
+    with pytest.raises(StoreError, match=r"runs/none could not be read: .*No such file"):
         store.read_bytes("runs/none")
 
 

@@ -73,10 +73,10 @@ def test_shards_of_a_dead_sampler_are_taken_over_a_few_at_a_time(samplers):
     claims.refresh()
     (first,) = claims.claim(9)
     assert claims.claim(9) == []
-    claims.finish(first, len(first.keys))
+    claims.release(first, len(first.keys))
     second, third = claims.claim(9)
-    claims.finish(second, len(second.keys))
-    claims.finish(third, None)  # its sampler lives: it was first
+    claims.release(second, len(second.keys))
+    claims.release(third, None)  # its sampler lives: it was first
     claims.refresh()
     assert len(claims.claim(9)) == 1
 
@@ -130,7 +130,7 @@ def test_part_that_another_stored_first_is_not_stored_again(samplers):
     (mine,) = claims.claim(1)
     samplers.write(mine)
     assert not claims.may_store(mine, mine.part)
-    claims.finish(mine, None)
+    claims.release(mine, None)
     assert claims.refresh() == []
     assert claims.num_left == 24
 
@@ -141,7 +141,7 @@ def test_own_part_is_not_taken_for_that_of_another(samplers):
     assert claims.may_store(mine, mine.part)
     samplers.write(mine)
     assert claims.refresh() == []
-    claims.finish(mine, len(mine.keys))
+    claims.release(mine, len(mine.keys))
     assert claims.num_left == 24
 
 
