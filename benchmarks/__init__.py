@@ -2,5 +2,7 @@
 
 import os
 
-# As in the jobs of a run. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from qcrd_core.runtime.openmp import passive_openmp
+
+# As in the jobs of a run; before torch is loaded.
+os.environ.update(passive_openmp())

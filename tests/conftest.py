@@ -11,10 +11,11 @@ import urllib.request
 
 import pytest
 
+from qcrd_core.runtime.openmp import passive_openmp
 from tests.support.postgres import find_postgres
 
-# As in jobs. Read when torch is loaded; two test processes that spin would slow each other down.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As in jobs: two test processes whose threads spin would slow each other down.
+os.environ.update(passive_openmp())
 
 
 def pytest_collection_modifyitems(items):

@@ -7,9 +7,10 @@ torch shows no device while DeepSpeed is imported, and counts devices without th
 
 import os
 
-from qcrd_core.runtime.processes import COUNT_WITHOUT_DRIVER, PASSIVE_OPENMP, has_accelerator
+from qcrd_core.runtime.openmp import passive_openmp
+from qcrd_core.runtime.processes import COUNT_WITHOUT_DRIVER, has_accelerator
 
-os.environ.update({**PASSIVE_OPENMP, **os.environ})
+os.environ.update(passive_openmp())
 # Set, because DeepSpeed would otherwise search for an accelerator, and warn if there is none.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if has_accelerator() else "cpu")
 _visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -37,6 +37,7 @@ from typing import Any, Generic, TypeVar
 
 from qcrd_core import errors
 from qcrd_core.errors import LaunchError, QcrdError
+from qcrd_core.runtime.openmp import passive_openmp
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,6 @@ _ACCELERATOR_DEVICES = (_CUDA_DEVICE, "/dev/kfd", "/dev/accel")
 COUNT_WITHOUT_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch counts CUDA devices without waking the driver: ranks are forked from
 their job after torchrun's agent has asked."""
-PASSIVE_OPENMP = {"OMP_WAIT_POLICY": "passive"}
-"""Environment in which OpenMP's threads sleep while they wait. By default they spin, which takes
-the cores from every other process. OpenMP reads it once, when torch is loaded."""
 _PR_SET_PDEATHSIG = 1
 _PRELOAD = ["qcrd_core.runtime.preload"]
 _context_lock = threading.Lock()
@@ -244,7 +242,7 @@ def _context() -> Any:
 
 def _job_environment() -> dict[str, str]:
     """What a job finds in its environment: the fork server's own is that of its first job."""
-    return {**PASSIVE_OPENMP, **os.environ, **COUNT_WITHOUT_DRIVER}
+    return {**passive_openmp(), **os.environ, **COUNT_WITHOUT_DRIVER}
 
 
 def _child(

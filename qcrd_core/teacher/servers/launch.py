@@ -13,7 +13,8 @@ from pathlib import Path
 
 from qcrd_core.config.models import HubModel, TeacherSection, VllmServer
 from qcrd_core.errors import LaunchError
-from qcrd_core.runtime.processes import PASSIVE_OPENMP, has_accelerator, num_gpus
+from qcrd_core.runtime.openmp import passive_openmp
+from qcrd_core.runtime.processes import has_accelerator, num_gpus
 
 MODULE = "vllm.entrypoints.openai.api_server"
 
@@ -124,7 +125,7 @@ def free_port() -> int:
 
 
 def _cpu_environment(teacher: TeacherSection) -> dict[str, str]:
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **PASSIVE_OPENMP}
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **passive_openmp()}
     # vLLM reserves one core per rank for its scheduler: half of a machine with two cores.
     if teacher.server.tensor_parallel_size * num_engines(teacher.server) == 1:
         cpus = sorted(os.sched_getaffinity(0))

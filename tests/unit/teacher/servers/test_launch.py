@@ -1,5 +1,6 @@
 """The managed server's interpreter, command line and environment."""
 
+import os
 import sys
 
 import pytest
@@ -98,14 +99,18 @@ def test_server_environment_keeps_the_users_own_cpu_settings(monkeypatch, tmp_pa
     assert environment["HF_HUB_OFFLINE"] == "1"
 
 
-@pytest.mark.parametrize(("set_by_user", "policy"), [(None, "passive"), ("active", "active")])
+@pytest.mark.parametrize(
+    ("set_by_user", "waiting"),
+    [({}, ("passive", "2000")), ({"OMP_WAIT_POLICY": "active"}, ("active", None))],
+)
 def test_server_on_a_cpu_waits_passively_unless_told_otherwise(
-    monkeypatch, tmp_path, set_by_user, policy
+    monkeypatch, tmp_path, set_by_user, waiting
 ):
     monkeypatch.setattr(launch, "has_accelerator", lambda: False)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if set_by_user:
-        monkeypatch.setenv("OMP_WAIT_POLICY", set_by_user)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
     teacher = make_config(tmp_path, None).teacher
-    environment = launch.server_environment(teacher, str(tmp_path), "secret")
-    assert environment["OMP_WAIT_POLICY"] == policy
+    environment = {**os.environ, **launch.server_environment(teacher, str(tmp_path), "secret")}
+    assert (environment["OMP_WAIT_POLICY"], environment.get("GOMP_SPINCOUNT")) == waiting
