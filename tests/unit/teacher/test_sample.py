@@ -181,7 +181,9 @@ def test_lasting_fault_raises_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("qcrd_core.teacher.servers.dispatch._MAX_RETRIES", 2)
     seed = derive_seed(3, "q004")
     with stub_engine(fault=lambda body, _: 500 if body["seed"] == seed else None) as engine:
-        sampling = Sampling(make_config(tmp_path, [engine.url]), numbered_questions(6))
+        # One shard after the other: the first is finished when the second fails.
+        config = make_config(tmp_path, [engine.url], shards_in_flight=1)
+        sampling = Sampling(config, numbered_questions(6))
         with pytest.raises(SamplingError, match=r"HTTP 500.*Finished shards are kept"):
             sampling.run()
     # The first shard stands; the second, whose request failed, has left nothing.
