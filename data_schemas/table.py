@@ -115,7 +115,7 @@ def stored_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
             "fingerprint": stored.get("fingerprint"),
         }
     except (KeyError, TypeError, ValueError) as error:
-        msg = f"The qcrd metadata of {where} is damaged: {raw!r}. Delete the file and run again."
+        msg = f"{where} has damaged qcrd metadata: {raw!r}. Delete the file and run again."
         raise SchemaMismatchError(msg) from error
 
 

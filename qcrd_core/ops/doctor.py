@@ -248,12 +248,11 @@ def _disk(store: str) -> Check:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free / _GIB
     except OSError as error:
-        remedy = "Set run.store to another folder."
-        return Check("disk", "warn", f"{place} is not writable: {error.strerror}", remedy)
+        detail = f"{place} is not writable: {error.strerror}"
+        return Check("disk", "warn", detail, "Set run.store to another folder.")
     detail = f"{free:.0f} GiB free at {place}"
     if free < _MIN_DISK_GIB:
-        remedy = f"Free {_MIN_DISK_GIB:.0f} GiB, or set run.store to another folder."
-        return Check("disk", "warn", detail, remedy)
+        return Check("disk", "warn", detail, "Free some space, or set run.store to another folder.")
     return Check("disk", "ok", detail)
 
 
@@ -262,8 +261,7 @@ def _memory() -> Check:
     available, total = memory.available / _GIB, memory.total / _GIB
     detail = f"{available:.0f} of {total:.0f} GiB available, {os.cpu_count()} processors"
     if available < _MIN_MEMORY_GIB:
-        remedy = "The quickstart needs up to 6 GiB: close other programs."
-        return Check("memory", "warn", detail, remedy)
+        return Check("memory", "warn", detail, "Close other programs: 6 GiB may be needed.")
     return Check("memory", "ok", detail)
 
 
@@ -290,7 +288,7 @@ def _hub() -> Check:
 
 
 def _unreachable(url: str) -> str:
-    """Why a server does not answer; empty if it does. A status of 4xx counts as an answer."""
+    """Why a server does not answer; empty if it does. A status 4xx counts as an answer."""
     if not url.startswith(("http://", "https://")):
         return "not an http address"
     try:

@@ -90,8 +90,8 @@ def test_janitor_only_shows_until_it_is_told_to_delete(qcrd, store):
     assert shown[1].splitlines()[-1] == f"qcrd janitor --store {store} --delete"
     removed = qcrd("janitor", "--delete")
     assert not old.exists()
-    assert removed[1].splitlines()[-1] == "Removed 0.0 MB."
-    assert qcrd("janitor")[1] == "  Nothing to remove.\n"
+    assert removed[1].splitlines()[-1] == "Deleted 0.0 MB."
+    assert qcrd("janitor")[1] == "  Nothing to delete.\n"
 
 
 def test_janitor_with_wrong_number_exits_with_2(qcrd):

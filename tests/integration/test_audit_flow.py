@@ -36,9 +36,9 @@ def test_audit_writes_its_page_and_shows_the_tables(tmp_path):
     images = re.findall(r"^!\[.+\]\(data:image/svg\+xml;base64,(.+)\)$", done.stdout, re.M)
     titles = [ElementTree.fromstring(b64decode(image)).get("aria-label") for image in images]
     assert titles == [
-        "majorities that are right by agreement",
-        "share against lowest agreement kept, tenths",
-        "accuracy against samples a question",
-        "sampled tokens a question against samples a question",
+        "accuracy of the majority by agreement",
+        "share against lowest agreement kept, in tenths",
+        "accuracy against samples per question",
+        "sampled tokens per question against samples per question",
         "share by kind",
     ]

@@ -121,7 +121,7 @@ def test_cluster_that_is_not_there_is_one_sentence(tmp_path):
         assert engine.num_asked == 0
 
     assert done.returncode != 0
-    assert "run.ray_address must be that of a Ray cluster that runs; got" in done.stderr
+    assert "run.ray_address must be the address of a running Ray cluster; got" in done.stderr
 
 
 @contextlib.contextmanager

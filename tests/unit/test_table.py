@@ -75,7 +75,7 @@ def test_read_part_with_damaged_metadata_is_refused(metadata):
     pq.write_table(
         arrow.replace_schema_metadata({**arrow.schema.metadata, METADATA_KEY: metadata}), sink
     )
-    with pytest.raises(SchemaMismatchError, match=r"qcrd metadata of .* is damaged"):
+    with pytest.raises(SchemaMismatchError, match="has damaged qcrd metadata"):
         _read(sink.getvalue())
 
 
