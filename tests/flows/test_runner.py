@@ -87,7 +87,7 @@ def test_samplers_of_which_one_ends_well_are_enough(tmp_path, caplog):
         found = _sample(tmp_path, ray)
     assert found.state.is_completed()
     assert len(ray.submitted) == 2
-    assert "A sampler has ended, others did its work: node died" in caplog.text
+    assert "A sampler failed; others did its work: node died" in caplog.text
 
 
 @pytest.mark.usefixtures("here")
@@ -116,7 +116,7 @@ def test_negatives_begin_with_their_checkpoint_and_are_waited_for(tmp_path, here
 def test_negatives_that_are_lost_with_their_node_are_written_here(tmp_path, here, caplog):
     _negatives(tmp_path, _Ray(_lost()))
     assert here == [1]
-    assert "Negatives of round 1 are written here: node died" in caplog.text
+    assert "the negatives of round 1, so they are written here: node died" in caplog.text
 
 
 def test_negatives_that_cannot_be_written_are_an_error(tmp_path, here):

@@ -121,9 +121,9 @@ def test_canonical_number_without_a_value_is_none(raw: str) -> None:
     ],
 )
 def test_extract_from_hostile_text_ends_soon(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # another process on the core does not count
     extract(text, NUMBER, None)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

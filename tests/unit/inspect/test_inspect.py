@@ -122,7 +122,7 @@ def test_condition_that_fails_within_a_part_is_not_taken_for_damage(store):
     path = store.part_files(whole.generations[0].folder)[0].path
     content = store.local(path).read_bytes()
     store.local(path).write_bytes(content[:200] + b"damaged" * 90 + content[830:])
-    with pytest.raises(DataError, match="must be whole"):
+    with pytest.raises(DataError, match="must be intact"):
         find_rows(whole, where, limit=5)
 
 
