@@ -245,7 +245,7 @@ def test_halves_of_a_run_end_as_the_whole_one(whole, tmp_path):
         sampled = run_flow("sample_teacher", path)
     trained = run_flow("train_rounds", path)  # the engine is gone: any request would fail
 
-    assert "Training must find the votes of its run" in too_early.stderr
+    assert "has no vote yet" in too_early.stderr
     assert sampled.returncode == 0, sampled.stderr
     assert trained.returncode == 0, trained.stderr
     context = open_run(settings_for(tmp_path, engine))
@@ -327,7 +327,7 @@ def test_second_process_on_a_run_is_refused(tmp_path):
 
     assert second.returncode == 1
     assert re.search(
-        rf"A run can be trained by one process only; .*process {first.pid}\b", second.stderr
+        rf"Run tiny-\w+ is already being trained by process {first.pid}\.", second.stderr
     )
 
 

@@ -143,7 +143,7 @@ def test_form_carries_descriptions_bounds_and_the_preset(up):
         "num_samples"
     ]
 
-    assert (field["description"], field["minimum"]) == ("K, rationales a question.", 1)
+    assert (field["description"], field["minimum"]) == ("K, rationales per question.", 1)
     assert deployment["parameters"]["config"]["data"]["dataset"] == "word_problems"
 
 
