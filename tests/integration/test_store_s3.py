@@ -180,7 +180,9 @@ def test_check_writable_makes_an_allowed_bucket_and_leaves_nothing(store):
 
 def test_check_writable_in_absent_bucket_is_refused(url, tmp_path):
     store = Store(url.replace("&allow_bucket_creation=true", ""), tmp_path)
-    with pytest.raises(StoreError, match=r"got Bucket 'bucket-\w+' not found.*Create the bucket"):
+    with pytest.raises(
+        StoreError, match=r"could not be written: Bucket 'bucket-\w+' not found.*Create the bucket"
+    ):
         store.check_writable()
 
 
@@ -196,7 +198,9 @@ def test_check_writable_with_wrong_credentials_is_refused(s3, url, tmp_path, mon
         if not is_known:
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         code = "SIGNATURE_DOES_NOT_MATCH" if is_known else "INVALID_ACCESS_KEY_ID"
-        with pytest.raises(StoreError, match=f"got {code} .*Check AWS_ACCESS_KEY_ID, AWS_SECRET"):
+        with pytest.raises(
+            StoreError, match=f"could not be read: {code} .*Check AWS_ACCESS_KEY_ID, AWS_SECRET"
+        ):
             Store(url, tmp_path).check_writable()
 
 
@@ -252,7 +256,9 @@ def _refusal(store):
 
 
 def test_messages_show_neither_options_nor_credentials(store):
-    with pytest.raises(StoreError, match=r"^s3://bucket-\w+/some/prefix/none must be") as caught:
+    with pytest.raises(
+        StoreError, match=r"^s3://bucket-\w+/some/prefix/none could not be read"
+    ) as caught:
         store.read_bytes("none")
     shown = json.dumps([str(caught.value), str(store)])
     assert not [word for word in ("endpoint_override", "some-key", "some-secret") if word in shown]
