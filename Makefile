@@ -47,7 +47,7 @@ explorer: install ## See every rationale in a browser, of the quickstart or of S
 test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist loadfile  # two, because engines take several GiB each
 
-test-unit: $(QCRD) ## The tests without an engine or a server, 2 minutes on two cores
+test-unit: $(QCRD) ## The tests without an engine or a server
 	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/integration --ignore tests/gpu
 
 test-gpu: install ## The tests that need a CUDA device
