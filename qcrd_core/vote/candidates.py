@@ -61,19 +61,6 @@ def decide_polarity(
     Returns:
         Table `polarity`, in the order of `rationales`, without failed rows; their number is logged.
     """
-    first = pl.col("sample_idx") == pl.col("sample_idx").filter("has_text").min().over(
-        "question_id"
-    )
-    agrees = {
-        "first_sample": pl.when(first).then(True),
-        "majority": pl.col("answer") == pl.col("majority_answer"),
-        "gold": pl.col("answer") == pl.col("gold_answer"),
-        # Kleene logic: null & false is false, null & true stays null.
-        "majority_and_gold": (pl.col("answer") == pl.col("majority_answer"))
-        & (pl.col("answer") == pl.col("gold_answer")),
-    }[positives]
-    if positives != "first_sample":
-        agrees = pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
     reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
     marked = pl.LazyFrame(schema={"question_id": pl.String, "sample_idx": pl.Int32})
     if keep_marks is not None:
@@ -90,7 +77,7 @@ def decide_polarity(
             how="left",
             maintain_order="left",
         )
-        .with_columns(agrees=pl.when("is_marked").then(True).otherwise(agrees))
+        .with_columns(agrees=pl.when("is_marked").then(True).otherwise(_agrees(positives)))
         .select(
             "question_id",
             pl.col("source").cast(pl.String).cast(pl.Enum(("teacher", "imported"))),
@@ -115,6 +102,23 @@ def decide_polarity(
         frame.height - completed.height,
     )
     return completed
+
+
+def _agrees(positives: Positives) -> pl.Expr:
+    """Whether a rationale agrees with the reference; null if there is nothing to agree with."""
+    if positives == "first_sample":
+        completed = pl.col("sample_idx").filter("has_text")
+        first = pl.col("sample_idx") == completed.min().over("question_id")
+        return pl.when(first).then(True)
+    by_majority = pl.col("answer") == pl.col("majority_answer")
+    by_gold = pl.col("answer") == pl.col("gold_answer")
+    agrees = {
+        "majority": by_majority,
+        "gold": by_gold,
+        # Kleene logic: null & false is false, null & true stays null.
+        "majority_and_gold": by_majority & by_gold,
+    }[positives]
+    return pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
 
 
 def training_labels(context: RunContext) -> pl.DataFrame:
