@@ -3,11 +3,11 @@
     ray start --head --num-cpus 0 && taskset -c 1 ray start --address ADDRESS --num-cpus 1
     PREFECT_API_URL=... taskset -c 0 .venv/bin/python -m benchmarks.beside --ray-address ADDRESS
 
-The quickstart on its shipped samples, so that no teacher is asked, with few steps a round: with its
-80 a round trains eight times as long as its negatives take. Both ways train on the cores that this
-process may use; the Ray node must have others of its own, or the two only slow each other down.
-Printed are the begin and end of each task of the rounds, seconds after the first round began, and
-the time of all rounds. The negatives of both ways must be equal text by text.
+The quickstart on its shipped samples, so that no teacher is asked, with few steps per round: with
+its 80 a round trains eight times as long as its negatives take. Both ways train on the cores that
+this process may use; the Ray node must have others, or the two only slow each other down. Printed
+are the begin and end of each task of the rounds, seconds after the first round began, and the time
+of all rounds. The negatives of both ways must be equal text by text.
 """
 
 import argparse

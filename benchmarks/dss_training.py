@@ -4,7 +4,7 @@
 
 Both train the quickstart's student on the shipped samples: the same questions in the same batches
 of 64, the same weights at first, AdamW with clipping, warm-up and linear decay, in float32, without
-dropout. Two ways, in turn, so that a disturbance hits both, each in a process of its own:
+dropout. Two ways, in turn, so that a disturbance hits both, each in its own process:
 
 - qcrd: `qcrd_core.training.train`, the job of a round, under DeepSpeed. One reading of all prompts,
   rationales in length buckets, only real tokens reach the vocabulary.
@@ -19,7 +19,7 @@ figure, with one thread (`taskset -c 0`), since threads that wait for each other
 Before, the loss of the first step must be the same. The recipe takes the mean over the tokens of
 the batch, ours over each text's tokens and then over texts (method: docs/papers.md), so both means
 are computed from the recipe's logits: one must be what it trains on, the other what we train on.
-Target: 1.2 x the samples a second of trainer.
+Target: 1.2 x the samples per second of trainer.
 """
 
 import argparse

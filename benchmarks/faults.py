@@ -1,11 +1,11 @@
-"""What each fault comes to, on a real server, worker and runs: a table.
+"""What each fault leads to, on a real server, worker and runs: a table.
 
     .venv/bin/python -m benchmarks.faults                  all faults, five runs each, SQLite
     .venv/bin/python -m benchmarks.faults --faults cancel,flow --runs 2
     .venv/bin/python -m benchmarks.faults --postgres      on a PostgreSQL, with its restart
     .venv/bin/python -m benchmarks.faults --postgres --faults postgres      its restart alone
 
-For each fault so many runs of `distill` start at once on the loopback, each on a store of its own,
+For each fault so many runs of `distill` start at once on the loopback, each on its own store,
 with a stub of vLLM as a child process and real DeepSpeed jobs. Each is somewhere else when the
 fault comes, for sampling takes longer in one than in another. Then the script waits until all have
 ended, starts them again with the same values, and checks that nothing is lost or doubled. All it
@@ -89,7 +89,7 @@ class Run:
 
 
 class Machine:
-    """A `qcrd up` of its own."""
+    """A `qcrd up` with its own home."""
 
     def __init__(self, home: Path) -> None:
         """Start it, and let as many runs at once as there are deployments."""

@@ -12,7 +12,7 @@ negatives are made. Two ways, in turn, so that a disturbance hits both:
 
 Counted are tokens of the texts, the end token included, not padding. Both draw from the same
 distribution, without truncation; mean lengths are printed, and greedy texts must be the same but
-for ties in rounding. The median of the repeats counts. Target: 2 x the tokens a second of hf.
+for ties in rounding. The median of the repeats counts. Target: 2 x the tokens per second of hf.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def generate(
 
 
 def _measure(ways: dict[str, Way], num_repeats: int) -> dict[str, list[dict[str, float]]]:
-    """Tokens a second, mean length and share of cut texts of each pass."""
+    """Tokens per second, mean length and share of cut texts of each pass."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for repeat in range(num_repeats):
         # Each way goes first every other time. Greedy texts have warmed both up.

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.orchestration
 
-Runs `qcrd run` with the quickstart's settings on a store of its own and with Prefect's embedded
+Runs `qcrd run` with the quickstart's settings on its own store and with Prefect's embedded
 server, as a newcomer does. What the stages took is in the run's own metrics (stage timing). The
 rest of the wall time, in which no engine works, is Python's start, Prefect's server, tasks and
 artifacts, planning and the report. About seven minutes on two cores. Arguments are settings on

@@ -2,17 +2,17 @@
 
     .venv/bin/python -m benchmarks.pool [--questions 5000] [--samples 5] [--rate 2000] [--out FILE]
 
-Each server is a process (`benchmarks.pool_server`): 16 slots, a fixed number of tokens a second,
+Each server is a process (`benchmarks.pool_server`): 16 slots, a fixed number of tokens per second,
 vLLM's API with log-probabilities. Cases: 1, 2, 5 and 10 servers; 10 of which one is four times
 slower; 10 of which one dies a third of the way; both. All cases sample the same questions, the
 table is compared text by text with that of one server. Cases with fewer servers get fewer
 questions, so that each takes about as long; the comparison is over those they share.
 
-`share` is tokens a second against the sum of the rates that were there: a dying server counts until
-it died. `cpu ms` is this process's own CPU time a sample, everything included: rendering, HTTP,
-parsing, extraction, Parquet. `waits` is the part of the time that this process was ready and got no
-core: where others use the machine, it is their doing and lowers the share. Targets: share >= 0.95,
-with a dying and a slow one >= 0.90 of what is left; cpu <= 0.3 ms.
+`share` is tokens per second against the sum of the rates that were there: a dying server counts
+until it died. `cpu ms` is this process's own CPU time a sample, everything included: rendering,
+HTTP, parsing, extraction, Parquet. `waits` is the part of the time that this process was ready and
+got no core: where others use the machine, it is their doing and lowers the share. Targets: share >=
+0.95, with a dying and a slow one >= 0.90 of what is left; cpu <= 0.3 ms.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def rate(self) -> float:
-        """Tokens a second of all that live."""
+        """Tokens per second of all that live."""
         return sum(server.rate for server in self.servers if server.die_after is None)
 
     def tokens_in(self, seconds: float) -> float:
@@ -92,7 +92,7 @@ def cases(rate: float, seconds: float) -> list[Case]:
     """The pools of the benchmark.
 
     Args:
-        rate: Tokens a second of a server.
+        rate: Tokens per second of a server.
         seconds: About how long a case takes.
 
     Returns:
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=5000)
     parser.add_argument("--samples", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=2000.0, help="tokens a second of a server")
+    parser.add_argument("--rate", type=float, default=2000.0, help="tokens per second of a server")
     parser.add_argument("--only", help="cases whose name holds this text, and one server")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()

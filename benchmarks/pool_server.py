@@ -2,10 +2,11 @@
 
     python -m benchmarks.pool_server PORT_FILE [--slots 16] [--rate 2000] [--die-after SECONDS]
 
-It decodes at most `slots` samples together, each at `rate` / `slots` tokens a second, and lets the
-others wait, as an engine does. Text and length depend on prompt and seed alone; each further sample
-of a request has the next seed, and a request is answered when its last one is there. It writes its
-port into PORT_FILE and dies, answers cut off, `die-after` seconds after its first request.
+It decodes at most `slots` samples together, each at `rate` / `slots` tokens per second, and lets
+the others wait, as an engine does. Text and length depend on prompt and seed alone; each further
+sample of a request has the next seed, and a request is answered when its last one is there. It
+writes its port into PORT_FILE and dies, answers cut off, `die-after` seconds after its first
+request.
 """
 
 import argparse
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=2000.0, help="tokens a second")
+    parser.add_argument("--rate", type=float, default=2000.0, help="tokens per second")
     parser.add_argument("--die-after", type=float)
     asyncio.run(_serve(parser.parse_args()))
 

@@ -1,10 +1,10 @@
-"""What ranks, ZeRO stages and adapters cost and save: memory a rank, steps a second.
+"""What ranks, ZeRO stages and adapters cost and save: memory per rank, steps per second.
 
     .venv/bin/python -m benchmarks.ranks [--ranks 1 2 4] [--steps 4] [--json FILE]
 
-Each case trains the same steps on the quickstart's shipped samples in a job of its own, dropout 0,
+Each case trains the same steps on the quickstart's shipped samples in its own job, dropout 0,
 float32, 4 questions a step and 1 a pass. Memory is the largest that a rank has for itself (USS, so
-pages shared with the fork server do not count), looked at after each step. Steps a second
+pages shared with the fork server do not count), looked at after each step. Steps per second
 begin after the second one. `loss differs` is the largest difference of any step's loss from that of
 one rank without ZeRO. Ranks beyond the cores share them: on such a
 machine the table says what is saved in memory, and not what a cluster would gain in time.

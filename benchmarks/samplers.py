@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.samplers [--questions 3000] [--servers 4] [--rate 4000] [--out F]
 
 1, 2 and 4 processes sample the same questions from the same servers of known speed
-(`benchmarks.pool_server`), each as a run of `sample-teacher` does. `share` is tokens a second
+(`benchmarks.pool_server`), each as a run of `sample-teacher` does. `share` is tokens per second
 against the sum of the servers' rates, from the first process to begin to the last to end; `twice`
 are samples that two processes drew, `bound` is what all have in flight. `cpu ms` is the time of all
 processes a sample, imports and planning included. The tables must be equal text by text.
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=3000)
     parser.add_argument("--servers", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=4000.0, help="tokens a second of a server")
+    parser.add_argument("--rate", type=float, default=4000.0, help="tokens per second of a server")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -95,7 +95,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", type=Path, help="Hugging Face folder of the teacher")
     parser.add_argument("--questions", type=int, default=48, help="questions")
-    parser.add_argument("--samples", type=int, default=5, help="K, samples a question")
+    parser.add_argument("--samples", type=int, default=5, help="K, samples per question")
     parser.add_argument("--tokens", type=int, default=48, help="longest completion, tokens")
     parser.add_argument("--repeats", type=int, default=3, help="repeats; the median counts")
     parser.add_argument("--without-hf", action="store_true", help="leave transformers out")

@@ -4,7 +4,7 @@
     .venv/bin/python -m benchmarks.scale --rows 10000000     10,000,000
 
 Two stores of the same rows: `small`, in parts of 64 questions as a run writes them, and `compact`,
-after `qcrd compact`. Both are made once and kept. Each measurement is a process of its own, so its
+after `qcrd compact`. Both are made once and kept. Each measurement runs in its own process, so its
 peak memory is its own. `first look` reads the footers of all parts, which later looks find in the
 scratch folder. Medians of three, but for what takes a minute. Writes a table here and JSON where
 --out says.

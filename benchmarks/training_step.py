@@ -221,7 +221,7 @@ def plain_loss(model: Any, labels: Rows, rationales: Rows, scores: Tensor) -> Te
     Args:
         model: The student.
         labels: A row a question, B rows.
-        rationales: P + N rows a question, its positives first, question by question.
+        rationales: P + N rows per question, its positives first, question by question.
         scores: Quality scores, [B, P + N].
 
     Returns:

@@ -25,7 +25,7 @@ _SERVER = {"max_model_len": 128, "extra_args": ["--enforce-eager", "--max-num-se
 
 
 def main() -> None:
-    """Sample the same questions from one and from both, and print tokens a second."""
+    """Sample the same questions from one and from both, and print tokens per second."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=200)
     count = parser.parse_args().questions

@@ -10,9 +10,9 @@ def passive_openmp() -> Mapping[str, str]:
     """Give the variables that let OpenMP's threads sleep while they wait.
 
     By default they spin for milliseconds, which takes the cores from every other process: two
-    training runs on two cores then take four times as long as one. The GNU library still spins
-    2000 times, about 50 microseconds, because sleeping at once makes a step a fifth slower. OpenMP
-    reads the variables once, when torch is loaded.
+    training runs on two cores then take four times as long as one. The GNU library still spins 2000
+    times, because sleeping at once makes a step a fifth slower. OpenMP reads the variables once,
+    when torch is loaded.
 
     Returns:
         Names and values; none if the environment says already how threads wait.

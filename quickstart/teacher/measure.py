@@ -5,7 +5,7 @@
 
 The first command writes the merged teacher and training questions of word_problems into the
 folder; the second samples them with vLLM's own `LLM`, 5 a question, and prints the figures that
-README.md gives. Two commands because vLLM has an environment of its own.
+README.md gives. Two commands because vLLM has its own environment.
 """
 
 import argparse

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("qcrd_core", "flows", "tasks", "explorer", "data_schemas", "docs", "configs")
+PLACES = (
+    *("qcrd_core", "flows", "tasks", "explorer", "data_schemas", "docs", "configs"),
+    *("benchmarks", "quickstart"),
+)
 PAGES = ("README.md", "CONTRIBUTING.md", "Makefile", "docker-compose.yml", "prefect.yaml")
 RIDDLES = {
     r"must be left alone": "say what applies, and when",
