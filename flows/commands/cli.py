@@ -233,7 +233,7 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
         student: Folder or URL of a published student, `<store>/runs/<run id>/student`.
         file: JSON lines, JSON array, CSV or Parquet file with the data set's columns. If it also
             holds the right answers, the accuracy is printed.
-        output: File to write: .jsonl, .csv or .parquet. By default `<name>.predictions.jsonl`, in
+        output: New file: .jsonl, .csv or .parquet. By default `<name>.predictions.jsonl`, in
             the folder of the input file.
         batch_size: Number of questions answered at once.
     """

@@ -45,11 +45,13 @@ def up(*, port: int = 4200, notify: str | None = None) -> None:
     names = [item["name"] for item in local.api().deployments()]
     _say("", ", ".join(names))
     _say("home", f"{local.home} (database and logs)")
-    print(f"\nThe UI: {local.url}/deployments\n")
+    print(f"\nThe UI: {local.url}/deployments")
+    print(f"Log a browser in (once, within ten minutes): {local.login_link()}\n")
     print("Start a run in the UI, or on the command line:")
-    prefect = Path(sys.executable).with_name("prefect")
+    prefect = shlex.quote(str(Path(sys.executable).with_name("prefect")))
+    password = f"PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(local.auth_file))})"
     print(
-        f"PREFECT_API_URL={local.url}/api {shlex.quote(str(prefect))} deployment run "
+        f"PREFECT_API_URL={local.url}/api {password} {prefect} deployment run "
         "distill/distill-quickstart --watch"
     )
 
@@ -75,7 +77,8 @@ def deploy(*, notify: str | None = None) -> None:
         )
         raise ConfigError(msg)
     deploy_to(url, dict(os.environ), notify)
-    print(", ".join(item["name"] for item in PrefectApi(url).deployments()))
+    api = PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING"))
+    print(", ".join(item["name"] for item in api.deployments()))
 
 
 def down() -> None:
@@ -114,7 +117,7 @@ def status() -> None:
     ):
         found = api.runs(POOL, states, limit=_SHOWN_RUNS)
         _say_each(title, (_describe(run, deployments) for run in found))
-    print(f"\n{local.url}/runs" if worker else "\nqcrd up")
+    print(f"\n{local.login_link()}" if worker else "\nqcrd up")
 
 
 def _describe(run: dict[str, object], deployments: dict[object, str]) -> str:

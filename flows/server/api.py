@@ -3,7 +3,6 @@
 They are plain REST, because importing Prefect's client takes seconds on a small machine.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +25,14 @@ _BUSY_PAUSE_SECONDS = 1.0
 class PrefectApi:
     """A client of one Prefect server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str | None) -> None:
         """Prepare a client; sends nothing yet.
 
         Args:
             url: Address of the server's API.
+            password: `user:password` if the server asks for one.
         """
-        user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        user, _, password = (password or "").partition(":")
         # Ignore proxies of the environment: both programs run on this machine.
         self._client = httpx.Client(
             base_url=url, timeout=30, trust_env=False, auth=(user, password) if user else None
@@ -44,6 +44,11 @@ class PrefectApi:
             return self._client.get("/health", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    def asks_for_password(self) -> bool:
+        """Whether a request without a password is refused."""
+        answer = self._client.get("/version", auth=None)
+        return answer.status_code == httpx.codes.UNAUTHORIZED
 
     def wait(self, is_alive: Callable[[], bool], log: Path) -> None:
         """Wait until the server answers.

@@ -1,10 +1,14 @@
-"""Prefect's application as the temporary server runs it, and the database of a new Prefect home.
+"""Prefect's application as our servers run it, and the database of a new Prefect home.
 
-    uvicorn --factory flows.server.app:create_app
+    uvicorn --factory flows.server.app:create_prefect_app                  the server of `qcrd up`
+    uvicorn --factory flows.server.app:create_temporary_prefect_app        that of one `qcrd run`
     python -m flows.server.app           run once by `make install`
 
+Both answer only if the request names this machine as its host, so that no page of a browser can
+reach them under a name that it controls. The password is Prefect's own (`login`).
+
 Prefect creates a SQLite database by applying every migration it ever had, which takes five seconds
-of one core. The second command does this once, in the Python environment; each new Prefect home
+of one core. The last command does this once, in the Python environment; each new Prefect home
 then gets a copy.
 """
 
@@ -19,6 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.server.login import login_routes
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -26,23 +32,37 @@ NEW_DATABASE = Path(sys.prefix) / f"prefect-{version('prefect')}.db"
 _NAME = "prefect.db"
 
 
-def create_app() -> "FastAPI":
+def create_prefect_app() -> "FastAPI":
+    """Create the application."""
+    return _create(is_temporary=False)
+
+
+def create_temporary_prefect_app() -> "FastAPI":
     """Create the application. If settings name another server, the process exits at once."""
+    return _create(is_temporary=True)
+
+
+def _create(*, is_temporary: bool) -> "FastAPI":
     # Importing creates many objects and no garbage. Collecting takes a sixth of the start-up time.
     gc.disable()
     # uvicorn handles SIGTERM only after it has started, and `qcrd` would have to wait for that.
     stop = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
 
-    if PREFECT_API_URL.value():
+    if is_temporary and PREFECT_API_URL.value():
         sys.exit()
     from prefect.server.api import server
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     signal.signal(signal.SIGTERM, stop)
     home = PREFECT_HOME.value()
     if str(PREFECT_API_DATABASE_CONNECTION_URL.value()).endswith(f":///{home / _NAME}"):
         place_database(home)
-    app = server.create_app()
+    app = server.create_app(final=True)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    if not is_temporary:
+        # Before Prefect's own routes, of which the last takes every path.
+        app.router.routes[:0] = login_routes(home)
     gc.enable()
     return app
 

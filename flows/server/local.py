@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from flows.server.api import Json, PrefectApi
+from flows.server.login import login_link, read_password
 from qcrd_core.errors import ConfigError, LaunchError
 from qcrd_core.runtime.daemons import Daemon
 from qcrd_core.runtime.lock import lock
@@ -33,6 +34,7 @@ _WORKER_GRACE_SECONDS = 90.0
 _SERVER_GRACE_SECONDS = 20.0
 _HEARTBEAT_SECONDS = 30
 _AUTOMATIONS = Path(__file__).with_name("automations.yaml")
+_APP = ("--factory", "flows.server.app:create_prefect_app", "--log-level", "warning")
 _PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
 
 
@@ -69,7 +71,11 @@ class LocalServer:
     def api(self) -> PrefectApi:
         """A client of the running server."""
         assert self.url is not None  # start_server writes the address before it starts a server
-        return PrefectApi(f"{self.url}/api")
+        return PrefectApi(f"{self.url}/api", read_password(self.home))
+
+    def login_link(self) -> str:
+        """Make a link to the UI that logs one browser in."""
+        return login_link(self.home, str(self.url))
 
     def alone(self) -> AbstractContextManager[bool]:
         """Lock this home, so that only one `up` or `down` works on it at a time."""
@@ -86,16 +92,25 @@ class LocalServer:
 
         Raises:
             ConfigError: If the port is in use.
-            LaunchError: If the server exits, or does not answer in time.
+            LaunchError: If the server exits, does not answer in time, or runs without a password.
         """
         if self.server.is_alive():
             self.api().wait(self.server.is_alive, self.server.log)
+            if not self.api().asks_for_password():
+                msg = (
+                    "The running server was started by an earlier version of qcrd and asks for no "
+                    "password. Run `qcrd down`, then `qcrd up`."
+                )
+                raise LaunchError(msg)
             return False
         _check_port(port)
         self.server.stop(0)
         self._url_file.write_text(f"http://{HOST}:{port}\n", encoding="utf-8")
-        command = [*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)]
-        self.server.start(command, env=self._server_environment(), cwd=ROOT)
+        # The database may be of an earlier version, which let every user read it.
+        for file in self.home.glob("prefect.db*"):
+            file.chmod(0o600)
+        command = [sys.executable, "-m", "uvicorn", *_APP, "--host", HOST, "--port", str(port)]
+        self.server.start(command, env=self._server_environment(port), cwd=ROOT, umask=0o077)
         self.api().wait(self.server.is_alive, self.server.log)
         return True
 
@@ -158,10 +173,15 @@ class LocalServer:
         return runs
 
     @property
+    def auth_file(self) -> Path:
+        """The file with the server's password, for PREFECT_API_AUTH_STRING."""
+        return self.home / "auth"
+
+    @property
     def _url_file(self) -> Path:
         return self.home / "url"
 
-    def _server_environment(self) -> dict[str, str]:
+    def _server_environment(self, port: int) -> dict[str, str]:
         environment = {
             # Delete runs from the database 90 days after they ended.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
@@ -175,6 +195,9 @@ class LocalServer:
             "PREFECT_SERVER_UI_API_URL": f"{self.url}/api",
             # Used for links in notifications.
             "PREFECT_UI_URL": str(self.url),
+            "PREFECT_SERVER_API_AUTH_STRING": read_password(self.home),
+            # By default a page of any origin may read the answers.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{self.url},http://localhost:{port}",
         }
         # A server would pass this address on to the browser.
         environment.pop("PREFECT_API_URL", None)
@@ -189,7 +212,11 @@ class LocalServer:
             # Otherwise a `uv` on the PATH would build an environment for each run.
             "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
         }
-        forced = {**self._quiet(), "PREFECT_API_URL": f"{self.url}/api"}
+        forced = {
+            **self._quiet(),
+            "PREFECT_API_URL": f"{self.url}/api",
+            "PREFECT_API_AUTH_STRING": read_password(self.home),
+        }
         return {**preset, **os.environ, **forced}
 
     def _quiet(self) -> dict[str, str]:
@@ -208,7 +235,8 @@ def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
 
     Args:
         url: Address of the server's API.
-        environment: Environment of Prefect's commands. It names the same server.
+        environment: Environment of Prefect's commands. It names the same server and holds its
+            password.
         notify: Webhook that takes `{"text": ...}` (Slack, Mattermost, Rocket.Chat or similar). It
             is called when a run fails or crashes, and after each nightly decision. It replaces an
             earlier webhook.
@@ -216,14 +244,15 @@ def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
     Raises:
         LaunchError: If Prefect rejects the file.
     """
-    api = PrefectApi(url)
+    password = environment.get("PREFECT_API_AUTH_STRING")
+    api = PrefectApi(url, password)
     api.create_pool(POOL, "Runs of qcrd.")
     # One run at a time, whatever its deployment, because training takes the whole machine.
     api.create_queue(POOL, TRAINING_QUEUE, limit=1)
     content = _AUTOMATIONS.read_text(encoding="utf-8")
     wanted = yaml.safe_load(content)["crashes"]
     if notify is not None:
-        block = _save_webhook(url, notify)
+        block = _save_webhook(url, password, notify)
         wanted += yaml.safe_load(content.replace("$block", block))["notify"]
     absent = [automation for automation in wanted if not api.has_automation(automation["name"])]
     if absent:
@@ -231,12 +260,12 @@ def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
     _prefect(["deploy", "--all", "--prefect-file", str(ROOT / "prefect.yaml")], environment)
 
 
-def _save_webhook(api_url: str, url: str) -> str:
+def _save_webhook(api_url: str, password: str | None, url: str) -> str:
     from prefect.blocks.webhook import Webhook
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     headers = {"Content-Type": "application/json"}
-    with temporary_settings({PREFECT_API_URL: api_url}):
+    with temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: password}):
         return str(Webhook(url=url, headers=headers).save("qcrd-notify", overwrite=True))
 
 

@@ -14,6 +14,7 @@ can read profiles. If a profile names a server, ours exits by itself.
 
 import atexit
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,21 +27,23 @@ from qcrd_core.runtime.processes import Server
 from qcrd_core.teacher.servers.launch import free_port
 
 _ROOT = Path(__file__).parents[2]
-_APP = ("--factory", "flows.server.app:create_app", "--app-dir", str(_ROOT))
+_APP = ("--factory", "flows.server.app:create_temporary_prefect_app", "--app-dir", str(_ROOT))
 # No web pages and no scheduler, as in the server that Prefect starts for a script.
 _ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
-    "PREFECT__SERVER_FINAL": "1",
+    # No page of a browser needs it. Prefect's default lets all of them read its answers.
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "null",
 }
 
 
 class TemporaryServer:
     """A server that may still be starting, or no server if the environment names one."""
 
-    def __init__(self, server: Server | None, port: int = 0) -> None:
+    def __init__(self, server: Server | None, port: int = 0, password: str = "") -> None:
         """Wrap a started server; see `start`."""
-        self._server, self._url = server, f"http://{HOST}:{port}"
+        self._server, self._password = server, password
+        self._url = f"http://{HOST}:{port}"
 
     @classmethod
     def start(cls) -> "TemporaryServer":
@@ -58,10 +61,12 @@ class TemporaryServer:
         file, log = tempfile.mkstemp(prefix="qcrd-prefect-server-", suffix=".log")
         os.close(file)
         atexit.register(Path(log).unlink, missing_ok=True)
-        server = Server(command, log=Path(log), env=_ENVIRONMENT)
+        password = f"qcrd:{secrets.token_urlsafe(32)}"
+        environment = {**_ENVIRONMENT, "PREFECT_SERVER_API_AUTH_STRING": password}
+        server = Server(command, log=Path(log), env=environment)
         # This runs after Prefect's exit handlers, which would wait long for a stopped server.
         atexit.register(server.stop)
-        return cls(server, port)
+        return cls(server, port, password)
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -70,13 +75,22 @@ class TemporaryServer:
         Raises:
             LaunchError: If the server exits, or does not answer in time.
         """
-        from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+        from prefect.settings import (
+            PREFECT_API_AUTH_STRING,
+            PREFECT_API_URL,
+            PREFECT_UI_URL,
+            temporary_settings,
+        )
 
         if self._server is None or PREFECT_API_URL.value():
             yield
             return
-        PrefectApi(f"{self._url}/api").wait(self._server.is_alive, self._server.log)
-        # It serves no web pages that Prefect could link to.
-        settings = {PREFECT_API_URL: f"{self._url}/api", PREFECT_UI_URL: ""}
+        api = f"{self._url}/api"
+        PrefectApi(api, self._password).wait(self._server.is_alive, self._server.log)
+        settings = {
+            PREFECT_API_URL: api,
+            PREFECT_API_AUTH_STRING: self._password,
+            PREFECT_UI_URL: "",  # it serves no web pages that Prefect could link to
+        }
         with temporary_settings(settings):
             yield

@@ -3,7 +3,6 @@
 The rows are streamed, so a million rows need no more memory than a thousand.
 """
 
-import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +10,7 @@ import polars as pl
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.find import matching
 from qcrd_core.inspect.view import ROW_COLUMNS, View
+from qcrd_core.store.target import new_target
 
 _SPLITS = ("train", "validation", "test")
 _CARD = """\
@@ -48,28 +48,18 @@ def export_rows(view: View, target: Path, where: str | None) -> int:
 
     Raises:
         ConfigError: If the expression is not valid, or the target exists or has another ending.
-        DataError: If a part is damaged.
+        DataError: If a part is damaged, or the target cannot be written.
     """
-    if target.exists():
-        msg = f"--export must be a new file or folder; {target} exists. Delete it or name another."
-        raise ConfigError(msg)
     lazy = matching(view, where, ROW_COLUMNS)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"_tmp-{target.name}")
-    try:
-        if target.suffix:
-            num_rows = _write_file(lazy, temporary, target.suffix)
-        else:
-            num_rows = _write_folder(lazy, temporary, view, (target.name, where))
-        temporary.rename(target)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        msg = f"Exporting {view.name} to {target} failed: {str(error).splitlines()[0]}."
-        raise DataError(msg) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+    with new_target(target, "--export") as temporary:
+        try:
+            if target.suffix:
+                num_rows = _write_file(lazy, temporary, target.suffix)
+            else:
+                num_rows = _write_folder(lazy, temporary, view, (target.name, where))
+        except pl.exceptions.PolarsError as error:
+            msg = f"Exporting {view.name} to {target} failed: {str(error).splitlines()[0]}."
+            raise DataError(msg) from error
     return num_rows
 
 

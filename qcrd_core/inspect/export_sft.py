@@ -8,6 +8,7 @@ LLaMA-Factory's rows have its alpaca format; its dataset_info.json is written to
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
+from qcrd_core.store.target import new_target
 
 Trainer = Literal["trl", "llama-factory"]
 Kind = Literal["sft", "preference"]
@@ -73,10 +75,19 @@ def export_sft(
         ConfigError: If the target exists or does not end in .jsonl.
         DataError: If there is nothing to write, or a part is damaged.
     """
-    if target.suffix != ".jsonl" or target.exists():
-        reason = "which exists" if target.exists() else "with another ending"
-        msg = f"TARGET must be a new .jsonl file; got {target}, {reason}. Name another."
+    if target.suffix != ".jsonl":
+        msg = f"TARGET must end in .jsonl; got {target}. Rename it."
         raise ConfigError(msg)
+    with new_target(target, "TARGET") as temporary:
+        done = _write(view, temporary, trainer, kind, instruction)
+    if trainer == "llama-factory":
+        _register(target, kind)
+    return done
+
+
+def _write(
+    view: View, target: Path, trainer: Trainer, kind: Kind, instruction: str | None
+) -> Exported:
     spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
     rows = _sides(view)
     if kind == "sft":
@@ -91,13 +102,8 @@ def export_sft(
     if found.is_empty():
         raise DataError(_nothing(view.name, kind, rows["is_positive"]))
     lines = (_line(row, spec, trainer, instruction) for row in found.iter_rows(named=True))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"_tmp-{target.name}")
-    with temporary.open("w", encoding="utf-8") as file:
+    with target.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    temporary.replace(target)
-    if trainer == "llama-factory":
-        _register(target, kind)
     num_questions = found["question_id"].n_unique()
     num_without = 0 if kind == "sft" else rows["question_id"].n_unique() - num_questions
     return Exported(found.height, num_questions, num_without)
@@ -172,8 +178,20 @@ def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:
 
 def _register(target: Path, kind: Kind) -> None:
     path = target.with_name("dataset_info.json")
-    known: dict[str, Any] = {}
+    known: object = {}
     if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            known = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            known = None
+        if not isinstance(known, dict):
+            msg = (
+                f"{path} must be LLaMA-Factory's JSON object of data sets; it is not, so {target} "
+                "was written and not registered in it. Repair the file and add the entry."
+            )
+            raise DataError(msg)
+    assert isinstance(known, dict)
     known[target.stem] = {"file_name": target.name, **_INFO[kind]}
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    temporary = path.with_name(f"_tmp-{os.getpid()}-{path.name}")
+    temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

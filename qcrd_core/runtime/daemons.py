@@ -52,13 +52,16 @@ class Daemon:
         self.name, self.log = name, folder / f"{name}.log"
         self._note, self._marker = folder / f"{name}.json", marker
 
-    def start(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    def start(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, umask: int = -1
+    ) -> None:
         """Start it as the leader of a new session.
 
         Args:
             command: Program and arguments.
             env: Its whole environment.
             cwd: Folder it runs in.
+            umask: Its umask; by default that of this process.
         """
         self._note.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
@@ -69,6 +72,7 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 env=env,
                 cwd=cwd,
+                umask=umask,
                 start_new_session=True,
             )
         note = {"pid": child.pid, "started": _started(psutil.Process(child.pid))}

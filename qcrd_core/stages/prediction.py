@@ -12,6 +12,7 @@ from qcrd_core.progress import Bar
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.store import Store
+from qcrd_core.store.target import new_target
 from qcrd_core.student.jobs import AnswerFile, answer_file
 
 _WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
@@ -29,7 +30,7 @@ def predict_file(
     Args:
         student: Its folder, or the URL of a published student.
         file: Questions in the data set's columns.
-        target: File to write: question_id, question, text, answer, gold_answer, is_correct.
+        target: New file: question_id, question, text, answer, gold_answer, is_correct.
         batch_size: Questions per batch.
         bar: Shows the progress.
 
@@ -37,16 +38,18 @@ def predict_file(
         `num_questions`, `num_no_answer`, `accuracy` (None without gold answers).
 
     Raises:
-        ConfigError: If the folder is not a student, or the target's ending is unknown.
-        DataError: If the file breaks a rule.
+        ConfigError: If the folder is not a student, the target exists, or its ending is unknown.
+        DataError: If the file breaks a rule, or the target cannot be written.
         StoreError: If the URL is not that of a published student.
     """
     write = _WRITERS.get(target.suffix)
     if write is None:
         msg = f"The output file must end in {', '.join(_WRITERS)}; got {target}. Rename it."
         raise ConfigError(msg)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="qcrd-") as name:
+    with (
+        new_target(target, "--output") as output,
+        tempfile.TemporaryDirectory(prefix="qcrd-") as name,
+    ):
         answers = Path(name, "answers.parquet")
         job = AnswerFile(fetch_student(student, Path(name)), file, answers, batch_size)
 
@@ -58,7 +61,7 @@ def predict_file(
 
         log = Path(name, "predict.log")
         numbers = run_job(answer_file, job, log=log, on_event=show).value
-        write(pl.read_parquet(answers), target)
+        write(pl.read_parquet(answers), output)
     return numbers
 
 

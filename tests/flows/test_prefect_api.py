@@ -20,7 +20,7 @@ def busy(monkeypatch):
                 return httpx.Response(503, json={"exception_message": "Service Unavailable"})
             return httpx.Response(200, json=[])
 
-        api = PrefectApi("http://server/api")
+        api = PrefectApi("http://server/api", None)
         api._client = httpx.Client(
             base_url="http://server/api", transport=httpx.MockTransport(answer)
         )

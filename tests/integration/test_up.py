@@ -1,6 +1,9 @@
 """`qcrd up` on a real server and worker, driven over REST as the UI drives it."""
 
+import asyncio
+import base64
 import json
+import re
 import sqlite3
 import sys
 import threading
@@ -11,6 +14,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from qcrd_core.teacher.servers.launch import free_port
 from tests.support.ask_again import AskAgain
@@ -54,6 +59,7 @@ class Up:
         self.api = httpx.Client(
             transport=AskAgain(),
             base_url=f"{(home / 'url').read_text().strip()}/api",
+            auth=tuple((home / "auth").read_text().split(":")),
             timeout=30,
             trust_env=False,
         )
@@ -123,6 +129,82 @@ def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
     assert {"distill-quickstart", "benchmark-word-problems", "import-rationales"} <= found
     assert not up.is_nightly_on()
     assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Basic " + base64.b64encode(b"qcrd:guess").decode()}, 401),
+        ({"Authorization": "right", "Host": "attacker.example"}, 400),
+        ({"Authorization": "right", "Host": "127.0.0.1.attacker.example:4200"}, 400),
+    ],
+    ids=["no-password", "wrong-password", "foreign-host", "host-that-looks-like-ours"],
+)
+def test_up_refuses_who_has_no_password_or_names_another_host(up, headers, status):
+    if headers.get("Authorization") == "right":
+        secret = (up.home / "auth").read_bytes()
+        headers = {**headers, "Authorization": f"Basic {base64.b64encode(secret).decode()}"}
+    runs_before = up.api.post("/flow_runs/count", json={}).json()
+    path = f"/deployments/{up.deployment('distill/distill')['id']}/create_flow_run"
+    body = {"job_variables": {"command": f"touch {up.home / 'attacked'}"}}
+
+    with httpx.Client(base_url=up.api.base_url, trust_env=False, timeout=30) as stranger:
+        answer = stranger.post(path, json=body, headers=headers)
+
+    assert answer.status_code == status
+    assert up.api.post("/flow_runs/count", json={}).json() == runs_before
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:9999", "https://attacker.example", "null"])
+def test_up_lets_no_page_of_another_origin_read_or_write(up, origin):
+    own = (up.home / "url").read_text().strip()
+    wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x"}
+    with httpx.Client(base_url=up.api.base_url, trust_env=False, timeout=30) as browser:
+        allowed = browser.options("/flow_runs/filter", headers={"Origin": own, **wanted})
+        preflight = browser.options("/flow_runs/filter", headers={"Origin": origin, **wanted})
+        # A form may post text to any site without asking first.
+        form = {"Origin": origin, "Content-Type": "text/plain"}
+        posted = browser.post("/flow_runs/filter", content="{}", headers=form)
+
+    assert allowed.headers["access-control-allow-origin"] == own
+    assert "access-control-allow-origin" not in preflight.headers
+    assert "access-control-allow-origin" not in posted.headers
+    assert (preflight.status_code, posted.status_code) == (400, 401)
+
+
+@pytest.mark.parametrize("protocols", [[], ["prefect"]])
+def test_up_takes_no_events_without_the_password(up, protocols):
+    address = f"ws://{up.api.base_url.netloc.decode()}/api/events/in"
+
+    async def attack():
+        async with connect(address, subprotocols=protocols or None, proxy=None) as socket:
+            await socket.send(json.dumps({"type": "auth", "token": "guess"}))
+            await socket.recv()
+
+    with pytest.raises((InvalidStatus, ConnectionClosed)):
+        asyncio.run(attack())
+
+
+def test_up_keeps_its_secrets_from_other_users(up):
+    files = [up.home / "auth", *up.home.glob("prefect.db*"), *up.home.glob("logins/*")]
+    assert len(files) >= 3
+    assert {oct(file.stat().st_mode & 0o077) for file in files} == {"0o0"}
+    assert oct((up.home / "logins").stat().st_mode & 0o777) == "0o700"
+
+
+def test_login_link_gives_the_password_once_and_only_with_its_code(up):
+    (link,) = re.findall(r"http://\S+/qcrd/login#\S+", qcrd("status").stdout)
+    page, _, code = link.partition("#")
+    with httpx.Client(trust_env=False, timeout=30) as browser:
+        assert "localStorage" in browser.get(page).text
+        guesses = [browser.post(page, content=guess) for guess in ("", "../auth", "x" * 32)]
+        first, second = (browser.post(page, content=code) for _ in range(2))
+
+    assert [answer.status_code for answer in guesses] == [403] * 3
+    assert first.text == (up.home / "auth").read_text()
+    assert second.status_code == 403
+    assert "Run `qcrd status` for a new one." in second.text
 
 
 def test_up_again_keeps_processes_and_the_schedule_as_it_was_switched(up):
