@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import polars as pl
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -36,8 +37,9 @@ from starlette.staticfiles import StaticFiles
 from explorer import pages
 from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
-from qcrd_core.inspect.view import View
+from qcrd_core.inspect.view import Generation, View
 from qcrd_core.report.html import PAGE_CSS, templates
+from qcrd_core.store.parts import collect
 from qcrd_core.vote.curation import write_mark
 
 _HERE = Path(__file__).parent
@@ -85,18 +87,9 @@ def make_app(explorer: Explorer) -> Starlette:
 
     def store_page(_: Request) -> dict[str, Any]:
         whole = View(explorer.store, None)
-        runs = [(run_id, explorer.view(run_id)) for run_id in explorer.run_ids]
-        rows = [
-            {
-                "run_id": run_id,
-                "dataset": view.environment.get("dataset"),
-                "started_at": view.environment.get("started_at"),
-                "result": _result(view),
-            }
-            for run_id, view in runs
-        ]
+        rows = [_run_row(explorer.view(run_id)) for run_id in explorer.run_ids]
         rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
-        sizes = [(each, whole.generation_folder(each).num_rows) for each in whole.generations]
+        sizes = [(each, *_size(whole, each)) for each in whole.generations]
         return {"store": str(explorer.store), "runs": rows, "generations": sizes}
 
     def with_run(make: Callable[[View, dict[str, str]], dict[str, Any]]) -> Any:
@@ -193,8 +186,34 @@ def _mark(view: View, form: dict[str, str]) -> None:
     if not isinstance(dataset, str):
         msg = f"Run {view.run_id} has not begun, so it has no rationales to mark."
         raise DataError(msg)
-    key = (form["generation"], form["question_id"], int(form["sample_idx"]))
+    generation, question_id, sample = form["generation"], form["question_id"], form["sample_idx"]
+    rows = view.rationales([question_id]).filter(
+        pl.col("generation") == generation, pl.col("sample_idx").cast(pl.String) == sample
+    )
+    if collect(rows.select("sample_idx"), str(view.run_id)).is_empty():
+        msg = f"Run {view.run_id} has no sample {sample!r} of question {question_id!r}."
+        raise DataError(msg)
+    key = (generation, question_id, int(sample))
     write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
+
+
+def _run_row(view: View) -> dict[str, Any]:
+    """A run in the list of a store. A damaged run must not hide the others."""
+    row = {"run_id": view.run_id, **dict.fromkeys(("dataset", "started_at", "result", "problem"))}
+    try:
+        row |= {name: view.environment.get(name) for name in ("dataset", "started_at")}
+        row["result"] = _result(view)
+    except QcrdError as error:
+        row["problem"] = str(error)
+    return row
+
+
+def _size(view: View, generation: Generation) -> tuple[int, str | None]:
+    """Rows of a generation, or what is wrong with it."""
+    try:
+        return view.generation_folder(generation).num_rows, None
+    except QcrdError as error:
+        return 0, str(error)
 
 
 def _result(view: View) -> dict[str, Any] | None:

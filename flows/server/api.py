@@ -119,9 +119,9 @@ class PrefectApi:
         return found
 
     def crash(self, run_id: str, message: str) -> None:
-        """Mark a run as Crashed, whatever its state."""
+        """Mark a run as Crashed. Prefect leaves a run as it is that has ended meanwhile."""
         state = {"type": "CRASHED", "name": "Crashed", "message": message}
-        self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
 
     def _exists(self, path: str) -> bool:
         return self._request("GET", path).status_code == httpx.codes.OK

@@ -18,7 +18,7 @@ class PromotionSection(Section):
     `qcrd_core.registry.promotion`.
     """
 
-    expert: ClassVar = frozenset({"guarded_slices", "slice_tolerance"})
+    expert: ClassVar = frozenset({"guarded_slices", "slice_tolerance", "first_accuracy"})
 
     max_p_value: float = Field(default=0.05, gt=0, le=1)
     """Largest p of the exact one-sided McNemar test: how likely so large a gain is by chance. 1
@@ -30,6 +30,9 @@ class PromotionSection(Section):
     """Values of the column `template` of the test questions on which accuracy may not drop."""
     slice_tolerance: float = Field(default=0.0, ge=0, lt=1)
     """Accuracy that a guarded slice may still lose, as a fraction."""
+    first_accuracy: float | None = Field(default=None, ge=0, le=1, examples=[0.6])
+    """Test accuracy that makes a student the first champion. By default it must beat the most
+    frequent right answer instead, by the same test as later students beat the champion."""
 
 
 class BudgetSection(Section):

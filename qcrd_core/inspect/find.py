@@ -1,5 +1,6 @@
 """Find rationales that meet a SQL condition."""
 
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,6 +16,13 @@ _ORDER = (
     pl.col("source") == "student",
     *(pl.col(name) for name in ROW_KEY[1:]),
 )
+
+
+# Far beyond these, polars' parser and planner take minutes (900 summands, 60 nested casts).
+_MOST_TOKENS, _MOST_BRACKETS = 200, 20
+_TOKEN = re.compile(r"'[^']*'|\w+|\S")
+# A panic of polars derives from BaseException alone.
+_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +45,13 @@ def condition(text: str) -> pl.Expr:
         The expression.
 
     Raises:
-        ConfigError: If the text is not an expression, or names an unknown column.
+        ConfigError: If the text is not an expression, is too long, or names an unknown column.
     """
+    _check_size(text)
     try:
         expression = pl.sql_expr(text)
         names = expression.meta.root_names()
-    except pl.exceptions.PolarsError as error:
+    except _POLARS_ERRORS as error:
         raise _refused(text, str(error)) from error
     unknown = sorted(set(names) - set(ROW_COLUMNS))
     if unknown:
@@ -116,7 +125,7 @@ def collect_matching(view: View, where: str | None, columns: tuple[str, ...]) ->
     try:
         return collect(lazy, view.name)
     except DataError as error:
-        if where is not None and isinstance(error.__cause__, pl.exceptions.PolarsError):
+        if where is not None and isinstance(error.__cause__, _POLARS_ERRORS):
             # An error of the condition looks like a damaged part. Reading without the condition
             # tells them apart: it fails if a part is damaged.
             read = condition(where).meta.root_names()
@@ -155,11 +164,25 @@ def matching(view: View, where: str | None, columns: tuple[str, ...]) -> pl.Lazy
     try:
         kind = empty.select(expression.alias("condition")).collect_schema()["condition"]
         empty.filter(expression).collect()
-    except pl.exceptions.PolarsError as error:
+    except _POLARS_ERRORS as error:
         raise _refused(where, str(error)) from error
     if kind != pl.Boolean:
         raise _refused(where, f"it gives a {kind}, not true or false")
     return lazy.filter(expression).select(pl.col(name) for name in ROW_COLUMNS if name in columns)
+
+
+def _check_size(text: str) -> None:
+    tokens = _TOKEN.findall(text)
+    depth = deepest = 0
+    for token in tokens:
+        depth += (token == "(") - (token == ")")
+        deepest = max(deepest, depth)
+    if len(tokens) > _MOST_TOKENS or deepest > _MOST_BRACKETS:
+        reason = (
+            f"it has {len(tokens)} words and signs and brackets {deepest} deep, at most "
+            f"{_MOST_TOKENS} and {_MOST_BRACKETS} are read"
+        )
+        raise _refused(text[:60] + "...", reason)
 
 
 def _refused(text: str, reason: str) -> ConfigError:

@@ -25,7 +25,9 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: "Store")
     model, name, place = version.model, version.name, shlex.quote(store.url())
     title = {
         "promoted": f"{name} is now the champion of {model}",
-        "kept": f"{entry.previous or 'No version'} stays the champion of {model}",
+        "kept": f"{entry.previous} stays the champion of {model}"
+        if entry.previous
+        else f"{model} has no champion yet",
     }.get(entry.action, f"{name} of {model}: {entry.action}")
     start = f"version {version.warm_start}" if version.warm_start else "student.model"
     parts = [
@@ -42,10 +44,20 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: "Store")
         f"- run and report: `{store}/runs/{version.run_id}`\n"
         f"- training started from: {start}\n"
         f"- champion before: {entry.previous or 'none'}",
-        f"To overrule this: `qcrd promote {model}/{name} --store {place} --anyway REASON` or "
-        f"`qcrd rollback {model} --store {place} --reason REASON`.",
     ]
+    overrule = _overrule(version, entry, place)
+    if overrule is not None:
+        parts.append(f"To overrule this: `{overrule}`.")
     return "\n\n".join(parts) + "\n"
+
+
+def _overrule(version: "Version", entry: "Entry", place: str) -> str | None:
+    """The command that undoes the decision; None if the first champion was promoted."""
+    if entry.action == "kept":
+        return f"qcrd promote {version.model}/{version.name} --store {place} --anyway REASON"
+    if entry.previous is None:
+        return None
+    return f"qcrd rollback {version.model} --store {place} --reason REASON"
 
 
 def _slices(comparison: dict[str, Any]) -> str:

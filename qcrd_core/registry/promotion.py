@@ -90,7 +90,8 @@ def compare(
     """Decide whether the challenger replaces the champion.
 
     Args:
-        champion: From `frozen_answers`; None if there is no champion yet.
+        champion: From `frozen_answers`; None if there is no champion yet. The challenger must then
+            beat the most frequent right answer, or have `promotion.first_accuracy`.
         challenger: From `frozen_answers`.
         rule: Section `promotion`.
 
@@ -100,12 +101,8 @@ def compare(
     if challenger.is_empty():
         return _refused("The challenger answered no test question that has a gold answer.")
     if champion is None:
-        correct, total = challenger["is_correct"].sum(), challenger.height
-        first = f"There was no champion before. {correct:,} of {total:,} test answers are right."
-        return Decision(promote=True, reasons=(first,), comparison=None)
-    paired = champion.join(
-        challenger.select(*_KEYS, pl.col("is_correct").alias("is_now_correct")), on=_KEYS
-    )
+        return _first(challenger, rule)
+    paired = _paired(champion, challenger)
     num_changed = champion.height - paired.height
     if num_changed or paired.is_empty():
         return _refused(
@@ -126,6 +123,36 @@ def compare(
         reasons=(opening, *(text for _, text in conditions)),
         comparison=found,
     )
+
+
+def _first(challenger: pl.DataFrame, rule: PromotionSection) -> Decision:
+    """Decide about the first champion. A student that always gives one answer is not worth it."""
+    correct, total = int(challenger["is_correct"].sum()), challenger.height
+    opening = f"There was no champion before. {correct:,} of {total:,} test answers are right"
+    if rule.first_accuracy is not None:
+        held = correct >= rule.first_accuracy * total
+        reason = f"{opening}; at least {rule.first_accuracy:.1%} required: {_verdict(held)}."
+        return Decision(promote=held, reasons=(reason,), comparison=None)
+    counts = challenger["gold_answer"].value_counts(sort=True, name="count")
+    # Sorted by name too, so that the answer does not depend on the order of the questions.
+    frequent = counts.sort("count", "gold_answer", descending=[True, False])["gold_answer"][0]
+    constant = challenger.select(*_KEYS, "template", is_correct=pl.col("gold_answer") == frequent)
+    found = _comparison(_paired(constant, challenger))
+    conditions = [_gain(found, rule), _chance(found, rule)]
+    reason = (
+        f"{opening}, against {found.whole.champion_correct:,} for the most frequent answer, "
+        f"{frequent!r}."
+    )
+    return Decision(
+        promote=all(held for held, _ in conditions),
+        reasons=(reason, *(text for _, text in conditions)),
+        comparison=None,
+    )
+
+
+def _paired(champion: pl.DataFrame, challenger: pl.DataFrame) -> pl.DataFrame:
+    now = challenger.select(*_KEYS, pl.col("is_correct").alias("is_now_correct"))
+    return champion.join(now, on=_KEYS)
 
 
 def _refused(reason: str) -> Decision:

@@ -188,7 +188,12 @@ def collect(lazy: pl.LazyFrame, where: str) -> pl.DataFrame:
     except FileNotFoundError as error:
         msg = f"Another process joined parts of {where} while they were read. Run again."
         raise DataError(msg) from error
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,  # derives from BaseException alone
+        pa.ArrowException,
+        OSError,
+    ) as error:
         if is_access_error(error):
             raise access_error(error, where, "read") from error
         detail = str(error).splitlines()[0]

@@ -36,7 +36,7 @@ class Nights:
                 teacher={"num_samples": K},
                 training={"num_rounds": 1, "steps_per_round": 2},
                 discriminator={"pretrain_steps": 1},
-                promotion={"max_p_value": 1.0},
+                promotion={"max_p_value": 1.0, "first_accuracy": 0.0},
             ),
             "test",
         )

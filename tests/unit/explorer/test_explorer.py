@@ -108,6 +108,16 @@ def test_what_is_not_there_is_a_sentence(client, path, status, said):
     assert said in unescape(answer.text)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json", "result.json"])
+def test_damaged_run_does_not_hide_the_others(client, store, name):
+    store.write_bytes("runs/broken/config.yaml", b"run: {}")
+    store.write_bytes(f"runs/broken/{name}", b"\xff{")
+    page = client.get("/")
+    assert page.status_code == 200
+    assert RUN_ID in page.text
+    assert "broken" in page.text
+
+
 def test_another_host_name_is_refused(client):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 
@@ -166,9 +176,13 @@ def test_students_rows_have_no_mark_since_no_later_run_has_them(client):
 
 @pytest.mark.parametrize(
     "change",
-    [{"mark": "perhaps"}, {"sample_idx": "x"}, {"generation": ""}],
-    ids=lambda c: next(iter(c)),
-)
+    [
+        {"mark": "perhaps"}, {"generation": ""}, {"generation": "0" * 16},
+        {"question_id": "q9999"}, {"sample_idx": "x"}, {"sample_idx": "-1"}, {"sample_idx": "99"},
+        {"sample_idx": "9" * 5000}, {"sample_idx": "01"},
+    ],
+    ids=lambda c: f"{next(iter(c))}={next(iter(c.values()))[:4]}",
+)  # fmt: skip
 def test_mark_that_is_none_is_refused(client, store, change):
     assert client.post(f"{RUN}/mark", data={**MARK, **change}, headers=OURS).status_code == 400
     assert not store.exists("datasets/word_problems/curation")

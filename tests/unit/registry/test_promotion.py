@@ -44,12 +44,42 @@ def test_mcnemar_p_value_of_eight_against_two():
     assert mcnemar_p_value(8, 2, alternative="greater") == 0.0546875
 
 
-def test_compare_without_champion_promotes():
-    decision = compare(None, _answers(3), RULE)
+def _labels(right):
+    """Test answers to 60 questions labelled "no" and 40 labelled "yes", of which `right` are right.
 
-    assert decision.promote
-    first = "There was no champion before. 3 of 100 test answers are right."
-    assert decision.reasons == (first,)
+    The student is right on all with "yes" first.
+    """
+    names = [f"q{number:03d}" for number in range(100)]
+    rows = [
+        {"question_id": name, "split": "test", "question": "Is it?",
+         "gold_answer": "yes" if number < 40 else "no"}
+        for number, name in enumerate(names)
+    ]  # fmt: skip
+    predictions = pl.DataFrame({
+        "question_id": names, "is_correct": [number < right for number in range(100)]
+    })  # fmt: skip
+    return frozen_answers(make_questions(rows), predictions)
+
+
+@pytest.mark.parametrize(("right", "promote"), [(0, False), (60, False), (70, False), (80, True)])
+def test_first_champion_must_beat_the_most_frequent_answer(right, promote):
+    decision = compare(None, _labels(right), RULE)
+
+    assert decision.promote is promote
+    first = (
+        f"There was no champion before. {right} of 100 test answers are right, against 60 for the "
+        "most frequent answer, 'no'."
+    )
+    assert decision.reasons[0] == first
+    assert len(decision.reasons) == 3
+
+
+@pytest.mark.parametrize(("least", "promote"), [(0.0, True), (0.3, True), (0.31, False)])
+def test_first_champion_may_need_a_set_accuracy_instead(least, promote):
+    decision = compare(None, _labels(30), PromotionSection(first_accuracy=least))
+
+    assert decision.promote is promote
+    assert f"at least {least:.1%} required" in decision.reasons[0]
 
 
 @pytest.mark.parametrize(

@@ -19,35 +19,42 @@ def test_predict_never_writes_over_the_questions(tmp_path, link):
         target = tmp_path / "answers.jsonl"
         link(questions, target)
 
-    with (
-        progress("Predict", 0, "texts") as bar,
-        pytest.raises(ConfigError, match="--output must be a new file or folder"),
-    ):
+    refused = pytest.raises(ConfigError, match="--output must be a new file or folder")
+    with progress("Predict", 0, "texts") as bar, refused:
         predict_file("student", questions, target, batch_size=1, bar=bar)
 
     assert questions.read_text() == '{"question": "1 + 1?"}\n'
 
 
 def test_failed_block_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError), new_target(tmp_path / "new" / "a.csv", "--output") as temporary:
+    def write(temporary):
         temporary.write_text("half")
         raise KeyError
+
+    with pytest.raises(KeyError):
+        _write_new(tmp_path / "new" / "a.csv", write)
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_target_made_meanwhile_is_kept(tmp_path):
     target = tmp_path / "a.csv"
-    with pytest.raises(ConfigError), new_target(target, "--output") as temporary:
+
+    def write(temporary):
         temporary.write_text("ours")
         target.write_text("theirs")
+
+    with pytest.raises(ConfigError):
+        _write_new(target, write)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "theirs"}
 
 
 @pytest.mark.parametrize("name", ["file/a.csv", "x" * 300])
 def test_target_that_cannot_be_written_is_one_sentence(tmp_path, name):
     (tmp_path / "file").write_text("a file, not a folder")
-    with (
-        pytest.raises((ConfigError, DataError), match=r"a\.csv|xxx"),
-        new_target(tmp_path / name, "--output") as temporary,
-    ):
-        temporary.write_text("text")
+    with pytest.raises((ConfigError, DataError), match=r"a\.csv|xxx"):
+        _write_new(tmp_path / name, lambda temporary: temporary.write_text("text"))
+
+
+def _write_new(target, write):
+    with new_target(target, "--output") as temporary:
+        write(temporary)
