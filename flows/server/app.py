@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.server.busy import WriteInTurn
 from flows.server.login import login_routes
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ def _create(*, is_temporary: bool) -> "FastAPI":
 
     signal.signal(signal.SIGTERM, stop)
     home = PREFECT_HOME.value()
-    if str(PREFECT_API_DATABASE_CONNECTION_URL.value()).endswith(f":///{home / _NAME}"):
+    database = str(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    if database.endswith(f":///{home / _NAME}"):
         place_database(home)
     app = server.create_app(final=True)
+    if database.startswith("sqlite"):
+        app.add_middleware(WriteInTurn)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     if not is_temporary:
         # Before Prefect's own routes, of which the last takes every path.

@@ -79,6 +79,8 @@ class LocalServer:
 
     def alone(self) -> AbstractContextManager[bool]:
         """Lock this home, so that only one `up` or `down` works on it at a time."""
+        # Logs may quote what a run reads, so they are for this user alone.
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         return lock(self.home / "qcrd.lock")
 
     def start_server(self, port: int) -> bool:
