@@ -292,6 +292,14 @@ def main() -> None:
     except QcrdError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        from qcrd_core.runtime.processes import explain_exhausted
+
+        sentence = explain_exhausted("The command", str(error))
+        if sentence is None:
+            raise
+        print(sentence, file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         # Threads still waiting for their last request end later. They must not print below this.
         logging.disable()

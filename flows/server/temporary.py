@@ -23,7 +23,7 @@ from pathlib import Path
 
 from flows.server.api import PrefectApi
 from flows.server.local import HOST
-from qcrd_core.runtime.processes import Server
+from qcrd_core.runtime.processes import TEMPORARY, Server
 from qcrd_core.teacher.servers.launch import free_port
 
 _ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ class TemporaryServer:
         address = ("--host", HOST, "--port", str(port))
         command = (sys.executable, "-m", "uvicorn", *_APP, *address, "--log-level", "error")
         # The log is not in the run's scratch, where a command that fails should leave nothing.
-        file, log = tempfile.mkstemp(prefix="qcrd-prefect-server-", suffix=".log")
+        file, log = tempfile.mkstemp(prefix=f"{TEMPORARY}prefect-", suffix=".log")
         os.close(file)
         atexit.register(Path(log).unlink, missing_ok=True)
         password = f"qcrd:{secrets.token_urlsafe(32)}"

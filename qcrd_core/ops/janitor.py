@@ -10,7 +10,9 @@ that is or was champion, the run of such a version, `champion.json`, imported ra
 prepared teachers, anything that a process works on, or anything that changed recently.
 """
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +24,7 @@ from qcrd_core.config.base import Section
 from qcrd_core.registry import registry
 from qcrd_core.run.locks import is_worked_on
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.runtime.processes import TEMPORARY
 from qcrd_core.store.store import Store, StoredFile, temporaries
 from qcrd_core.teacher.generation import FILE as GENERATION_FILE
 from qcrd_core.teacher.generation import rationales_folder
@@ -103,7 +106,7 @@ def remove(store: Store, waste: Iterable[Waste]) -> int:
     num_bytes = 0
     for item in waste:
         if item.kind == "scratch":
-            shutil.rmtree(item.path)
+            shutil.rmtree(item.path) if Path(item.path).is_dir() else Path(item.path).unlink()
         elif item.kind == "version" and _is_of_history(store, item.path):
             continue
         else:
@@ -231,17 +234,21 @@ def _scratch(store: Store, scratch: Path, old: datetime) -> Iterator[Waste]:
         why = "local copy, fetched again if needed"
         folders += [(folder, why) for folder in sorted(store.local("").glob("runs/*"))]
         folders += [(folder, why) for folder in sorted(store.local("").glob("models/*/*"))]
+    # Unix sockets of a server that samples for days are as old as the server.
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*")):
+        if path.lstat().st_uid == os.getuid():
+            folders.append((path, "left behind by a process that was killed"))
     for folder, why in folders:
         waste = _sum_up("scratch", str(folder), list(_local_files(folder)))
         if waste is not None and waste.modified < old:
             yield _because(waste, why)
 
 
-def _local_files(folder: Path) -> Iterator[StoredFile]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            stat = path.stat()
-            yield StoredFile(str(path), stat.st_size, stat.st_mtime_ns)
+def _local_files(place: Path) -> Iterator[StoredFile]:
+    """Files of a folder; the place itself if it is a file or an empty folder."""
+    for path in [path for path in place.rglob("*") if path.is_file()] or [place]:
+        stat = path.lstat()
+        yield StoredFile(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def _sum_up(kind: str, path: str, files: Sequence[StoredFile]) -> Waste | None:

@@ -48,12 +48,16 @@ JobT = TypeVar("JobT")
 ValueT = TypeVar("ValueT")
 
 _TAIL_LINES = 25
+# torch reports a failed write by the position that its archive has reached.
+_FULL_DISK = re.compile(r"No space left on device|Disk quota exceeded|inline_container\.cc")
 _GPU_NUMBERS = re.compile(r"Tried to allocate .+? is free")
 _CUDA_DEVICE = "/dev/nvidiactl"
 _ACCELERATOR_DEVICES = (_CUDA_DEVICE, "/dev/kfd", "/dev/accel")
 COUNT_WITHOUT_DRIVER = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch counts CUDA devices without waking the driver: ranks are forked from
 their job after torchrun's agent has asked."""
+TEMPORARY = "_tmp-qcrd-"
+"""How names in the system's temporary folder begin; the janitor deletes what was left there."""
 _PR_SET_PDEATHSIG = 1
 _PRELOAD = ["qcrd_core.runtime.preload"]
 _context_lock = threading.Lock()
@@ -186,8 +190,8 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> str:
     return ""
 
 
-def explain_exhausted_gpu(what: str, error: str) -> str | None:
-    """Turn torch's out-of-memory error into a sentence.
+def explain_exhausted(what: str, error: str) -> str | None:
+    """Turn an error about a full GPU or a full disk into a sentence.
 
     Args:
         what: The work that did not fit.
@@ -196,6 +200,12 @@ def explain_exhausted_gpu(what: str, error: str) -> str | None:
     Returns:
         The sentence; None if the exception has another cause.
     """
+    if _FULL_DISK.search(error):
+        return (
+            f"{what} could not write a file, because the disk is full: {error.splitlines()[0]}. "
+            "Finished stages and the last checkpoint are kept. Free space on the disks of run.store"
+            " and run.scratch, and run again."
+        )
     if not error.startswith("OutOfMemoryError"):
         return None
     numbers = _GPU_NUMBERS.search(error)
@@ -265,7 +275,7 @@ def _child(
     except Exception as error:  # noqa: BLE001  (process boundary: the parent reports it)
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
-        sentence = explain_exhausted_gpu(f"The job {name}", text)
+        sentence = explain_exhausted(f"The job {name}", text)
         explained = ("error", ("TrainingError", sentence)) if sentence else ("crash", text)
         sender.send(explained)
     finally:

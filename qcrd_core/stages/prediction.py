@@ -9,7 +9,7 @@ import polars as pl
 
 from qcrd_core.errors import ConfigError
 from qcrd_core.progress import Bar
-from qcrd_core.runtime.processes import run_job
+from qcrd_core.runtime.processes import TEMPORARY, run_job
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.store import Store
 from qcrd_core.store.target import new_target
@@ -48,7 +48,7 @@ def predict_file(
         raise ConfigError(msg)
     with (
         new_target(target, "--output") as output,
-        tempfile.TemporaryDirectory(prefix="qcrd-") as name,
+        tempfile.TemporaryDirectory(prefix=TEMPORARY) as name,
     ):
         answers = Path(name, "answers.parquet")
         job = AnswerFile(fetch_student(student, Path(name)), file, answers, batch_size)

@@ -30,10 +30,11 @@ from qcrd_core.errors import QcrdError, TrainingError
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.hosts import RENDEZVOUS_PORT, choose_interface
 from qcrd_core.runtime.processes import (
+    TEMPORARY,
     Emit,
     can_fork,
     die_with_parent,
-    explain_exhausted_gpu,
+    explain_exhausted,
     has_accelerator,
 )
 from qcrd_core.student.model import wrap
@@ -86,7 +87,7 @@ def _launch(job: TrainRound | JoinRound, emit: Emit, *, place: int) -> Trained:
         choose_interface(hosts[0] if place else hosts[1])
         # Static: ranks follow the order of the hosts, so that rank 0 is on the host of the flow.
         backend, endpoint = "static", f"{hosts[0]}:{RENDEZVOUS_PORT}"
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(prefix=TEMPORARY) as folder:
         launch = LaunchConfig(
             min_nodes=max(1, len(hosts)),
             max_nodes=max(1, len(hosts)),
@@ -127,7 +128,7 @@ def _explained(error: ChildFailedError, training: TrainingSection) -> Exception:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, QcrdError):
         return kind(text)
-    sentence = explain_exhausted_gpu("A training step", message)
+    sentence = explain_exhausted("Training", message)
     if sentence:
         return TrainingError(sentence)
     if len(training.hosts) < 2:

@@ -14,7 +14,7 @@ class App:
     def __init__(self, times):
         self.times, self.bodies, self.num_inside, self.most_inside = times, [], 0, 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, _, receive, send):
         self.num_inside += 1
         self.most_inside = max(self.most_inside, self.num_inside)
         self.bodies.append((await receive())["body"])

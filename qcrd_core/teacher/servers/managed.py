@@ -22,7 +22,7 @@ from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.models import TeacherSection
 from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.runtime.daemons import drop_note, kill_orphans, note_server
-from qcrd_core.runtime.processes import Server, tail
+from qcrd_core.runtime.processes import TEMPORARY, Server, tail
 from qcrd_core.teacher.prepare import PreparedTeacher
 from qcrd_core.teacher.servers.launch import (
     find_vllm_python,
@@ -72,7 +72,7 @@ class ManagedPool(TeacherPool):
         kill_orphans(scratch)
         # vLLM does not delete its sockets, so they get a folder that we delete. It is directly in
         # the temporary folder, because a socket's path may have at most 103 bytes.
-        self._sockets = tempfile.TemporaryDirectory(prefix="qcrd-")
+        self._sockets = tempfile.TemporaryDirectory(prefix=TEMPORARY)
         self._server, endpoint = self._start()
         try:
             self._wait_until_ready(endpoint)

@@ -1,6 +1,7 @@
 """What the janitor deletes and what it keeps."""
 
 import os
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from tests.support.synthetic_run import CONFIG
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 KEEP_ONE = Retention(keep_runs=1)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    """The system's temporary folder."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -168,3 +178,19 @@ def test_waste_table_names_each_folder_with_its_reason_and_the_sum(store, tmp_pa
     assert lines[0].split() == ["run", "0.0", "MB", "2026-10-03", "runs/synthetic-a"]
     assert lines[1].strip() == "complete, never champion, newer runs of the same name: 1"
     assert lines[-1].split() == ["total", "0.0", "MB"]
+
+
+def test_janitor_deletes_what_killed_processes_left_in_the_temporary_folder(
+    store, tmp_path, temporary
+):
+    kept = {"_tmp-qcrd-new", "qcrd-clone", "_tmp-other"}
+    for name in ("_tmp-qcrd-old", *kept):
+        (temporary / name / "sockets").mkdir(parents=True)
+    (temporary / "_tmp-qcrd-old.log").write_text("...")
+    for path in temporary.iterdir():
+        then = (NOW - timedelta(days=0 if path.name == "_tmp-qcrd-new" else 90)).timestamp()
+        os.utime(path, (then, then))
+
+    remove(store, find_waste(store, tmp_path / "scratch", Retention(), NOW))
+
+    assert {path.name for path in temporary.iterdir()} == kept
