@@ -48,7 +48,7 @@ test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minute
 	.venv/bin/python -m pytest -n 2 --dist loadfile  # two, because engines take several GiB each
 
 test-unit: $(QCRD) ## The tests without an engine or a server
-	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/integration --ignore tests/gpu
+	.venv/bin/python -m pytest -n 2 --dist worksteal tests/unit
 
 test-gpu: install ## The tests that need a CUDA device
 	@$(has_gpu)

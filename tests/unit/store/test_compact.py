@@ -78,7 +78,7 @@ def test_join_many_leaves_few_parts_and_parts_that_are_large(store, monkeypatch)
 
 
 def test_readers_and_two_who_join_at_once_see_all_rows(tmp_path):
-    make_store(tmp_path, 1000, questions_per_part=2)
+    make_store(tmp_path, 400, questions_per_part=2)
     context, folder = open_scale(tmp_path), generation_folder("word_problems", IDENTITY)
     questions, teacher = context.read_questions("train"), context.config.teacher
 
@@ -99,9 +99,9 @@ def test_readers_and_two_who_join_at_once_see_all_rows(tmp_path):
         for done in joins:
             done.result()
 
-    assert set(found) == {(1000, 1000, 0)}
+    assert set(found) == {(400, 400, 0)}
     assert compact(context.store, folder, BAR).num_after == 1
-    assert read(0) == (1000, 1000, 0)
+    assert read(0) == (400, 400, 0)
 
 
 def test_read_again_tells_of_what_no_reading_again_will_mend(store):

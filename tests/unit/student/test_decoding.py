@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
@@ -19,8 +20,12 @@ def _student(architecture):
     return make_student(tiny, tokenizer, seed=0), tokenizer
 
 
+@cache
 def _talkative(architecture):
-    """A student whose texts differ, and end at many lengths: with the token it writes most."""
+    """A student whose texts differ, and end at many lengths: with the token it writes most.
+
+    Also returns its tokenizer, and what transformers' own loop writes.
+    """
     model, tokenizer = _student(architecture)
     model.eval()
     with torch.no_grad():
@@ -29,7 +34,7 @@ def _talkative(architecture):
                 weight.mul_(6)
     tokens = [token for text in _generate(model, tokenizer) for token in text]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(Counter(tokens).most_common(1)[0][0])
-    return model, tokenizer
+    return model, tokenizer, _generate(model, tokenizer)
 
 
 def _generate(model, tokenizer):
@@ -67,8 +72,7 @@ def _write(student, prompts=PROMPTS, **options):
 @pytest.mark.parametrize("architecture", ["t5", "llama"])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_write_greedy_gives_the_texts_of_generate(architecture, batch_size):
-    model, tokenizer = _talkative(architecture)
-    expected = _generate(model, tokenizer)
+    model, tokenizer, expected = _talkative(architecture)
     lengths = {len(tokens) for tokens in expected}
     assert len(lengths) > 3  # otherwise no text would join another in its midst
 
