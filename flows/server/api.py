@@ -119,7 +119,7 @@ class PrefectApi:
         return found
 
     def crash(self, run_id: str, message: str) -> None:
-        """Mark a run as Crashed. Prefect leaves a run as it is that has ended meanwhile."""
+        """Mark a run as Crashed. Prefect ignores this for a run that has ended."""
         state = {"type": "CRASHED", "name": "Crashed", "message": message}
         self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state})
 
