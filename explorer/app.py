@@ -38,6 +38,7 @@ from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import View
 from qcrd_core.report.html import PAGE_CSS, templates
+from qcrd_core.run.records import Result
 from qcrd_core.vote.curation import write_mark
 
 _HERE = Path(__file__).parent
@@ -85,17 +86,8 @@ def make_app(explorer: Explorer) -> Starlette:
 
     def store_page(_: Request) -> dict[str, Any]:
         whole = View(explorer.store, None)
-        runs = [(run_id, explorer.view(run_id)) for run_id in explorer.run_ids]
-        rows = [
-            {
-                "run_id": run_id,
-                "dataset": view.environment.get("dataset"),
-                "started_at": view.environment.get("started_at"),
-                "result": _result(view),
-            }
-            for run_id, view in runs
-        ]
-        rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
+        rows = [_row(View(explorer.store, run_id)) for run_id in explorer.run_ids]
+        rows.sort(key=lambda row: str(row.get("started_at")), reverse=True)
         sizes = [(each, whole.generation_folder(each).num_rows) for each in whole.generations]
         return {"store": str(explorer.store), "runs": rows, "generations": sizes}
 
@@ -189,19 +181,28 @@ async def _report_style(_: Request) -> Response:
 
 
 def _mark(view: View, form: dict[str, str]) -> None:
-    dataset = view.environment.get("dataset")
-    if not isinstance(dataset, str):
+    dataset = view.dataset
+    if dataset is None:
         msg = f"Run {view.run_id} has not begun, so it has no rationales to mark."
         raise DataError(msg)
     key = (form["generation"], form["question_id"], int(form["sample_idx"]))
     write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
 
 
-def _result(view: View) -> dict[str, Any] | None:
-    found = (
-        view.store.read_json(view.paths.result) if view.store.exists(view.paths.result) else None
-    )
-    return found if isinstance(found, dict) else None
+def _row(view: View) -> dict[str, Any]:
+    """A run in the list; what is wrong with one run hides no other."""
+    path, shown = view.paths.result, {"run_id": view.run_id}
+    try:
+        begun = view.checked().environment
+        result = view.store.read_json(path, Result) if view.store.exists(path) else None
+    except QcrdError as error:
+        return {**shown, "problem": str(error)}
+    return {
+        **shown,
+        "dataset": begun and begun.dataset,
+        "started_at": begun and begun.started_at,
+        "result": result,
+    }
 
 
 def _renderer() -> Callable[[str, dict[str, Any]], str]:

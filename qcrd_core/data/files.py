@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from qcrd_core.config.files import check_ordinary
 from qcrd_core.errors import DataError
 
 Row = dict[str, Any]
@@ -31,6 +32,7 @@ def read_rows(path: Path) -> list[Row]:
         msg = f"A data file must end in {', '.join(ENDINGS)}; got {path}. Convert or rename it."
         raise DataError(msg)
     try:
+        check_ordinary(path)
         rows = reader(path)
     except OSError as error:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."

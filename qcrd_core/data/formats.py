@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from qcrd_core.config.files import read_ordinary
 from qcrd_core.data.files import Row, read_rows
 from qcrd_core.errors import ConfigError, DataError
 
@@ -110,7 +111,7 @@ def _is_array_of_texts(path: Path) -> bool:
 
 def _array(path: Path) -> list[str | None]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_ordinary(path).decode("utf-8-sig"))
     except OSError as error:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error

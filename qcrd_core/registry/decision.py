@@ -1,8 +1,9 @@
 """A promotion decision as a page of Markdown, for the Prefect UI and the run's folder."""
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from qcrd_core.registry.promotion import Comparison
 from qcrd_core.report.markdown import cell, table
 
 if TYPE_CHECKING:  # a real import would be circular, because the registry imports this package
@@ -48,12 +49,11 @@ def decision_page(version: "Version", entry: "Entry", news: str, store: "Store")
     return "\n\n".join(parts) + "\n"
 
 
-def _slices(comparison: dict[str, Any]) -> str:
+def _slices(comparison: Comparison) -> str:
     rows = []
-    for part in (comparison["whole"], *comparison["slices"]):
-        total = part["num_questions"]
-        was, now = part["champion_correct"], part["challenger_correct"]
+    for part in (comparison.whole, *comparison.slices):
+        total, was, now = part.num_questions, part.champion_correct, part.challenger_correct
         shares = (f"{was / total:.1%}", f"{now / total:.1%}")
         gain = f"{100 * (now - was) / total:+.1f} points"
-        rows.append((cell(part["name"]), f"{total:,}", *shares, gain))
+        rows.append((cell(part.name), f"{total:,}", *shares, gain))
     return table(("test questions", "of", "champion right", "challenger right", "gain"), rows)
