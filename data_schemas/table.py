@@ -114,8 +114,8 @@ def stored_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
             "num_rows": int(stored["num_rows"]),
             "fingerprint": stored.get("fingerprint"),
         }
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{where} has damaged qcrd metadata: {raw!r}. Delete the file and run again."
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        msg = f"{where} has damaged qcrd metadata: {raw!r:.80}. Delete the file and run again."
         raise SchemaMismatchError(msg) from error
 
 

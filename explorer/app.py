@@ -39,6 +39,7 @@ from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.report.html import PAGE_CSS, templates
+from qcrd_core.run.records import Result
 from qcrd_core.store.parts import collect
 from qcrd_core.vote.curation import write_mark
 
@@ -87,7 +88,7 @@ def make_app(explorer: Explorer) -> Starlette:
 
     def store_page(_: Request) -> dict[str, Any]:
         whole = View(explorer.store, None)
-        rows = [_run_row(explorer.view(run_id)) for run_id in explorer.run_ids]
+        rows = [_row(View(explorer.store, run_id)) for run_id in explorer.run_ids]
         rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
         sizes = [(each, *_size(whole, each)) for each in whole.generations]
         return {"store": str(explorer.store), "runs": rows, "generations": sizes}
@@ -182,8 +183,8 @@ async def _report_style(_: Request) -> Response:
 
 
 def _mark(view: View, form: dict[str, str]) -> None:
-    dataset = view.environment.get("dataset")
-    if not isinstance(dataset, str):
+    dataset = view.dataset
+    if dataset is None:
         msg = f"Run {view.run_id} has not begun, so it has no rationales to mark."
         raise DataError(msg)
     generation, question_id, sample = form["generation"], form["question_id"], form["sample_idx"]
@@ -197,15 +198,20 @@ def _mark(view: View, form: dict[str, str]) -> None:
     write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
 
 
-def _run_row(view: View) -> dict[str, Any]:
-    """A run in the list of a store. A damaged run must not hide the others."""
-    row = {"run_id": view.run_id, **dict.fromkeys(("dataset", "started_at", "result", "problem"))}
+def _row(view: View) -> dict[str, Any]:
+    """A run in the list; what is wrong with one run hides no other."""
+    path, shown = view.paths.result, {"run_id": view.run_id, "dataset": None, "started_at": None}
     try:
-        row |= {name: view.environment.get(name) for name in ("dataset", "started_at")}
-        row["result"] = _result(view)
+        begun = view.checked().environment
+        result = view.store.read_json(path, Result) if view.store.exists(path) else None
     except QcrdError as error:
-        row["problem"] = str(error)
-    return row
+        return {**shown, "problem": str(error)}
+    return {
+        **shown,
+        "dataset": begun and begun.dataset,
+        "started_at": begun and begun.started_at,
+        "result": result,
+    }
 
 
 def _size(view: View, generation: Generation) -> tuple[int, str | None]:
@@ -214,13 +220,6 @@ def _size(view: View, generation: Generation) -> tuple[int, str | None]:
         return view.generation_folder(generation).num_rows, None
     except QcrdError as error:
         return 0, str(error)
-
-
-def _result(view: View) -> dict[str, Any] | None:
-    found = (
-        view.store.read_json(view.paths.result) if view.store.exists(view.paths.result) else None
-    )
-    return found if isinstance(found, dict) else None
 
 
 def _renderer() -> Callable[[str, dict[str, Any]], str]:

@@ -54,13 +54,13 @@ class Explorer:
             The view.
 
         Raises:
-            StoreError: If there is no such run.
+            StoreError: If there is no such run, or it is damaged.
         """
         if run_id not in self.run_ids:
             known = ", ".join(self.run_ids) or "none"
             msg = f"{self.store} has no run {run_id!r}. Its runs: {known}."
             raise StoreError(msg)
-        return View(self.store, run_id)
+        return View(self.store, run_id).checked()
 
     def summary(self, view: View) -> Summary:
         """Numbers of a run."""

@@ -14,6 +14,8 @@ from cyclopts import Parameter
 
 from qcrd_core.errors import ConfigError, DataError
 
+_MOST_ROWS = 1_000_000
+
 
 def inspect(
     target: str,
@@ -55,8 +57,8 @@ def inspect(
     elif question is not None:
         print(terminal.question_text(read_question(view, question)))
     elif where is not None:
-        if limit < 1:
-            msg = f"--limit must be at least 1; got {limit}."
+        if not 1 <= limit <= _MOST_ROWS:
+            msg = f"--limit must be between 1 and {_MOST_ROWS:,}; got {limit:,}."
             raise ConfigError(msg)
         print(terminal.found_text(find_rows(view, where, limit=limit)))
     else:

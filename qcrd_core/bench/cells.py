@@ -10,6 +10,7 @@ import polars as pl
 from data_schemas import BenchAnswers, BenchCells, Metrics, Predictions, Rationales
 from qcrd_core.bench.config import BenchConfig, Cell
 from qcrd_core.run.context import RunContext
+from qcrd_core.run.records import Result
 from qcrd_core.stages.plan import plan_run
 from qcrd_core.store.store import Store
 from qcrd_core.vote.rationales import read_rationales
@@ -106,7 +107,7 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
     """
     store, paths, config = context.store, context.paths, context.config
     metrics = store.read_table(paths.metrics, Metrics)
-    best = int(store.read_json(paths.result)["round"])
+    best = store.read_json(paths.result, Result).round
     predictions = store.read_table(paths.predictions("test", best), Predictions)
     known = predictions.drop_nulls("is_correct")
     validation = _series(metrics, "validation", "accuracy")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from qcrd_core.bench.methods import METHODS
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_SEED, Section
 from qcrd_core.config.reading import apply_setting, explain, parse_override, read_yaml
 from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import ConfigError
@@ -33,7 +33,7 @@ class Variant(Section):
 class BenchConfig(Section):
     """Methods, seeds and shares of the data, on one base configuration."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)
     """Name of the bench; each run's name is it and the method's."""
     base: dict[str, Any]
     """Settings of a run, before the method's. In a file: `run`, the path of a run's file, and
@@ -42,7 +42,9 @@ class BenchConfig(Section):
     """Methods of `qcrd_core.bench.methods` and names of `variants`, in the order of the tables."""
     variants: dict[str, Variant] = Field(default={})
     """Methods that the file itself defines, by name."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(
+        default=(0, 1, 2, 3, 4), min_length=1
+    )
     """`run.seed` of the runs of each method."""
     shares: tuple[float, ...] = ()
     """Shares of the training questions below 1 that `share_methods` are measured on too."""

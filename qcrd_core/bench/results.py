@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 import polars as pl
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from data_schemas import BenchAnswers, BenchCells
 from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.statistics import Comparison, Summary, compare, summarize
 from qcrd_core.config.base import Section
-from qcrd_core.config.reading import explain
 from qcrd_core.errors import DataError
 from qcrd_core.store.store import Store
 
@@ -134,16 +133,11 @@ def read_bench(store: Store, folder: str) -> BenchResults:
         The results.
 
     Raises:
-        StoreError: If a file is absent.
-        DataError: If a file is damaged, or as for `analyse`.
+        StoreError: If a file is absent, or bench.json is damaged.
+        DataError: If a table is damaged, or as for `analyse`.
     """
-    place = f"{folder}/bench.json"
-    try:
-        description = BenchDescription.model_validate(store.read_json(place))
-    except ValidationError as error:
-        raise DataError(explain(error, f"{store}/{place}")) from error
     return analyse(
-        description,
+        store.read_json(f"{folder}/bench.json", BenchDescription),
         store.read_table(f"{folder}/cells.parquet", BenchCells),
         store.read_table(f"{folder}/answers.parquet", BenchAnswers),
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -23,7 +22,8 @@ from pydantic import (
     field_validator,
 )
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_BATCH, Section
+from qcrd_core.config.files import load_yaml, read_ordinary
 from qcrd_core.errors import ConfigError
 
 DEFAULT_KEY = "QCRD_API_KEY"
@@ -34,7 +34,7 @@ class Endpoint(Section):
 
     url: str = Field(examples=["http://gpu1:8000/v1"])
     """Base URL of a server with its `/v1`, http or https."""
-    max_concurrency: int | None = Field(default=None, ge=1, examples=[64])
+    max_concurrency: int | None = Field(default=None, ge=1, le=MAX_BATCH, examples=[64])
     """Samples in flight at this server, at most. Null takes `teacher.concurrency`."""
     api_key_env: str = Field(
         default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", examples=["EXAMPLE_KEY"]
@@ -122,16 +122,16 @@ def read_endpoints(path: Path) -> tuple[Endpoint, ...]:
         ConfigError: If the file is absent or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_ordinary(path))
         endpoints = TypeAdapter(EndpointList).validate_python(content)
     except OSError as error:
         detail = error.strerror
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         detail = f"{first['msg'].removeprefix('Value error, ')}{f' at {where}' if where else ''}"
+    except ValueError as error:
+        detail = str(error)
     else:
         return endpoints
     msg = (

@@ -9,7 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, WithJsonSchema, model_validator
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_PROCESSES,
+    MAX_SECONDS,
+    MAX_TOKENS,
+    Section,
+)
 from qcrd_core.runtime.hosts import read_hosts
 
 _HOSTS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
@@ -35,11 +42,11 @@ class NegativesSection(Section):
     """Use the teacher's outvoted rationales."""
     student: bool = True
     """Sample one rationale per question from an earlier round's student."""
-    lag: int = Field(default=5, ge=1, examples=[2])
+    lag: int = Field(default=5, ge=1, le=1000, examples=[2])
     """j: round t uses the checkpoint of round t - j."""
-    sampling_temperature: float = Field(default=1.5, gt=0)
+    sampling_temperature: float = Field(default=1.5, gt=0, le=100)
     """Temperature of the student's samples."""
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=MAX_TOKENS)
     """Length limit of a student's rationale, tokens."""
     verify: Literal["none", "drop", "promote"] = "none"
     """What happens to a student's rationale whose answer equals the label: it stays a negative, is
@@ -62,13 +69,13 @@ class LossSection(Section):
         {"softmin_temperature", "neg_loss", "neg_tokens", "beta_mutual_information"}
     )
 
-    alpha_label: float = Field(default=0.5, ge=0)
+    alpha_label: float = Field(default=0.5, ge=0, le=1e6)
     """a1, weight of the label's cross entropy."""
-    alpha_contrastive: float = Field(default=0.5, ge=0)
+    alpha_contrastive: float = Field(default=0.5, ge=0, le=1e6)
     """a2, weight of the contrastive rationale loss."""
-    beta: float = Field(default=0.2, ge=0)
+    beta: float = Field(default=0.2, ge=0, le=1e6)
     """Weight of the negative term."""
-    delta: float = Field(default=3.0, gt=0)
+    delta: float = Field(default=3.0, gt=0, le=1e6)
     """Margin, nats: a negative has no effect once its cross entropy (pairwise: minus that of the
     positive) exceeds it."""
     quality_weights: bool = True
@@ -80,7 +87,7 @@ class LossSection(Section):
     softmax(-CE / softmin_temperature)."""
     neg_select: Literal["max", "min", "mean", "weighted", "sample"] = "max"
     """Which negatives count, as in `pos_select`; weighted is by 1 - quality score."""
-    softmin_temperature: float = Field(default=1.0, gt=0)
+    softmin_temperature: float = Field(default=1.0, gt=0, le=1e6)
     """Temperature of softmin, nats. Near 0 softmin is the minimum; if large it is the mean."""
     neg_loss: Literal["hinge", "softplus", "pairwise"] = "hinge"
     """How a negative is pushed away: up to the margin (hinge); smoothly (softplus); or smoothly and
@@ -88,7 +95,7 @@ class LossSection(Section):
     neg_tokens: Literal["all", "after_divergence"] = "all"
     """Which tokens of a negative count: all, or those after the point where it leaves the positive
     that it follows longest."""
-    beta_mutual_information: float = Field(default=0.0, ge=0)
+    beta_mutual_information: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the mutual-information term between label and rationale (arXiv 2403.03348). 0
     leaves it out."""
 
@@ -150,26 +157,26 @@ class TrainingSection(Section):
         }
     )
 
-    num_rounds: int = Field(default=40, ge=1, examples=[10])
+    num_rounds: int = Field(default=40, ge=1, le=1000, examples=[10])
     """T, number of rounds."""
-    steps_per_round: int | None = Field(default=None, ge=1, examples=[250])
+    steps_per_round: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[250])
     """R, optimiser steps per round. Null: one epoch, at most 250."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, le=100)
     """Learning rate of AdamW, with linear decay to 0 over all rounds."""
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Steps of linear warm-up."""
-    global_batch_size: int = Field(default=64, ge=1)
+    global_batch_size: int = Field(default=64, ge=1, le=MAX_COUNT)
     """Questions per optimiser step."""
-    micro_batch_size: int = Field(default=64, ge=1)
+    micro_batch_size: int = Field(default=64, ge=1, le=MAX_BATCH)
     """Questions per device and forward pass."""
-    num_processes: int = Field(default=1, ge=1)
+    num_processes: int = Field(default=1, ge=1, le=MAX_PROCESSES)
     """Training processes per host, one per GPU."""
     hosts: Annotated[tuple[str, ...], WithJsonSchema(_HOSTS_SCHEMA)] = Field(
         default=(), examples=[["node1", "node2"]]
     )
     """Names or addresses of the hosts that train together, this one first; or a hostfile; or slurm.
     The others run `qcrd join`. Empty: this host alone."""
-    host_timeout_seconds: float = Field(default=600, ge=10)
+    host_timeout_seconds: float = Field(default=600, ge=10, le=MAX_SECONDS)
     """How long ranks wait for each other: for the hosts to join, and for one that fell silent or
     writes a checkpoint. Then training ends."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -183,7 +190,7 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute its activations again: less memory, more time. A
     causal student then reads a prompt again for each of its rationales."""
-    checkpoint_seconds: float = Field(default=60, gt=0)
+    checkpoint_seconds: float = Field(default=60, gt=0, le=MAX_SECONDS)
     """Time between two resumable checkpoints within a round, seconds."""
 
     @model_validator(mode="before")
@@ -246,13 +253,13 @@ class EvaluationSection(Section):
 
     expert: ClassVar = frozenset({"batch_size"})
 
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=MAX_TOKENS)
     """Length limit of an answer, tokens. Answers are decoded greedily."""
     infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
     """How the student answers: with the label; with the answer of a rationale that it writes first;
     or with the majority answer of five sampled rationales. If no rationale gives an answer, the
     label counts."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=128, ge=1, le=MAX_BATCH)
     """Questions answered at the same time."""
 
     @property

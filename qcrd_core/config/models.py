@@ -5,8 +5,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import (
+    MAX_BATCH,
+    MAX_COUNT,
+    MAX_PROCESSES,
+    MAX_SEED,
+    MAX_TOKENS,
+    Fingerprint,
+    Section,
+)
 from qcrd_core.config.endpoints import Endpoints
+from qcrd_core.config.files import expand_user
 
 NUM_HEADS = 4
 """Attention heads of models from scratch: such models are a few hundred wide at most."""
@@ -50,7 +59,7 @@ class ImportedModel(Section):
 
     type: Literal["imported"] = "imported"
     """Where the model comes from."""
-    generation: str = Field(pattern=r"^[0-9a-f]{12}$", examples=["2c798f91dfd4"])
+    generation: Fingerprint = Field(examples=["2c798f91dfd4"])
     """Fingerprint that `qcrd import` printed, in quotes. `teacher.num_samples` limits how many of
     the imported samples are used per question."""
 
@@ -59,7 +68,7 @@ def _from_text(content: Any) -> Any:
     if not isinstance(content, str):
         return content
     if content.startswith((".", "/", "~")):
-        return {"type": "folder", "path": Path(content).expanduser()}
+        return {"type": "folder", "path": expand_user(content)}
     return {"type": "hub", "name": content}
 
 
@@ -79,11 +88,11 @@ class VllmServer(Section):
         {"max_model_len", "tensor_parallel_size", "data_parallel_size", "extra_args"}
     )
 
-    max_model_len: int | None = Field(default=None, ge=64, examples=[4096])
+    max_model_len: int | None = Field(default=None, ge=64, le=16_777_216, examples=[4096])
     """Context length, tokens. Null takes the model's own."""
-    tensor_parallel_size: int = Field(default=1, ge=1, examples=[2])
+    tensor_parallel_size: int = Field(default=1, ge=1, le=MAX_PROCESSES, examples=[2])
     """GPUs that one copy of the model is spread over."""
-    data_parallel_size: int | None = Field(default=None, ge=1, examples=[4])
+    data_parallel_size: int | None = Field(default=None, ge=1, le=MAX_PROCESSES, examples=[4])
     """Model copies behind the one port. Null: as many as the GPUs hold; one on a machine without
     GPU."""
     extra_args: tuple[str, ...] = Field(default=(), examples=[["--enforce-eager"]])
@@ -107,21 +116,21 @@ class TeacherSection(Section):
     api: Literal["chat", "completions"] = "chat"
     """Which API of the server is asked. With `chat` the server applies the model's chat template;
     with `completions` the prompt is one plain text."""
-    num_samples: int = Field(default=5, ge=1, examples=[8])
+    num_samples: int = Field(default=5, ge=1, le=1000, examples=[8])
     """K, rationales per question."""
-    sampling_temperature: float = Field(default=0.7, gt=0)
+    sampling_temperature: float = Field(default=0.7, gt=0, le=100)
     """Temperature of the teacher's samples."""
-    max_new_tokens: int = Field(default=256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1, le=1_048_576)
     """Length limit of a completion, tokens."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the samples. It is separate from `run.seed`, so that runs of several seeds learn from
     the same rationales."""
-    concurrency: int = Field(default=256, ge=1)
+    concurrency: int = Field(default=256, ge=1, le=MAX_BATCH)
     """Samples in flight per server, at most. Within it qcrd finds the load that each of several
     servers sustains."""
-    shards_in_flight: int = Field(default=2, ge=1)
+    shards_in_flight: int = Field(default=2, ge=1, le=MAX_BATCH)
     """Shards sampled at the same time per server, so that the server stays full between two."""
-    questions_per_shard: int = Field(default=64, ge=1)
+    questions_per_shard: int = Field(default=64, ge=1, le=MAX_BATCH)
     """Questions per Parquet part. A killed run asks at most so many per shard in flight again."""
     reuse: tuple[Path, ...] = Field(default=(), examples=[["quickstart/samples"]])
     """Folders of earlier samples. They are used only if their fingerprint equals this run's."""
@@ -134,9 +143,9 @@ class ScratchEncoder(Section):
 
     type: Literal["scratch"] = "scratch"
     """Where the model comes from."""
-    hidden_size: int = Field(default=256, ge=16, multiple_of=NUM_HEADS)
+    hidden_size: int = Field(default=256, ge=16, le=16_384, multiple_of=NUM_HEADS)
     """Width of a model from scratch, H. Its feed-forward layers are twice as wide."""
-    num_layers: int = Field(default=4, ge=1)
+    num_layers: int = Field(default=4, ge=1, le=256)
     """Layers of a model from scratch; a T5 student has as many in its decoder again."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout while a model from scratch is trained."""
@@ -180,13 +189,13 @@ class DiscriminatorSection(Section):
     loss: Literal["bce", "ratio", "infonce"] = "bce"
     """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
     logits. The last two compare the rationales of one question."""
-    pretrain_steps: int = Field(default=500, ge=0)
+    pretrain_steps: int = Field(default=500, ge=0, le=MAX_COUNT)
     """Optimiser steps on teacher rationales before round 0."""
-    update_steps: int = Field(default=50, ge=0)
+    update_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     """Optimiser steps per later round."""
-    learning_rate: float = Field(default=5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0, le=100)
     """Learning rate of AdamW in round 0. Each later round multiplies it by 0.9."""
-    max_tokens: int = Field(default=256, ge=8)
+    max_tokens: int = Field(default=256, ge=8, le=MAX_TOKENS)
     """Length limit of a text `question, rationale`, tokens. Longer texts are cut and counted."""
 
 
@@ -198,9 +207,9 @@ class LoraSection(Section):
 
     expert: ClassVar = frozenset({"dropout", "quantize"})
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=16_384)
     """r, width of an adapter."""
-    alpha: float = Field(default=32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0, le=1e6)
     """Scale of an adapter: its output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout on an adapter's input while training."""
@@ -219,9 +228,9 @@ class StudentSection(Section):
     folder; a small model from scratch is a section."""
     lora: LoraSection | None = None
     """Train adapters instead of all weights. Null trains all weights."""
-    max_input_tokens: int = Field(default=256, ge=8, examples=[1024])
+    max_input_tokens: int = Field(default=256, ge=8, le=1_048_576, examples=[1024])
     """Length limit of a question with its prefix, tokens. A longer question is refused, not cut."""
-    max_target_tokens: int = Field(default=256, ge=2)
+    max_target_tokens: int = Field(default=256, ge=2, le=MAX_TOKENS)
     """Length limit of a rationale or label, tokens. Longer rationales are left out and counted."""
     target: Literal["label", "rationale_and_label"] = "label"
     """What the student learns under the predict prefix: the label; or, as a single task, a positive

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_COUNT, MAX_SEED, Section
 
 
 class PromotionSection(Section):
@@ -41,19 +41,19 @@ class BudgetSection(Section):
     At the limit sampling stops; samples that exist, including those in flight, are kept.
     """
 
-    prompt_price: float = Field(default=0.0, ge=0, examples=[0.15])
+    prompt_price: float = Field(default=0.0, ge=0, le=MAX_COUNT, examples=[0.15])
     """Price per million prompt tokens, in any currency. A prompt counts once per sample, though a
     server may read and bill it once for all samples of a question."""
-    sampled_price: float = Field(default=0.0, ge=0, examples=[0.6])
+    sampled_price: float = Field(default=0.0, ge=0, le=MAX_COUNT, examples=[0.6])
     """Price per million sampled tokens, in the same currency."""
-    gpu_tokens_per_second: float | None = Field(default=None, gt=0, examples=[2500])
+    gpu_tokens_per_second: float | None = Field(default=None, gt=0, le=MAX_COUNT, examples=[2500])
     """Tokens per second and GPU that your own teacher samples, over all requests, as an earlier run
     measured them. Converts tokens into GPU-hours."""
-    gpu_hour_price: float = Field(default=0.0, ge=0, examples=[2.0])
+    gpu_hour_price: float = Field(default=0.0, ge=0, le=MAX_COUNT, examples=[2.0])
     """Price per GPU-hour of the teacher, in the same currency."""
-    max_cost: float | None = Field(default=None, gt=0, examples=[25.0])
+    max_cost: float | None = Field(default=None, gt=0, le=1e15, examples=[25.0])
     """Cost limit, in that currency."""
-    max_tokens: int | None = Field(default=None, ge=1, examples=[5000000])
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_SEED, examples=[5000000])
     """Token limit, prompts and samples together."""
 
     @model_validator(mode="after")

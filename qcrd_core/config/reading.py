@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from qcrd_core.config.endpoints import ENDPOINT_TAGS
+from qcrd_core.config.files import is_plain_text, load_yaml, read_ordinary
 from qcrd_core.config.names import UnknownSettingError
 from qcrd_core.errors import ConfigError
 
@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: If it is absent, unreadable, no YAML, or no mapping.
     """
     try:
-        content = path.read_bytes()
+        content = read_ordinary(path)
     except OSError as error:
         msg = f"{path} must be a readable YAML file; got {error.strerror}. Check the path."
         raise ConfigError(msg) from error
@@ -45,10 +45,9 @@ def parse_yaml(text: bytes | str, where: str) -> dict[str, Any]:
         ConfigError: If it is no YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        msg = f"{where} must be valid YAML; got {detail}. Correct the file."
+        content = load_yaml(text)
+    except ValueError as error:
+        msg = f"{where} must be valid YAML; got {error}. Correct the file."
         raise ConfigError(msg) from error
     if not isinstance(content, dict):
         msg = f"{where} must hold a mapping of settings; got {type(content).__name__}."
@@ -115,16 +114,16 @@ def parse_override(override: str) -> tuple[str, Any]:
         ConfigError: If it has another form.
     """
     name, separator, text = override.partition("=")
-    if not separator or not all(name.split(".")):
+    if not separator or not all(name.split(".")) or not is_plain_text(name):
         msg = (
             f"An override must have the form section.key=value; got {override!r} (command line). "
             "For example teacher.num_samples=4."
         )
         raise ConfigError(msg)
     try:
-        return name, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"{name} must be given a YAML value; got {text!r} (command line)."
+        return name, load_yaml(text)
+    except ValueError as error:
+        msg = f"{name} must be given a YAML value; got {text!r:.80}: {error} (command line)."
         raise ConfigError(msg) from error
 
 

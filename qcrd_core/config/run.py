@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_COUNT, MAX_PROCESSES, MAX_SEED, Name, Section
 from qcrd_core.config.history import from_store, named_as_before, without_fixed
 from qcrd_core.config.method import (
     EvaluationSection,
@@ -55,19 +55,19 @@ class RunSection(Section):
 
     expert: ClassVar = frozenset({"scratch", "ray_address", "num_samplers"})
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["mine"])
+    name: Name = Field(examples=["mine"])
     """Name of the run and of the student model that it makes."""
     store: str = Field(examples=[".qcrd/mine"])
     """Folder or object-store URL (`s3://bucket/prefix`) for everything that the run makes."""
     scratch: Path = Path(".qcrd/scratch")
     """Local folder for logs, prepared teachers and, with an object store, checkpoints."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the student and the discriminator: initialisation, data order, students' samples."""
     ray_address: str | None = Field(default=None, examples=["10.0.0.1:6379"])
     """Ray cluster whose tasks sample the teacher, and negatives concurrently with training:
     `10.0.0.1:6379`, `ray://head:10001`, or `auto` for this machine's. Null does both in the run's
     own process. Needs `pip install qcrd[ray]`."""
-    num_samplers: int = Field(default=1, ge=1)
+    num_samplers: int = Field(default=1, ge=1, le=MAX_PROCESSES)
     """Ray tasks that sample the teacher at the same time, one CPU each."""
 
     @model_validator(mode="after")
@@ -90,11 +90,11 @@ class DataSection(Section):
     """Local copy of a hub data set, used instead of the hub."""
     label: Literal["gold", "majority"] = "gold"
     """What the student learns as the answer: the gold answer, or the teacher's majority answer."""
-    max_train: int | None = Field(default=None, ge=1, examples=[1000])
+    max_train: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[1000])
     """How many training questions are used: the first ones in the data set's order. Null: all."""
-    max_validation: int | None = Field(default=None, ge=1, examples=[200])
+    max_validation: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[200])
     """How many validation questions are used. Null: all."""
-    max_test: int | None = Field(default=None, ge=1, examples=[200])
+    max_test: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[200])
     """How many test questions are used. Null: all."""
 
 

@@ -80,7 +80,7 @@ def read_imported(
     """
     folder = f"datasets/{name}/rationales/generation={generation}"
     path = f"{folder}/{_GENERATION_FILE}"
-    if not store.exists(path) or store.read_json(path).get("source") != "imported":
+    if not store.exists(path) or store.read_json(path, dict[str, Any]).get("source") != "imported":
         msg = (
             f"teacher.model.generation must name an imported generation of {name}; got "
             f"{generation!r} ({store}). Import the file with `qcrd import`, which prints the name."

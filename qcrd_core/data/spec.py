@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_COUNT, MAX_SEED, Name, Section
+from qcrd_core.config.files import expand_user
 from qcrd_core.config.names import check_names
 from qcrd_core.config.reading import explain, read_yaml
 from qcrd_core.data.answers import AnswerSpec
@@ -59,9 +60,9 @@ class HubSource(Section):
     train."""
     test: tuple[str, ...] = ()
     """Names of the hub's splits that make up test. Empty: `test_size` questions of train."""
-    validation_size: int | None = Field(default=None, ge=1, examples=[500])
+    validation_size: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[500])
     """Number of train questions that become validation, chosen by hash of the question id."""
-    test_size: int | None = Field(default=None, ge=1, examples=[500])
+    test_size: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[500])
     """Number of train questions that become test, chosen by hash of the question id."""
 
     @model_validator(mode="after")
@@ -78,13 +79,13 @@ class WordProblemsSource(Section):
 
     type: Literal["word_problems"] = "word_problems"
     """Where the questions come from."""
-    seed: int = Field(ge=0, examples=[0])
+    seed: int = Field(ge=0, le=MAX_SEED, examples=[0])
     """Seed of the generator's numbers and words."""
-    num_train: int = Field(ge=1, examples=[1000])
+    num_train: int = Field(ge=1, le=MAX_COUNT, examples=[1000])
     """Training questions to generate."""
-    num_validation: int = Field(ge=1, examples=[200])
+    num_validation: int = Field(ge=1, le=MAX_COUNT, examples=[200])
     """Validation questions to generate."""
-    num_test: int = Field(ge=1, examples=[400])
+    num_test: int = Field(ge=1, le=MAX_COUNT, examples=[400])
     """Test questions to generate."""
 
 
@@ -149,7 +150,7 @@ class PromptSpec(Section):
 class DatasetSpec(Section):
     """One data set."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", examples=["mine"])
+    name: Name = Field(examples=["mine"])
     """Name of the data set, and of its folder below `<store>/datasets`."""
     source: Source
     """Where the questions come from."""
@@ -210,7 +211,7 @@ def load_spec(dataset: str) -> DatasetSpec:
     if dataset in shipped_names():
         path = _SPECS / f"{dataset}.yaml"
     elif "/" in dataset or dataset.endswith((".yaml", ".yml")):
-        path = Path(dataset).expanduser().absolute()
+        path = expand_user(dataset).absolute()
     else:
         msg = (
             f"data.dataset must be a shipped data set ({', '.join(shipped_names())}) or the path "
@@ -234,7 +235,7 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
     if not isinstance(source, dict) or source.get("type") != "files":
         return content
     paths = {
-        key: str(folder / Path(value).expanduser())
+        key: str(folder / expand_user(value))
         for key, value in source.items()
         if key in _FILE_KEYS and isinstance(value, str)
     }

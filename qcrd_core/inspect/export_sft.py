@@ -88,7 +88,7 @@ def export_sft(
 def _write(
     view: View, target: Path, trainer: Trainer, kind: Kind, instruction: str | None
 ) -> Exported:
-    spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
+    spec = view.store.read_json(view.paths.dataset, DatasetSpec)
     rows = _sides(view)
     if kind == "sft":
         found = rows.filter("is_positive").rename(

@@ -10,6 +10,7 @@ from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
+from qcrd_core.teacher.generation import read_identity
 from qcrd_core.teacher.plan import prompt_hashes
 
 
@@ -71,9 +72,9 @@ def read_question(view: View, question_id: str) -> QuestionRecord:
 
 
 def _prompt(view: View, question: str) -> str | list[dict[str, str]] | None:
-    if view.run_id is None or view.environment.get("first_prompt") is None:
+    if view.run_id is None or view.environment is None or view.environment.first_prompt is None:
         return None
-    spec = DatasetSpec.model_validate(view.store.read_json(view.paths.dataset))
+    spec = view.store.read_json(view.paths.dataset, DatasetSpec)
     is_chat = view.settings["teacher"].get("api", "chat") == "chat"
     return render_messages(spec, question) if is_chat else render_text(spec, question)
 
@@ -83,5 +84,5 @@ def _generations(view: View) -> dict[str, dict[str, Any]]:
     for generation in view.generations:
         path = f"{generation.folder}/generation.json"
         if view.store.exists(path):
-            found[generation.fingerprint] = view.store.read_json(path)
+            found[generation.fingerprint] = read_identity(view.store, generation.folder)
     return found

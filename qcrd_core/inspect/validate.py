@@ -8,13 +8,12 @@ damaged parts of generations to `quarantine/`. The next run samples the missing 
 next import brings them back. A person must decide about everything else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import polars as pl
-import yaml
 
 from data_schemas import (
     Curation,
@@ -28,11 +27,15 @@ from data_schemas import (
     Votes,
 )
 from qcrd_core.errors import DataError, QcrdError, StoreAwayError
-from qcrd_core.ids import bytes_hash, fingerprint
+from qcrd_core.ids import fingerprint
 from qcrd_core.inspect.view import Generation, View
+from qcrd_core.registry import registry
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import read_environment, read_run_config, record_problems
 from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
+from qcrd_core.teacher.generation import rationales_folder, read_identity
 
+_Read = TypeVar("_Read")
 _QUARANTINE = "quarantine"
 _KEYS = ("question_id", "sample_idx", "prompt_hash")
 _RESTING = timedelta(hours=1)
@@ -82,6 +85,8 @@ def validate_store(store: Store) -> StoreReport:
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), report)
+    for model in registry.model_names(store):
+        _check_model(store, model, report)
     report.findings += _check_published(store, files, report)
     report.findings.sort(key=lambda finding: finding.path)
     return report
@@ -122,10 +127,10 @@ def _known_questions(view: View, report: StoreReport) -> dict[str, set[str]]:
     known: dict[str, set[str]] = {}
     for run_id in view.run_ids:
         paths = RunPaths(run_id)
-        dataset = _json(view.store, paths.environment, report).get("dataset")
         frame = _read(view.store, paths.questions, Questions, report)
-        if isinstance(dataset, str):
-            known.setdefault(dataset, set()).update(frame["question_id"])
+        environment = _try(report, paths.environment, read_environment, view.store, run_id)
+        if environment is not None:
+            known.setdefault(environment.dataset, set()).update(frame["question_id"])
     for dataset in view.store.list("datasets"):
         frame = _read(view.store, f"datasets/{dataset}/questions", Questions, report)
         known.setdefault(dataset, set()).update(frame["question_id"])
@@ -139,9 +144,12 @@ def _check_generation(
     if not store.exists(path):
         problem = "has no generation.json. Import or sample it again"
         report.findings.append(Finding(generation.folder, problem))
-    elif (found := fingerprint(_json(store, path, report))) != generation.fingerprint:
-        problem = f"has the fingerprint {found}, but its folder is named {generation.fingerprint}"
-        report.findings.append(Finding(path, problem))
+    else:
+        identity = _try(report, path, read_identity, store, generation.folder)
+        found = generation.fingerprint if identity is None else fingerprint(identity)
+        if found != generation.fingerprint:
+            problem = f"has the fingerprint {found}, but its folder is named "
+            report.findings.append(Finding(path, problem + generation.fingerprint))
     seen: list[pl.Series] = []
     for file in store.part_files(generation.folder):
         frame = _read_part(store, file.path, Rationales, report, repair="quarantine")
@@ -176,16 +184,15 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
     if not store.exists(paths.config):
         report.findings.append(Finding(paths.root, "has no config.yaml"))
         return
-    try:
-        yaml.safe_load(store.read_bytes(paths.config))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        report.findings.append(Finding(paths.config, f"is not valid YAML: {detail}"))
-    environment = _json(store, paths.environment, report)
-    generation, dataset = environment.get("generation"), environment.get("dataset")
-    if generation and not store.exists(f"datasets/{dataset}/rationales/generation={generation}"):
-        problem = f"names generation {generation} of {dataset}, which is not in the store"
-        report.findings.append(Finding(paths.environment, problem))
+    _try(report, paths.config, read_run_config, store, paths.run_id)
+    for path, problem in record_problems(store, paths.run_id):
+        _note(Finding(path, problem), report)
+    environment = _try(report, paths.environment, read_environment, store, paths.run_id)
+    if environment is not None and environment.generation is not None:
+        generation, dataset = environment.generation, environment.dataset
+        if not store.exists(f"{rationales_folder(dataset)}/generation={generation}"):
+            problem = f"names generation {generation} of {dataset}, which is not in the store"
+            report.findings.append(Finding(paths.environment, problem))
     ids = set(_read(store, paths.questions, Questions, report)["question_id"])
     _read(store, paths.metrics, Metrics, report)
     tables: tuple[tuple[str, type[Table]], ...] = (
@@ -206,20 +213,35 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
                 report.findings.append(Finding(file.path, f"{problem} (first: {orphans[0]})"))
 
 
+def _check_model(store: Store, model: str, report: StoreReport) -> None:
+    """Check a model's versions, and that its champion is one of them."""
+    folder = f"models/{model}"
+    for name in registry.version_names(store, model):
+        place = f"{folder}/{name}"
+        version = _try(report, f"{place}/version.json", registry.find_version, store, model, name)
+        _try(report, f"{place}/test", registry.test_answers, store, model, name)
+        if version is not None:
+            _try(report, f"{place}/run/config.yaml", registry.version_config, store, version)
+    rel = f"{folder}/{registry.CHAMPION}"
+    champion = _try(report, rel, registry.read_champion, store, model)
+    chosen = None if champion is None else champion.version
+    if chosen is not None and not store.is_published(f"{folder}/{chosen}"):
+        _note(Finding(rel, f"names version {chosen}, which is not in the store"), report)
+
+
 def _check_published(
     store: Store, found: Sequence[StoredFile], report: StoreReport
 ) -> Iterator[Finding]:
-    files = {file.path for file in found}
-    for rel in sorted(path for path in files if path.rpartition("/")[2] == DONE):
+    for rel in (file.path for file in found if file.path.rpartition("/")[2] == DONE):
         folder = rel.rpartition("/")[0]
-        hashes = _json(store, rel, report)
-        for name, digest in hashes.items():
-            path = f"{folder}/{name}"
-            if path not in files:
-                yield Finding(path, f"is missing, although {DONE} lists it")
-            elif bytes_hash(store.read_bytes(path)) != digest:
-                yield Finding(path, f"was changed: its hash differs from the one in {DONE}")
-            report.num_hashed += 1
+        hashes = _try(report, rel, store.read_done, folder)
+        if hashes is not None:
+            report.num_hashed += len(hashes)
+            yield from _try(report, folder, _changed, store, folder) or ()
+
+
+def _changed(store: Store, folder: str) -> list[Finding]:
+    return [Finding(path, problem) for path, problem in store.changed_files(folder)]
 
 
 def _read(store: Store, rel: str, table: type[Table], report: StoreReport) -> pl.DataFrame:
@@ -243,23 +265,32 @@ def _read_part(
     except QcrdError as error:
         if not isinstance(error, DataError):
             repair = None  # the part could not be read, but may be undamaged
-        if rel not in {finding.path for finding in report.findings}:
-            problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
-            report.findings.append(Finding(rel, problem, repair))
+        _note(Finding(rel, _problem(error, rel), repair), report)
         return None
     report.num_parts += 1
     report.num_rows += frame.height
     return frame
 
 
-def _json(store: Store, rel: str, report: StoreReport) -> dict[str, object]:
+def _try(
+    report: StoreReport, rel: str, read: Callable[..., _Read], *arguments: Any
+) -> _Read | None:
+    """Read something; None, and a finding about `rel`, if that fails."""
     try:
-        content = store.read_json(rel)
+        return read(*arguments)
     except StoreAwayError:
         raise
     except QcrdError as error:
-        problem = str(error).removeprefix(f"{store}/{rel} ").rstrip(".")
-        if rel not in {finding.path for finding in report.findings}:
-            report.findings.append(Finding(rel, problem))
-        return {}
-    return content if isinstance(content, dict) else {}
+        _note(Finding(rel, _problem(error, rel)), report)
+        return None
+
+
+def _note(finding: Finding, report: StoreReport) -> None:
+    """Add a finding, unless its file has one: the first names the cause."""
+    if finding.path not in {known.path for known in report.findings}:
+        report.findings.append(finding)
+
+
+def _problem(error: QcrdError, rel: str) -> str:
+    first = str(error).splitlines()[0].rstrip(".")
+    return first.partition(f"{rel} ")[2] or first

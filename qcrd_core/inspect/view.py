@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
-from qcrd_core.errors import StoreError
+from qcrd_core.config.base import Fingerprint
+from qcrd_core.config.reading import explain, parse_yaml
+from qcrd_core.errors import ConfigError, StoreError
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import Environment, check_records, read_environment
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.parts import Folder, open_folder
 from qcrd_core.store.store import Store
@@ -41,6 +44,27 @@ class Generation:
     dataset: str
     fingerprint: str
     folder: str
+
+
+class _Model(BaseModel):
+    generation: Fingerprint | None = None
+
+
+class _Teacher(BaseModel):
+    model: _Model = _Model()
+    num_samples: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    api: str = "chat"
+
+
+class _Data(BaseModel):
+    dataset: str = ""
+
+
+class _Settings(BaseModel):
+    """What is read of the settings of a run, whatever release wrote them."""
+
+    teacher: _Teacher
+    data: _Data = _Data()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,23 +96,38 @@ class View:
 
         It is not validated, so that runs of other versions of qcrd can be viewed too.
         """
-        path = self.paths.config
+        where = f"{self.store}/{self.paths.config}"
         try:
-            content = yaml.safe_load(self.store.read_bytes(path))
-            return {**content, "teacher": {"model": {}, **content["teacher"]}}
-        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-            detail = " ".join(str(error).split()) or "nothing"
+            content = parse_yaml(self.store.read_bytes(self.paths.config), where)
+            _Settings.model_validate(content)
+        except (ConfigError, ValidationError) as error:
+            detail = explain(error, where) if isinstance(error, ValidationError) else str(error)
             msg = (
-                f"{self.store}/{path} is damaged: {detail}. Delete the run's folder and start the "
-                "run again; the teacher's samples are kept."
+                f"{detail.splitlines()[0]} Delete the run's folder and start the run again; the "
+                "teacher's samples are kept."
             )
             raise StoreError(msg) from error
+        return content
 
     @cached_property
-    def environment(self) -> dict[str, Any]:
-        """What the run recorded about its environment; empty before it began."""
-        path = self.paths.environment
-        return self.store.read_json(path) if self.store.exists(path) else {}
+    def environment(self) -> Environment | None:
+        """What the run recorded about its environment; None before it began."""
+        return read_environment(self.store, self.paths.run_id)
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the run's data set; None before it began."""
+        return None if self.environment is None else self.environment.dataset
+
+    def checked(self) -> "View":
+        """The same view of a run, if the run has all that a page about it needs.
+
+        Raises:
+            StoreError: If it lacks something, or a record of it is damaged.
+        """
+        _ = self.settings
+        check_records(self.store, self.paths.run_id)
+        return self
 
     @cached_property
     def run_ids(self) -> list[str]:
@@ -100,10 +139,10 @@ class View:
     def generations(self) -> list[Generation]:
         """The one generation of the run, or all generations of the store."""
         if self.run_id is not None:
-            dataset, generation = self.environment.get("dataset"), self._generation()
-            if dataset is None or generation is None:
+            generation = self._generation()
+            if self.dataset is None or generation is None:
                 return []
-            return [_generation(dataset, generation)]
+            return [_generation(self.dataset, generation)]
         return [
             _generation(dataset, name.removeprefix("generation="))
             for dataset in self.store.list("datasets")
@@ -146,7 +185,7 @@ class View:
         """Table `curation` of the run's data set, or of all data sets in the store."""
         names = self.store.list("datasets")
         if self.run_id is not None:
-            names = [name for name in names if name == self.environment.get("dataset")]
+            names = [name for name in names if name == self.dataset]
         frames = [self._scan(f"datasets/{name}/curation", Curation) for name in names]
         return pl.concat(frames) if frames else Curation.create_empty().lazy()
 
@@ -165,10 +204,9 @@ class View:
         if self.run_id is not None:
             train = self.questions().filter(pl.col("split") == "train")
             teacher = teacher.join(train.select("question_id"), on="question_id", how="semi")
-            if "num_samples" in self.settings["teacher"]:
-                teacher = teacher.filter(
-                    pl.col("sample_idx") < self.settings["teacher"]["num_samples"]
-                )
+            num_samples = self.settings["teacher"].get("num_samples")
+            if num_samples is not None:
+                teacher = teacher.filter(pl.col("sample_idx") < num_samples)
         return pl.concat([teacher, self.students(question_ids)])
 
     def students(self, question_ids: list[str] | None = None) -> pl.LazyFrame:
@@ -240,9 +278,8 @@ class View:
         return open_folder(self.store, rel, table)
 
     def _generation(self) -> str | None:
-        imported = self.settings["teacher"]["model"].get("generation")
-        generation: str | None = imported or self.environment.get("generation")
-        return generation
+        imported: str | None = self.settings["teacher"].get("model", {}).get("generation")
+        return imported or (None if self.environment is None else self.environment.generation)
 
     def _run_names(self) -> str:
         return ", ".join(self.run_ids) or "none"
@@ -259,7 +296,7 @@ def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
         The view.
 
     Raises:
-        StoreError: If there is no store, or no such run.
+        StoreError: If there is no store, no such run, or the run is damaged.
     """
     place, options = split_options(target)
     text = place.rstrip("/")
@@ -270,7 +307,7 @@ def open_view(target: str, scratch: Path = Path(".qcrd/scratch")) -> View:
             known = ", ".join(view.run_ids) or "none"
             msg = f"{view.store} has no run {run_id!r}. Its runs: {known}."
             raise StoreError(msg)
-        return view
+        return view.checked()
     view = View(Store(text + options, scratch), None)
     if not (view.store.exists("datasets") or view.store.exists("runs")):
         msg = (

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import psutil
 
+from qcrd_core.config.files import expand_user
 from qcrd_core.errors import LaunchError
 
 Status = Literal["ok", "warn", "missing"]
@@ -241,7 +242,7 @@ def _compiler() -> Check:
 def _disk(store: str) -> Check:
     if "://" in store and not store.startswith("file://"):
         return Check("disk", "ok", "not checked, because the store is an object store")
-    place = Path(store.removeprefix("file://")).expanduser().absolute()
+    place = expand_user(store.removeprefix("file://")).absolute()
     while not place.exists():
         place = place.parent
     try:

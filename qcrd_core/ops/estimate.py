@@ -16,14 +16,16 @@ writing one negative per question in each round grows with the number of questio
 from dataclasses import dataclass
 
 from qcrd_core.config.models import ImportedModel
-from qcrd_core.config.run import RunConfig, read_stored_config
+from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.ops.measurements import Measurements, read_measurements
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import read_environment, read_run_config
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Tokens
 
 _HOUR = 3600.0
+_MOST = 10**12
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ def estimate(
         ConfigError: If a number is out of range, or the rationales are imported.
         DataError: If no run in the store has sampled this teacher.
     """
-    if num_questions < 1 or num_gpus < 1 or gpu_hour_price < 0:
+    counts = (num_questions, num_gpus)
+    if not (all(1 <= count <= _MOST for count in counts) and 0 <= gpu_hour_price <= _MOST):
         msg = (
-            "--questions and --gpus must be at least 1 and --gpu-hour-price at least 0; got "
-            f"{num_questions}, {num_gpus} and {gpu_hour_price:g}."
+            f"--questions and --gpus must be between 1 and {_MOST:,} and --gpu-hour-price between "
+            f"0 and that; got {num_questions:,}, {num_gpus:,} and {gpu_hour_price:g}."
         )
         raise ConfigError(msg)
     measured = measure_store(config)
@@ -197,11 +200,11 @@ def _asked(config: RunConfig) -> tuple[object, ...]:
 
 def _config(store: Store, paths: RunPaths) -> RunConfig | None:
     try:
-        text = store.read_bytes(paths.config)
-        return read_stored_config(text, paths.config)
+        return read_run_config(store, paths.run_id)
     except QcrdError:  # a run of another release, whose speed may differ
         return None
 
 
 def _began(store: Store, paths: RunPaths) -> str:
-    return str(store.read_json(paths.environment)["started_at"])
+    environment = read_environment(store, paths.run_id)
+    return (environment and environment.started_at) or ""

@@ -20,14 +20,15 @@ from pathlib import Path
 
 from pydantic import Field
 
-from qcrd_core.config.base import Section
+from qcrd_core.config.base import MAX_COUNT, Section
 from qcrd_core.registry import registry
 from qcrd_core.run.locks import is_worked_on
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import read_environment
 from qcrd_core.runtime.processes import TEMPORARY
 from qcrd_core.store.store import Store, StoredFile, temporaries
 from qcrd_core.teacher.generation import FILE as GENERATION_FILE
-from qcrd_core.teacher.generation import rationales_folder
+from qcrd_core.teacher.generation import rationales_folder, read_identity
 
 _TEMPORARY_AGE = timedelta(days=1)
 
@@ -35,9 +36,9 @@ _TEMPORARY_AGE = timedelta(days=1)
 class Retention(Section):
     """What must not be deleted."""
 
-    days: int = Field(default=30, ge=1)
+    days: int = Field(default=30, ge=1, le=36_500)
     """Keep everything that was written within this many days."""
-    keep_runs: int = Field(default=3, ge=0)
+    keep_runs: int = Field(default=3, ge=0, le=MAX_COUNT)
     """Keep this many newest runs and versions of each name, however old they are."""
 
 
@@ -180,10 +181,10 @@ def _is_of_history(store: Store, folder: str) -> bool:
 
 def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterator[Waste]:
     used = {
-        store.read_json(environment).get("generation")
+        environment.generation
         for run_id in store.list("runs")
         if f"runs/{run_id}" not in removed_runs
-        and store.exists(environment := RunPaths(run_id).environment)
+        and (environment := read_environment(store, run_id)) is not None
     }
     for dataset in store.list("datasets"):
         found = []
@@ -191,7 +192,7 @@ def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterato
             folder = f"{rationales_folder(dataset)}/{name}"
             waste = _sum_up("generation", folder, store.files(folder))
             is_sampled = store.exists(f"{folder}/{GENERATION_FILE}") and (
-                store.read_json(f"{folder}/{GENERATION_FILE}").get("source") != "imported"
+                read_identity(store, folder).get("source") != "imported"
             )
             if waste is not None and is_sampled:
                 found.append((name.partition("=")[2], waste))

@@ -11,7 +11,9 @@ import polars as pl
 
 from data_schemas import Metrics, Questions, Rationales, Scores
 from qcrd_core.config.run import RunConfig
+from qcrd_core.errors import DataError
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import Environment
 from qcrd_core.store.parts import open_folder
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.budget import Tokens
@@ -86,8 +88,8 @@ def read_measurements(store: Store, paths: RunPaths, config: RunConfig) -> Measu
     numbers = _values(metrics, "sampling", -1)
     if not numbers["num_tokens"]:
         return None
-    environment = store.read_json(paths.environment)
-    folder = f"{rationales_folder(environment['dataset'])}/generation={environment['generation']}"
+    environment = store.read_json(paths.environment, Environment)
+    folder = f"{rationales_folder(environment.dataset)}/generation={environment.generation}"
     size = sum(file.num_bytes for file in store.part_files(folder))
     took = _values(metrics, "timing", -1).get("sample_teacher_seconds", numbers["seconds"])
     return Measurements(
@@ -155,6 +157,14 @@ def _bytes(store: Store, paths: RunPaths, num_questions: int) -> tuple[float, Gr
     return rounds, Growth(fixed, growing / num_questions)
 
 
-def _values(metrics: pl.DataFrame, stage: str, round_: int) -> dict[str, float]:
+class _Numbers(dict[str, float]):
+    """Numbers by name; one that a part of the metrics should have, and has not, is an error."""
+
+    def __missing__(self, name: str) -> float:
+        msg = f"Table `metrics` of the run must have {name}; got none. Estimate from another run."
+        raise DataError(msg)
+
+
+def _values(metrics: pl.DataFrame, stage: str, round_: int) -> _Numbers:
     rows = metrics.filter(stage=stage, round=round_).select("name", "value").drop_nulls()
-    return dict(rows.iter_rows())
+    return _Numbers(rows.iter_rows())

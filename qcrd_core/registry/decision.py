@@ -1,8 +1,9 @@
 """A promotion decision as a page of Markdown, for the Prefect UI and the run's folder."""
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from qcrd_core.registry.promotion import Comparison
 from qcrd_core.report.markdown import cell, table
 
 if TYPE_CHECKING:  # a real import would be circular, because the registry imports this package
@@ -60,12 +61,11 @@ def _overrule(version: "Version", entry: "Entry", place: str) -> str | None:
     return f"qcrd rollback {version.model} --store {place} --reason REASON"
 
 
-def _slices(comparison: dict[str, Any]) -> str:
+def _slices(comparison: Comparison) -> str:
     rows = []
-    for part in (comparison["whole"], *comparison["slices"]):
-        total = part["num_questions"]
-        was, now = part["champion_correct"], part["challenger_correct"]
+    for part in (comparison.whole, *comparison.slices):
+        total, was, now = part.num_questions, part.champion_correct, part.challenger_correct
         shares = (f"{was / total:.1%}", f"{now / total:.1%}")
         gain = f"{100 * (now - was) / total:+.1f} points"
-        rows.append((cell(part["name"]), f"{total:,}", *shares, gain))
+        rows.append((cell(part.name), f"{total:,}", *shares, gain))
     return table(("test questions", "of", "champion right", "challenger right", "gain"), rows)

@@ -11,10 +11,11 @@ Limits: every night uses the same test set, so over many nights some student wil
 shows how much was luck.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import polars as pl
+from pydantic import Field
 
 from qcrd_core.config.operations import PromotionSection
 from qcrd_core.evaluation import mcnemar_p_value
@@ -28,7 +29,7 @@ class Slice:
     """Right answers of both students on a slice of the test questions."""
 
     name: str
-    num_questions: int
+    num_questions: Annotated[int, Field(ge=1)]
     champion_correct: int
     challenger_correct: int
 
@@ -51,10 +52,6 @@ class Comparison:
     """p-value of the exact one-sided McNemar test."""
     slices: tuple[Slice, ...]
     """One slice per `template` of the questions, sorted by name."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers as a mapping that JSON can hold."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
 from data_schemas import Predictions, Questions, write_part
+from qcrd_core.config.base import Name
 from qcrd_core.config.operations import PromotionSection
 from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import ConfigError, StoreError
 from qcrd_core.registry.card import model_card
-from qcrd_core.registry.promotion import Decision, compare, frozen_answers
+from qcrd_core.registry.promotion import Comparison, Decision, compare, frozen_answers
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.summary import student_accuracy
 from qcrd_core.run.paths import RunPaths
@@ -41,7 +43,10 @@ from qcrd_core.store.store import DONE, Store
 
 logger = logging.getLogger(__name__)
 
-PROMOTED, KEPT, ROLLED_BACK = "promoted", "kept", "rolled back"
+Action = Literal["promoted", "kept", "rolled back"]
+PROMOTED: Action = "promoted"
+KEPT: Action = "kept"
+ROLLED_BACK: Action = "rolled back"
 CARD, CHAMPION = "README.md", "champion.json"
 
 _ROOT = "models"
@@ -53,17 +58,17 @@ _QUESTIONS, _PREDICTIONS = "test/questions.parquet", "test/predictions.parquet"
 class Version:
     """One student under a model's name."""
 
-    model: str
-    name: str
-    run_id: str
+    model: Name
+    name: Name
+    run_id: Name
     """Run that trained it."""
     created_at: str
     """When it was registered, UTC, ISO 8601."""
     accuracy: float | None
     """Accuracy on its run's test split; None without gold answers."""
-    num_test: int
+    num_test: Annotated[int, Field(ge=0)]
     """Number of test questions with a gold answer."""
-    warm_start: str | None = None
+    warm_start: Name | None = None
     """Version whose weights training started from; None if it started from the settings' ones."""
 
     @property
@@ -78,23 +83,23 @@ class Entry:
 
     at: str
     """UTC, ISO 8601."""
-    action: str
+    action: Action
     """promoted, kept (the champion stays) or rolled back."""
-    version: str
+    version: Name
     """The version in question: newly promoted, not promoted, or restored by a rollback."""
-    previous: str | None
+    previous: Name | None
     """The champion before."""
     reasons: tuple[str, ...]
     """The reasons, as sentences."""
-    comparison: dict[str, Any] | None = None
-    """Numbers behind the decision; see `qcrd_core.registry.promotion.Comparison`."""
+    comparison: Comparison | None = None
+    """Numbers behind the decision."""
 
 
 @dataclass(frozen=True)
 class Champion:
     """The content of `champion.json`."""
 
-    version: str | None
+    version: Annotated[Name | None, Field(validation_alias="champion")]
     """None before the first promotion."""
     history: tuple[Entry, ...]
     """Every decision, oldest first."""
@@ -115,9 +120,14 @@ def versions(store: Store, model: str) -> list[Version]:
     Raises:
         StoreError: If the store does not answer.
     """
-    names = store.list(f"{_ROOT}/{model}")
-    found = [_read_version(store, model, name) for name in names if _is_there(store, model, name)]
+    found = [_read_version(store, model, name) for name in version_names(store, model)]
     return sorted(found, key=lambda version: (version.created_at, version.name))
+
+
+def version_names(store: Store, model: str) -> list[str]:
+    """Names of the finished versions of a model, sorted."""
+    names = store.list(f"{_ROOT}/{model}")
+    return [name for name in names if _is_there(store, model, name)]
 
 
 def find_version(store: Store, model: str, name: str) -> Version:
@@ -145,7 +155,7 @@ def version_config(store: Store, version: Version) -> RunConfig:
         StoreError: If the version's files are damaged.
     """
     rel = f"{version.folder}/run/config.yaml"
-    return read_stored_config(store.read_bytes(rel), rel)
+    return read_stored_config(store.read_bytes(rel), f"{store}/{rel}")
 
 
 def register(
@@ -186,7 +196,7 @@ def register(
     target = store.local(version.folder)
     copy = target.with_name(f"_tmp-{target.name}")
     shutil.rmtree(copy, ignore_errors=True)
-    student = store.fetch_folder(paths.best_student)
+    student = store.fetch_folder(paths.best_student, check=True)
     shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
     _describe(store, data, version, copy)
     store.publish_folder(copy, version.folder)
@@ -203,9 +213,7 @@ def read_champion(store: Store, model: str) -> Champion:
     rel = _champion_file(model)
     if not store.exists(rel):
         return Champion(None, ())
-    content = store.read_json(rel)
-    history = (Entry(**{**item, "reasons": tuple(item["reasons"])}) for item in content["history"])
-    return Champion(content["champion"], tuple(history))
+    return store.read_json(rel, Champion)
 
 
 def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry:
@@ -229,8 +237,8 @@ def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry
     challenger = find_version(store, model, name)
 
     def make(champion: Champion) -> Entry:
-        old = None if champion.version is None else _answers(store, model, champion.version)
-        decision = compare(old, _answers(store, model, challenger.name), rule)
+        old = None if champion.version is None else test_answers(store, model, champion.version)
+        decision = compare(old, test_answers(store, model, challenger.name), rule)
         action = PROMOTED if decision.promote else KEPT
         return _entry(action, name, champion.version, decision)
 
@@ -316,17 +324,12 @@ def _update(store: Store, model: str, name: str, make: Callable[[Champion], Entr
 
 
 def _write(store: Store, model: str, champion: Champion) -> None:
-    content = {
-        "champion": champion.version,
-        "history": [asdict(entry) for entry in champion.history],
-    }
+    content = {"champion": champion.version, "history": champion.history}
     store.write_json(_champion_file(model), content)
 
 
-def _entry(action: str, name: str, previous: str | None, decision: Decision) -> Entry:
-    found = decision.comparison
-    numbers = None if found is None else found.to_json()
-    return Entry(_now(), action, name, previous, decision.reasons, numbers)
+def _entry(action: Action, name: str, previous: str | None, decision: Decision) -> Entry:
+    return Entry(_now(), action, name, previous, decision.reasons, decision.comparison)
 
 
 def _before(champion: Champion) -> str | None:
@@ -357,7 +360,13 @@ def _describe(store: Store, data: RunData, version: Version, folder: Path) -> No
             write_part(frame, table, sink)
 
 
-def _answers(store: Store, model: str, name: str) -> pl.DataFrame:
+def test_answers(store: Store, model: str, name: str) -> pl.DataFrame:
+    """A version's answers to its test questions, for `compare`.
+
+    Raises:
+        StoreError: If the version's folder is missing or its `DONE` damaged.
+        DataError: If a table is damaged.
+    """
     folder = f"{_ROOT}/{model}/{name}"
     if not store.is_published(folder):
         msg = (
@@ -365,6 +374,7 @@ def _answers(store: Store, model: str, name: str) -> pl.DataFrame:
             "choose another champion with `qcrd promote --anyway`."
         )
         raise StoreError(msg)
+    store.read_done(folder)
     questions = store.read_table(f"{folder}/{_QUESTIONS}", Questions)
     return frozen_answers(questions, store.read_table(f"{folder}/{_PREDICTIONS}", Predictions))
 
@@ -374,7 +384,15 @@ def _is_there(store: Store, model: str, name: str) -> bool:
 
 
 def _read_version(store: Store, model: str, name: str) -> Version:
-    return Version(**store.read_json(f"{_ROOT}/{model}/{name}/{_METADATA}"))
+    rel = f"{_ROOT}/{model}/{name}/{_METADATA}"
+    version = store.read_json(rel, Version)
+    if (version.model, version.name) != (model, name):
+        msg = (
+            f"{store}/{rel} must describe {model}/{name}; got {version.model}/{version.name}. "
+            "Restore or delete it."
+        )
+        raise StoreError(msg)
+    return version
 
 
 def _champion_file(model: str) -> str:

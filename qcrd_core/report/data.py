@@ -10,9 +10,10 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics, Predictions, Questions, Scores, Table, Votes
-from qcrd_core.config.run import RunConfig, read_stored_config
+from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import StoreError
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import check_records, read_environment, read_run_config
 from qcrd_core.store.store import Store
 
 
@@ -48,7 +49,7 @@ def collect_run(store: Store, run_id: str) -> RunData:
         The run's data. Only its configuration must exist.
 
     Raises:
-        StoreError: If there is no such run.
+        StoreError: If there is no such run, or it lacks what a complete run has.
         DataError: If a table of the run is damaged.
     """
     paths = RunPaths(run_id)
@@ -56,17 +57,17 @@ def collect_run(store: Store, run_id: str) -> RunData:
         known = ", ".join(store.list("runs")) or "none"
         msg = f"{store} has no run {run_id!r}. Its runs: {known}."
         raise StoreError(msg)
-    config_text = store.read_bytes(paths.config).decode()
-    environment = store.read_json(paths.environment) if store.exists(paths.environment) else {}
-    config = read_stored_config(config_text, paths.config)
+    config = read_run_config(store, run_id)
+    check_records(store, run_id)
+    environment = read_environment(store, run_id)
     scores = store.list(f"{paths.root}/scores", ".parquet")
     tests = store.list(f"{paths.root}/predictions/test", ".parquet")
     return RunData(
         run_id=run_id,
         student=store.url(paths.best_student),
         config=config,
-        config_text=config_text,
-        environment=environment,
+        config_text=store.read_bytes(paths.config).decode(),
+        environment={} if environment is None else environment.model_dump(exclude_unset=True),
         questions=_read(store, paths.questions, Questions),
         votes=_read(store, paths.votes, Votes),
         metrics=store.read_table(paths.metrics, Metrics),

@@ -50,7 +50,7 @@ class RunContext:
 
     def read_spec(self) -> DatasetSpec:
         """The data set's specification, as stored when the run began."""
-        return DatasetSpec.model_validate(self.store.read_json(self.paths.dataset))
+        return self.store.read_json(self.paths.dataset, DatasetSpec)
 
     def read_questions(self, split: str) -> pl.DataFrame:
         """Table `questions` of one split, as stored when the run began."""

@@ -7,13 +7,11 @@ begin_run(plan)              writes the run's configuration, questions and envir
 
 import logging
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from platform import platform, python_version
-from typing import Any
 
 import polars as pl
 import yaml
@@ -27,6 +25,7 @@ from qcrd_core.data.spec import DatasetSpec, load_spec
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.run.context import RunContext
+from qcrd_core.run.records import Environment
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, plan_sampling
@@ -154,19 +153,21 @@ def begin_run(plan: RunPlan) -> None:
     context.store.write_json(paths.environment, _environment(plan))
 
 
-def _environment(plan: RunPlan) -> Mapping[str, Any]:
+def _environment(plan: RunPlan) -> Environment:
     sampling = plan.sampling
-    return {
-        "dataset": plan.spec.name,
-        "questions_hash": questions_hash(plan.questions),
-        "generation": None if sampling is None else sampling.fingerprint,
-        "first_prompt": plan.first_prompt,
-        "python": python_version(),
-        "platform": platform(),
-        "versions": {name: _version(name) for name in _LIBRARIES},
-        "commit": _commit(),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    return Environment.model_validate(
+        {
+            "dataset": plan.spec.name,
+            "questions_hash": questions_hash(plan.questions),
+            "generation": None if sampling is None else sampling.fingerprint,
+            "first_prompt": plan.first_prompt,
+            "python": python_version(),
+            "platform": platform(),
+            "versions": {name: _version(name) for name in _LIBRARIES},
+            "commit": _commit(),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
 
 
 def _version(library: str) -> str | None:

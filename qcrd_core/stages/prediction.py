@@ -7,11 +7,13 @@ from typing import Any
 
 import polars as pl
 
+from qcrd_core.config.base import MAX_BATCH
+from qcrd_core.config.files import expand_user
 from qcrd_core.errors import ConfigError
 from qcrd_core.progress import Bar
 from qcrd_core.runtime.processes import TEMPORARY, run_job
 from qcrd_core.store.filesystem import split_options
-from qcrd_core.store.store import Store
+from qcrd_core.store.store import DONE, Store
 from qcrd_core.store.target import new_target
 from qcrd_core.student.jobs import AnswerFile, answer_file
 
@@ -38,13 +40,17 @@ def predict_file(
         `num_questions`, `num_no_answer`, `accuracy` (None without gold answers).
 
     Raises:
-        ConfigError: If the folder is not a student, the target exists, or its ending is unknown.
+        ConfigError: If the folder is not a student, the target exists, its ending is unknown, or
+            `batch_size` is out of range.
         DataError: If the file breaks a rule, or the target cannot be written.
         StoreError: If the URL is not that of a published student.
     """
     write = _WRITERS.get(target.suffix)
     if write is None:
         msg = f"The output file must end in {', '.join(_WRITERS)}; got {target}. Rename it."
+        raise ConfigError(msg)
+    if not 1 <= batch_size <= MAX_BATCH:
+        msg = f"--batch-size must be between 1 and {MAX_BATCH:,}; got {batch_size:,}."
         raise ConfigError(msg)
     with (
         new_target(target, "--output") as output,
@@ -76,10 +82,15 @@ def fetch_student(student: str, scratch: Path) -> Path:
         A local folder.
 
     Raises:
-        StoreError: If the URL is not that of a published student.
+        StoreError: If the URL is not that of a published student, or a file differs from the
+            published one.
     """
     if "://" not in student:
-        return Path(student)
+        folder = expand_user(student).absolute()
+        # Without DONE it is a copy that somebody made, whose hashes nobody knows.
+        if (folder / DONE).exists():
+            Store(str(folder.parent), scratch).fetch_folder(folder.name, check=True)
+        return folder
     address, options = split_options(student)
     root, _, rel = address.rstrip("/").rpartition("/")
     return Store(root + options, scratch).fetch_folder(rel)

@@ -24,6 +24,7 @@ from qcrd_core.evaluation import best_round
 from qcrd_core.progress import Bar, progress
 from qcrd_core.report import write_report
 from qcrd_core.run.context import RunContext, RunJob, timed
+from qcrd_core.run.records import Result
 from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job
 from qcrd_core.student import jobs as student_jobs
 from qcrd_core.training import jobs as training_jobs
@@ -211,19 +212,17 @@ def finish(context: RunContext) -> dict[str, Any]:
     shutil.rmtree(context.scratch / "inputs", ignore_errors=True)
     # Written last: if it exists, the run is complete.
     store.write_json(paths.result, result)
-    return result
+    return result.model_dump()
 
 
-def _result(metrics: pl.DataFrame, best: int) -> dict[str, Any]:
+def _result(metrics: pl.DataFrame, best: int) -> Result:
     def values(stage: str) -> dict[str, float]:
         rows = metrics.filter(pl.col("stage") == stage, pl.col("round") == best)
         return dict(rows.select("name", "value").iter_rows())
 
-    return {
-        "round": best,
-        "validation_accuracy": values("validation")["accuracy"],
-        "test": values("test"),
-    }
+    return Result(
+        round=best, validation_accuracy=values("validation")["accuracy"], test=values("test")
+    )
 
 
 def _newest_discriminator(context: RunContext, round_: int) -> int:

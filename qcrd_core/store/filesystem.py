@@ -17,6 +17,7 @@ from typing import TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
+from qcrd_core.config.files import expand_user
 from qcrd_core.errors import StoreAwayError, StoreError
 from qcrd_core.runtime.lock import lock
 
@@ -83,8 +84,8 @@ def open_file_system(url: str) -> tuple[fs.FileSystem, str]:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile."
         )
         raise StoreError(msg)
-    full = url if "://" in url else Path(url).expanduser().absolute().as_uri()
     try:
+        full = url if "://" in url else expand_user(url).absolute().as_uri()
         opened, root = fs.FileSystem.from_uri(full)
     except OSError as error:
         msg = (

@@ -26,15 +26,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
 from pyarrow import fs
+from pydantic import Field, RootModel
+from pydantic_core import to_jsonable_python
 
 from data_schemas.table import SchemaMismatchError, Table, check_rows, load_part, write_part
+from qcrd_core.config.base import InnerPath
+from qcrd_core.config.files import Shape, check_ordinary, parse_json
 from qcrd_core.errors import DataError, StoreError
-from qcrd_core.ids import content_hash, file_hash
+from qcrd_core.ids import bytes_hash, content_hash, file_hash
 from qcrd_core.store.filesystem import (
     LOCK,
     access_error,
@@ -52,6 +56,12 @@ logger = logging.getLogger(__name__)
 
 DONE = "DONE"
 _TEMPORARY = "_tmp"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Done(RootModel[Annotated[dict[InnerPath, Sha256], Field(min_length=1)]]):
+    """Content of a published folder's `DONE`: the hash of each of its files."""
 
 
 @dataclass(frozen=True)
@@ -222,27 +232,33 @@ class Store:
             StoreError: If it is absent or unreadable.
         """
         with self._explained(rel, "read"):
+            if self.is_local:
+                check_ordinary(Path(self.path(rel)))
             return read_whole(self.file_system, self.path(rel))
 
     def write_json(self, rel: str, content: Any) -> None:
-        """Write indented JSON, with keys in the given order.
+        """Write indented JSON of plain values, a model or a dataclass, with keys in order.
 
         Raises:
             StoreError: If the store cannot write it.
         """
-        self.write_bytes(rel, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        plain = to_jsonable_python(content)
+        self.write_bytes(rel, json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n")
 
-    def read_json(self, rel: str) -> Any:
-        """Read JSON.
+    def read_json(self, rel: str, shape: type[Shape]) -> Shape:
+        """Read JSON that qcrd wrote.
+
+        Args:
+            rel: Path of the file.
+            shape: What it must be: a pydantic model, a dataclass, or a type of plain values.
+
+        Returns:
+            The value.
 
         Raises:
-            StoreError: If the file is absent or not JSON.
+            StoreError: If the file is absent, not JSON, or of another shape.
         """
-        try:
-            return json.loads(self.read_bytes(rel))
-        except ValueError as error:
-            msg = f"{self._shown(rel)} must be valid JSON; got {error}. Restore or delete it."
-            raise StoreError(msg) from error
+        return parse_json(self.read_bytes(rel), shape, self._shown(rel))
 
     def write_table(self, rel: str, frame: pl.DataFrame, table: type[Table]) -> None:
         """Write one immutable, validated Parquet part.
@@ -410,11 +426,46 @@ class Store:
         """
         return self.exists(f"{rel}/{DONE}")
 
-    def fetch_folder(self, rel: str) -> Path:
+    def read_done(self, rel: str) -> dict[str, str]:
+        """Hashes of a published folder's files, by their path in it.
+
+        Raises:
+            StoreError: If `DONE` is absent or damaged, or names a file outside the folder.
+        """
+        return self.read_json(f"{rel}/{DONE}", Done).root
+
+    def changed_files(self, rel: str) -> Iterator[tuple[str, str]]:
+        """Compare a published folder with its `DONE`.
+
+        Args:
+            rel: The folder.
+
+        Yields:
+            Path and problem of each file that is missing or has another hash.
+
+        Raises:
+            StoreError: If `DONE` is absent or damaged, or a file cannot be read.
+        """
+        for name, digest in self.read_done(rel).items():
+            path = f"{rel}/{name}"
+            if not self.exists(path):
+                yield path, f"is missing, although {DONE} lists it"
+            elif self._hash(path) != digest:
+                yield path, f"was changed: its hash differs from the one in {DONE}"
+
+    def _hash(self, rel: str) -> str:
+        if not self.is_local:
+            return bytes_hash(self.read_bytes(rel))
+        with self._explained(rel, "read"):
+            check_ordinary(self.local(rel))
+            return file_hash(self.local(rel))
+
+    def fetch_folder(self, rel: str, *, check: bool = False) -> Path:
         """Copy a published folder to this machine, if it is not here already.
 
         Args:
             rel: The folder.
+            check: Compare the hashes of a local folder too. A copy is always compared.
 
         Returns:
             A local path: the folder itself, or its mirror.
@@ -431,8 +482,11 @@ class Store:
             raise StoreError(msg)
         target = self.local(rel)
         if self.is_local:
+            for path, problem in self.changed_files(rel) if check else ():
+                msg = f"{self._shown(path)} {problem}. Restore the folder, or delete it."
+                raise StoreError(msg)
             return target
-        hashes = self.read_json(f"{rel}/{DONE}")
+        hashes = self.read_done(rel)
         # All ranks of a training job fetch the same folder at once, so one copies and others wait.
         with self._explained(rel, f"copied to {target}"), alone(target):
             if not _has_done(target, hashes):
@@ -510,9 +564,13 @@ def temporaries(files: Iterable[StoredFile]) -> dict[str, list[StoredFile]]:
 
 
 def _write_done(folder: Path, hashes: dict[str, str]) -> None:
-    (folder / DONE).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
+    (folder / DONE).write_bytes(_done_bytes(hashes))
 
 
 def _has_done(folder: Path, hashes: dict[str, str]) -> bool:
     done = folder / DONE
-    return done.exists() and json.loads(done.read_text(encoding="utf-8")) == hashes
+    return done.exists() and done.read_bytes() == _done_bytes(hashes)
+
+
+def _done_bytes(hashes: dict[str, str]) -> bytes:
+    return json.dumps(hashes, indent=2).encode()

@@ -7,10 +7,10 @@ be copied and used without the run, the store or the data set's file.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from qcrd_core.config.base import Section
-from qcrd_core.config.reading import explain
+from qcrd_core.config.base import MAX_TOKENS, Name, Section
+from qcrd_core.config.files import parse_json, read_ordinary
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
 from qcrd_core.errors import ConfigError
@@ -26,27 +26,27 @@ _VOTE_TEMPERATURE = 0.7
 class StudentMetadata(Section):
     """Content of `qcrd.json`."""
 
-    run_id: str
+    run_id: Name
     """Run that trained the student."""
     round: int = Field(ge=0)
     """Round after which it was saved."""
-    dataset: str
+    dataset: Name
     """Name of the data set."""
     predict_prefix: str
     """Text before the question to ask for the label."""
     explain_prefix: str
     """Text before the question to ask for the rationale."""
-    max_input_tokens: int
+    max_input_tokens: int = Field(ge=1)
     """Longest question with its prefix in training."""
-    max_new_tokens: int
+    max_new_tokens: int = Field(ge=1, le=MAX_TOKENS)
     """Longest answer in evaluation."""
     infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
     """Kind of inference; see `qcrd_core.student.inference`."""
-    num_votes: int = 1
+    num_votes: int = Field(default=1, ge=1, le=1000)
     """Rationales per question, with vote_k."""
-    sampling_temperature: float | None = None
+    sampling_temperature: float | None = Field(default=None, gt=0, le=100)
     """Temperature of those rationales; null is greedy."""
-    max_rationale_tokens: int = 256
+    max_rationale_tokens: int = Field(default=256, ge=1, le=MAX_TOKENS)
     """Longest rationale in training."""
     seed: int = 0
     """Seed of the run, from which its rationales are sampled."""
@@ -116,16 +116,15 @@ def read_metadata(folder: Path) -> StudentMetadata:
         Its metadata.
 
     Raises:
-        ConfigError: If the file is absent or breaks a rule.
+        ConfigError: If the file is absent.
+        StoreError: If it is damaged.
     """
     path = folder / FILE
     try:
-        return StudentMetadata.model_validate_json(path.read_text(encoding="utf-8"))
+        return parse_json(read_ordinary(path), StudentMetadata, str(path))
     except OSError as error:
         msg = (
             f"A student must be a folder that a run has written, with {FILE} in it; got {folder} "
             f"({error.strerror}). A run's best student is `<store>/runs/<run id>/student`."
         )
         raise ConfigError(msg) from error
-    except ValidationError as error:
-        raise ConfigError(explain(error, str(path))) from error

@@ -78,7 +78,7 @@ class _Writer:
         self.answer: AnswerSpec = context.read_spec().answer
         self.generation = fingerprint(
             {
-                "checkpoint": context.store.read_json(f"{rel}/DONE"),
+                "checkpoint": context.store.read_done(rel),
                 "prefix": EXPLAIN_PREFIX,
                 "sampling_temperature": self.config.sampling_temperature,
                 "max_new_tokens": self.config.max_new_tokens,

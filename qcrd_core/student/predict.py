@@ -20,7 +20,7 @@ from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
 from qcrd_core.student.metadata import StudentMetadata, read_metadata
-from qcrd_core.student.tokenizer import load_tokenizer
+from qcrd_core.student.tokenizer import check_lengths, load_tokenizer
 from qcrd_core.student.weights import load_model
 
 
@@ -63,7 +63,7 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
 
     Raises:
         ConfigError: If the folder is not a student of qcrd, or its weights cannot be loaded.
-        DataError: If the file breaks a rule.
+        DataError: If the file breaks a rule, or a question is too long for the student.
     """
     metadata = read_metadata(job.student)
     rows = read_rows(job.file)
@@ -97,7 +97,15 @@ def _answer(
     model = load_model(folder)
     if torch.cuda.is_available():
         model.to("cuda")
-    answerer = Answerer(model, load_tokenizer(folder), metadata, batch_size=batch_size)
+    tokenizer = load_tokenizer(folder)
+    check_lengths(
+        tokenizer,
+        questions,
+        prefix=metadata.predict_prefix,
+        limit=metadata.max_input_tokens,
+        end=model.config.is_encoder_decoder,
+    )
+    answerer = Answerer(model, tokenizer, metadata, batch_size=batch_size)
     answers, num_silent = answerer.answer(questions, emit)
     ids = questions["question_id"].to_list()
     frame = score_predictions(

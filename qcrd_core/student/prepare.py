@@ -10,19 +10,17 @@ rationales, so `check_student` uses a preliminary one, trained on the questions 
 """
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from qcrd_core.config.models import FolderModel, HubModel, ScratchEncoder, ScratchWeights
-from qcrd_core.errors import DataError
 from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.jobs import MakeTokenizers
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
-from qcrd_core.student.tokenizer import encode_texts, load_tokenizer, make_tokenizer
+from qcrd_core.student.tokenizer import check_lengths, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
 # Largest vocabulary of a tokenizer made from the run's texts: the numbers and words of a few
@@ -111,20 +109,13 @@ def _check_lengths(context: RunContext, questions: pl.DataFrame, tokenizer: Any,
     """Tokens of the longest question with its longer prefix."""
     student = context.config.student
     prefix = max(student.predict_prefix, EXPLAIN_PREFIX, key=len)
-    texts: Sequence[str] = [prefix + question for question in questions["question"]]
-    rows = encode_texts(tokenizer, texts, end=model.config.is_encoder_decoder)
-    lengths = [len(row) for row in rows]
-    longest = max(lengths)
-    if longest > student.max_input_tokens:
-        question_id = questions["question_id"][lengths.index(longest)]
-        num_longer = sum(length > student.max_input_tokens for length in lengths)
-        msg = (
-            f"A question must fit into student.max_input_tokens = {student.max_input_tokens}; got "
-            f"{num_longer} longer questions, the longest with {longest} tokens ({question_id!r}). "
-            "Raise the setting or shorten the questions; they are never cut."
-        )
-        raise DataError(msg)
-    return longest
+    return check_lengths(
+        tokenizer,
+        questions,
+        prefix=prefix,
+        limit=student.max_input_tokens,
+        end=model.config.is_encoder_decoder,
+    )
 
 
 def _publish(context: RunContext, tokenizer: Any, rel: str) -> None:

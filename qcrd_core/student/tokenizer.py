@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qcrd_core.errors import ConfigError
+from qcrd_core.errors import ConfigError, DataError
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<mask>"
 
@@ -58,8 +59,8 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ConfigError(_no_tokenizer(source, str(error).splitlines()[0])) from error
+    except Exception as error:
+        raise ConfigError(_no_tokenizer(source, first_line(error))) from error
     # If its files are absent, a T5 or Qwen2 tokenizer has only special tokens.
     if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
         raise ConfigError(_no_tokenizer(source, "its vocabulary is empty"))
@@ -69,6 +70,11 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[list[int]]:
@@ -86,6 +92,39 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, end: bool) -> list[lis
         return []
     rows = tokenizer(list(texts), add_special_tokens=False, truncation=False)["input_ids"]
     return [[*row, tokenizer.eos_token_id] if end else row for row in rows]
+
+
+def check_lengths(
+    tokenizer: Any, questions: pl.DataFrame, *, prefix: str, limit: int, end: bool
+) -> int:
+    """Refuse questions that are too long for a student: they are never cut.
+
+    Args:
+        tokenizer: As for `encode_texts`.
+        questions: Table `questions`.
+        prefix: Text before each question.
+        limit: `student.max_input_tokens`.
+        end: As for `encode_texts`.
+
+    Returns:
+        Tokens of the longest question with its prefix.
+
+    Raises:
+        DataError: If a question is longer.
+    """
+    texts = [prefix + question for question in questions["question"]]
+    lengths = [len(row) for row in encode_texts(tokenizer, texts, end=end)]
+    longest = max(lengths, default=0)
+    if longest > limit:
+        question_id = questions["question_id"][lengths.index(longest)]
+        num_longer = sum(length > limit for length in lengths)
+        msg = (
+            f"A question must fit into student.max_input_tokens = {limit}; got {num_longer} longer "
+            f"questions, the longest with {longest} tokens ({question_id!r}). Shorten the "
+            "questions, or train with a larger limit; they are never cut."
+        )
+        raise DataError(msg)
+    return longest
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +24,7 @@ from qcrd_core.config.models import (
 )
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
+from qcrd_core.student.tokenizer import first_line
 
 
 def make_student(
@@ -93,11 +93,10 @@ def load_model(source: str | Path, revision: str | None = None, **options: Any) 
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
         msg = (
-            f"A student must be a model folder or a hub name; got {source} ({reason}). Correct "
-            "student.model."
+            f"A student must be a model folder or a hub name; got {source} ({first_line(error)}). "
+            "Correct student.model."
         )
         raise ConfigError(msg) from error
     if info["missing_keys"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_schemas import Rationales
+from qcrd_core.config.files import parse_json, read_ordinary
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.prompts import prompt_identity
 from qcrd_core.data.spec import DatasetSpec
@@ -99,7 +100,7 @@ def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) ->
         path = f"{rationales_folder(dataset)}/{name}/{FILE}"
         if name == f"generation={fingerprint(identity)}" or not store.exists(path):
             continue
-        found = differences(store.read_json(path), identity)
+        found = differences(read_identity(store, f"{rationales_folder(dataset)}/{name}"), identity)
         if not closest or len(found) < len(closest):
             closest, name_of_closest = found, name
     if closest:
@@ -111,6 +112,15 @@ def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) ->
             "; ".join(closest),
         )
     return closest
+
+
+def read_identity(store: Store, folder: str) -> dict[str, Any]:
+    """Read the `generation.json` of a generation's folder.
+
+    Raises:
+        StoreError: If the file is absent, or no JSON mapping.
+    """
+    return store.read_json(f"{folder}/{FILE}", dict[str, Any])
 
 
 def read_local_identity(folder: Path) -> dict[str, Any]:
@@ -127,20 +137,13 @@ def read_local_identity(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_json(read_ordinary(path), dict[str, Any], f"{path} (teacher.reuse)")
+    except OSError as error:
         msg = (
-            f"{path} must be readable JSON; got {error} (teacher.reuse). Set teacher.reuse to "
-            f"folders that hold {FILE} and its parts, or remove this folder from it."
+            f"{path} must be readable JSON; got {error.strerror} (teacher.reuse). Set it "
+            f"to folders that hold {FILE} and its parts, or remove this folder from it."
         )
         raise StoreError(msg) from error
-    if not isinstance(content, dict):
-        msg = (
-            f"{path} must hold a JSON object; got {type(content).__name__} (teacher.reuse). "
-            "Restore the file, or remove this folder from teacher.reuse."
-        )
-        raise StoreError(msg)
-    return content
 
 
 def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -27,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
+from qcrd_core.config.files import parse_json
 from qcrd_core.errors import TrainingError
 from qcrd_core.store.store import Store
 
@@ -160,7 +161,8 @@ def find_checkpoint(store: Store, folder: str) -> Checkpoint | None:
     for path in sorted(local.glob("*.safetensors")):
         with safe_open(path, "pt") as stored:
             files |= dict.fromkeys(stored.keys(), path)
-    return Checkpoint(local, json.loads((local / _STATE).read_text(encoding="utf-8")), files)
+    state = parse_json((local / _STATE).read_bytes(), dict[str, Any], str(local / _STATE))
+    return Checkpoint(local, state, files)
 
 
 def _learning(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -7,6 +7,7 @@ import polars as pl
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.data.imported import read_imported
 from qcrd_core.run.context import RunContext
+from qcrd_core.run.records import Environment
 from qcrd_core.teacher.generation import rationales_folder
 from qcrd_core.teacher.plan import read_samples
 
@@ -37,8 +38,8 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
 def read_all_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """As `read_rationales`, including rejected rationales: they were paid for too."""
     questions, teacher = context.read_questions("train"), context.config.teacher
-    environment = context.store.read_json(context.paths.environment)
-    dataset, generation = environment["dataset"], environment["generation"]
+    environment = context.store.read_json(context.paths.environment, Environment)
+    dataset, generation = environment.dataset, environment.generation
     if isinstance(teacher.model, ImportedModel):
         rows = read_imported(
             context.store,
