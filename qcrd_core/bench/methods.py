@@ -68,5 +68,6 @@ METHODS: Mapping[str, Method] = {
     ),
     "qcrd": Method("the configuration as it is: QCRD's equation 8", {}),
     "qcrd_no_quality": Method("QCRD without the discriminator (-QJ): s = 1 and 0", _NO_QUALITY),
-    "qcrd_no_negatives": Method("QCRD without negatives (-NK)", _NO_NEGATIVES),
+    # The discriminator still learns from them: -NK takes away the term, nothing else.
+    "qcrd_no_negatives": Method("QCRD without the negative term (-NK)", {"loss.beta": 0.0}),
 }

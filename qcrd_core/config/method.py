@@ -46,8 +46,9 @@ class NegativesSection(Section):
     """j: round t uses the checkpoint of round t - j."""
     sampling_temperature: float = Field(default=1.5, gt=0, le=100)
     """Temperature of the student's samples."""
-    max_new_tokens: int = Field(default=64, ge=1, le=MAX_TOKENS)
-    """Length limit of a student's rationale, tokens."""
+    max_new_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS, examples=[128])
+    """Length limit of a student's rationale, tokens. Null: `student.max_target_tokens`, which no
+    rationale in training exceeds. What is cut before its answer is left out and counted."""
     verify: Literal["none", "drop", "promote"] = "none"
     """What happens to a student's rationale whose answer equals the label: it stays a negative, is
     left out, or becomes a positive. Questions without a label are not verified."""

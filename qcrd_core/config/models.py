@@ -232,6 +232,9 @@ class StudentSection(Section):
     """Length limit of a question with its prefix, tokens. A longer question is refused, not cut."""
     max_target_tokens: int = Field(default=256, ge=2, le=MAX_TOKENS)
     """Length limit of a rationale or label, tokens. Longer rationales are left out and counted."""
+    explain_target: Literal["rationale", "rationale_and_answer"] = "rationale"
+    """What the student learns under the explain prefix: the rationale up to its answer, as in the
+    paper; or with the answer, so that an answer can be read from what the student writes."""
     target: Literal["label", "rationale_and_label"] = "label"
     """What the student learns under the predict prefix: the label; or, as a single task, a positive
     rationale followed by the label, in one text."""

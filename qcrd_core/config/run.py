@@ -205,6 +205,8 @@ class RunConfig(Section):
             content.pop(section)
         if self.student.lora is None:  # as before there were adapters
             content["student"].pop("lora")
+        if self.student.explain_target == "rationale":  # as before there was a choice
+            content["student"].pop("explain_target")
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 

@@ -101,7 +101,9 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
     return _first_in(tails, spec, choices)[1] if tails else _read(raw, spec, choices)[1]
 
 
-def extract(completion: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Extraction:
+def extract(
+    completion: str, spec: AnswerSpec, choices: Sequence[str] | None, *, is_cut: bool = False
+) -> Extraction:
     """Split a completion into its reasoning and its answer.
 
     The text is cut at the first of `spec.stop`. Then:
@@ -115,22 +117,30 @@ def extract(completion: str, spec: AnswerSpec, choices: Sequence[str] | None) ->
     last `=`, else the first number of a conclusion ("Therefore ..."), else the last number.
     choice, label: the last one named. text: the last line.
 
+    What a text that was cut would have said last is not known. It has an answer only if the
+    sentence after a marker is whole.
+
     Args:
         completion: Text of a model.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
+        is_cut: Whether the text ends at the length limit. If one of `spec.stop` occurs, the text
+            before it is whole all the same.
 
     Returns:
         Reasoning and answer. If nothing after a marker is an answer, there is no answer, even if
         the text before it has numbers.
     """
     text = _cut(completion, spec.stop)
+    is_cut = is_cut and len(text) == len(completion.lstrip())
     tails = _tails(text, spec)
     if not tails:
-        raw, answer = _read_last(text, spec, choices)
+        raw, answer = (None, None) if is_cut else _read_last(text, spec, choices)
         return Extraction(rationale=text.strip() or None, answer_raw=raw, answer=answer)
+    if is_cut and not _SENTENCE_END.search(tails[-1].strip()):
+        tails[-1] = ""
     raw, answer = _first_in(tails, spec, choices)
-    if answer is None:
+    if answer is None and not is_cut:
         raw, answer = _read_last(" ".join(tails), spec, choices)
     before = text[: _marker_starts(text, spec)[0]].strip()
     return Extraction(rationale=before or None, answer_raw=raw, answer=answer)

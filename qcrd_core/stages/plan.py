@@ -22,7 +22,7 @@ from qcrd_core.config.run import RunConfig
 from qcrd_core.data.imported import read_imported
 from qcrd_core.data.load import load_questions, questions_hash
 from qcrd_core.data.spec import DatasetSpec, load_spec
-from qcrd_core.errors import DataError
+from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.run.records import Environment
@@ -92,6 +92,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     spec = load_spec(config.data.dataset)
     questions = load_questions(spec, config.data)
     _check_validation(questions, spec)
+    _check_explanations(config, spec)
     store = Store(config.run.store, config.run.scratch)
     train = questions.filter(pl.col("split") == "train")
     model = config.teacher.model
@@ -185,6 +186,26 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _check_explanations(config: RunConfig, spec: DatasetSpec) -> None:
+    """Check that answers can be read from what the student writes, if the run reads them there.
+
+    The last number of a rationale is its answer. A label or a choice that it names last need not
+    be.
+    """
+    readers = {
+        "evaluation.infer": config.evaluation.infer != "predict",
+        "negatives.verify": config.negatives.verify != "none",
+    }
+    setting = next((name for name, reads in readers.items() if reads), None)
+    if setting and spec.answer.kind != "number" and config.student.explain_target == "rationale":
+        msg = (
+            f"student.explain_target must be rationale_and_answer if {setting} reads answers of "
+            f"kind {spec.answer.kind} from what the student writes; it is rationale "
+            f"({spec.name}). Set student.explain_target=rationale_and_answer."
+        )
+        raise ConfigError(msg)
 
 
 def _check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:

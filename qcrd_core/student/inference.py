@@ -17,7 +17,7 @@ import polars as pl
 from qcrd_core.data.answers import canonical, extract
 from qcrd_core.ids import derive_seed
 from qcrd_core.runtime.processes import Emit
-from qcrd_core.student.decoding import DecodeOptions, write
+from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.metadata import StudentMetadata
 
 
@@ -87,10 +87,10 @@ class Answerer:
 
     def _predict(self, questions: pl.DataFrame, emit: Emit) -> list[Answer]:
         options = DecodeOptions(self.metadata.max_new_tokens, self.batch_size)
-        texts = self._write(self.metadata.predict_prefix, questions, options, emit)
+        written = self._write(self.metadata.predict_prefix, questions, options, emit)
         return [
-            Answer(text, canonical(text, self.metadata.answer, choices))
-            for text, choices in zip(texts, questions["choices"], strict=True)
+            Answer(item.text, canonical(item.text, self.metadata.answer, choices))
+            for item, choices in zip(written, questions["choices"], strict=True)
         ]
 
     def _explain(self, questions: pl.DataFrame, number: int, emit: Emit) -> list[Answer]:
@@ -100,18 +100,18 @@ class Answerer:
             sampling_temperature=self.metadata.sampling_temperature,
             seed=derive_seed(self.metadata.seed, "vote", number),
         )
-        texts = self._write(self.metadata.explain_prefix, questions, options, emit)
+        written = self._write(self.metadata.explain_prefix, questions, options, emit)
+        spec = self.metadata.answer
         return [
-            Answer(text, extract(text, self.metadata.answer, choices).answer)
-            for text, choices in zip(texts, questions["choices"], strict=True)
+            Answer(item.text, extract(item.text, spec, choices, is_cut=not item.is_finished).answer)
+            for item, choices in zip(written, questions["choices"], strict=True)
         ]
 
     def _write(
         self, prefix: str, questions: pl.DataFrame, options: DecodeOptions, emit: Emit
-    ) -> list[str]:
+    ) -> list[Written]:
         prompts = [prefix + question for question in questions["question"]]
-        written = write(self.model, self.tokenizer, prompts, options, emit)
-        return [item.text for item in written]
+        return write(self.model, self.tokenizer, prompts, options, emit)
 
 
 def _ignore(event: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from qcrd_core.config.base import MAX_TOKENS, Name, Section
 from qcrd_core.config.files import parse_json, read_ordinary
+from qcrd_core.config.models import StudentSection
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
 from qcrd_core.errors import ConfigError
@@ -63,9 +64,8 @@ class StudentMetadata(Section):
         spec, student = context.read_spec(), context.config.student
         evaluation = context.config.evaluation
         is_vote = evaluation.infer == "vote_k"
-        answer, longest = spec.answer, evaluation.max_new_tokens
+        longest = evaluation.max_new_tokens
         if student.target == "rationale_and_label":
-            answer = answer.model_copy(update={"marker": answer.marked})
             longest = student.max_target_tokens
         return cls(
             run_id=context.paths.run_id,
@@ -82,7 +82,7 @@ class StudentMetadata(Section):
             seed=context.config.run.seed,
             columns=spec.columns,
             question_template=spec.question_template,
-            answer=answer,
+            answer=written_answers(spec.answer, student),
         )
 
     def spec_for(self, path: Path, present: set[str]) -> DatasetSpec:
@@ -104,6 +104,21 @@ class StudentMetadata(Section):
             question_template=self.question_template,
             answer=self.answer,
         )
+
+
+def written_answers(answer: AnswerSpec, student: StudentSection) -> AnswerSpec:
+    """The form of answers in what a student writes.
+
+    Args:
+        answer: The data set's answers.
+        student: Section `student`.
+
+    Returns:
+        The same; with a marker if the student learns to write one between rationale and answer.
+    """
+    if student.target == "label" and student.explain_target == "rationale":
+        return answer
+    return answer.model_copy(update={"marker": answer.marked})
 
 
 def read_metadata(folder: Path) -> StudentMetadata:

@@ -17,14 +17,14 @@ import polars as pl
 import torch
 
 from data_schemas import Rationales
-from qcrd_core.data.answers import AnswerSpec, extract
+from qcrd_core.data.answers import extract
 from qcrd_core.ids import derive_seed, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.store.store import part_name
 from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.jobs import SampleNegatives
-from qcrd_core.student.metadata import EXPLAIN_PREFIX
+from qcrd_core.student.metadata import EXPLAIN_PREFIX, written_answers
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -68,6 +68,7 @@ class _Writer:
     def __init__(self, context: RunContext, round_: int, checkpoint: int) -> None:
         self.context, self.round = context, round_
         self.config = context.config.negatives
+        self.max_new_tokens = self.config.max_new_tokens or context.config.student.max_target_tokens
         rel = context.paths.student(checkpoint)
         folder = context.store.fetch_folder(rel)
         self.name = rel.removeprefix(f"{context.paths.root}/")
@@ -75,13 +76,13 @@ class _Writer:
         self.model = load_model(folder)
         if torch.cuda.is_available():
             self.model.to("cuda")
-        self.answer: AnswerSpec = context.read_spec().answer
+        self.answer = written_answers(context.read_spec().answer, context.config.student)
         self.generation = fingerprint(
             {
                 "checkpoint": context.store.read_done(rel),
                 "prefix": EXPLAIN_PREFIX,
                 "sampling_temperature": self.config.sampling_temperature,
-                "max_new_tokens": self.config.max_new_tokens,
+                "max_new_tokens": self.max_new_tokens,
             }
         )
 
@@ -89,7 +90,7 @@ class _Writer:
         """Write one rationale per question, as rows of table `rationales`."""
         seed = derive_seed(self.context.config.run.seed, "negatives", self.round, number)
         options = DecodeOptions(
-            max_new_tokens=self.config.max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             batch_size=self.context.config.evaluation.batch_size,
             sampling_temperature=self.config.sampling_temperature,
             seed=seed,
@@ -104,7 +105,8 @@ class _Writer:
         return pl.DataFrame(rows, schema=Rationales.create_empty().schema)
 
     def _row(self, question: dict[str, Any], written: Written, seed: int) -> dict[str, Any]:
-        found = extract(written.text, self.answer, question["choices"])
+        is_cut = not written.is_finished
+        found = extract(written.text, self.answer, question["choices"], is_cut=is_cut)
         return {
             "question_id": question["question_id"],
             "sample_idx": 0,
@@ -121,7 +123,7 @@ class _Writer:
             "answer": found.answer,
             "status": "no_answer" if found.answer is None else "ok",
             "error": None,
-            "finish_reason": "stop" if written.is_finished else "length",
+            "finish_reason": "length" if is_cut else "stop",
             "num_prompt_tokens": None,
             "num_tokens": written.num_tokens,
             "cumulative_logprob": None,

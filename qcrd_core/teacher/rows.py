@@ -49,7 +49,8 @@ def make_row(job: SamplingJob, key: SampleKey, drawn: Drawn) -> dict[str, Any]:
     }
     if isinstance(outcome, Refusal):
         return row | {"status": "failed", "error": outcome.error}
-    found = extract(outcome.text, job.spec.answer, job.by_id[question_id]["choices"])
+    choices, is_cut = job.by_id[question_id]["choices"], outcome.finish_reason == "length"
+    found = extract(outcome.text, job.spec.answer, choices, is_cut=is_cut)
     return row | {
         "text": outcome.text,
         "rationale": found.rationale,

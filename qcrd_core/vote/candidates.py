@@ -44,7 +44,8 @@ def decide_polarity(
     """Decide which rationales the student is pulled towards and which it is pushed away from.
 
     A rationale is positive if its answer equals the reference (the majority, the gold answer, or
-    both), and negative if it differs. A text without an answer is always negative. If the reference
+    both), and negative if it differs. A whole text without an answer is always negative; one that
+    was cut at the length limit might have had any answer, so it is undecided. If the reference
     is missing (the vote abstained, or there is no gold answer), a rationale with an answer neither
     agrees nor disagrees: it is undecided, so the student is not pushed away from either side of a
     tie. With majority_and_gold, one known disagreement makes a negative. With first_sample, nothing
@@ -68,7 +69,12 @@ def decide_polarity(
     frame = (
         rationales.lazy()
         .select(
-            "question_id", "source", "sample_idx", "answer", has_text=pl.col("status") != "failed"
+            "question_id",
+            "source",
+            "sample_idx",
+            "answer",
+            is_cut=(pl.col("finish_reason") == "length").fill_null(value=False),
+            has_text=pl.col("status") != "failed",
         )
         .join(reference, on="question_id", how="inner", maintain_order="left")
         .join(
@@ -96,7 +102,7 @@ def decide_polarity(
     completed = frame.filter("has_text").drop("has_text")
     num_undecided = completed.filter(pl.col("polarity") == "undecided").height
     logger.info(
-        "%d rationales decided | %d undecided (no reference) | %d failed",
+        "%d rationales decided | %d undecided (no reference, or cut) | %d failed",
         completed.height - num_undecided,
         num_undecided,
         frame.height - completed.height,
@@ -118,7 +124,8 @@ def _agrees(positives: Positives) -> pl.Expr:
         # Kleene logic: null & false is false, null & true stays null.
         "majority_and_gold": by_majority & by_gold,
     }[positives]
-    return pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(False)
+    silent = pl.when("is_cut").then(None).otherwise(False)
+    return pl.when(pl.col("answer").is_not_null()).then(agrees).otherwise(silent)
 
 
 def training_labels(context: RunContext) -> pl.DataFrame:
@@ -143,11 +150,16 @@ def training_labels(context: RunContext) -> pl.DataFrame:
     labels = questions.select("question_id", "question", label.alias("label")).drop_nulls("label")
     if context.config.student.target == "label":
         return labels
-    marker = pl.lit(context.read_spec().answer.marked)
-    text = pl.concat_str("rationale", marker, "label", separator=" ", ignore_nulls=True)
+    text = _ending_in(pl.lit(context.read_spec().answer.marked), "label")
     rationales = _first_positives(context)
     joined = labels.join(rationales, on="question_id", how="left", maintain_order="left")
     return joined.select("question_id", "question", text.alias("label"))
+
+
+def _ending_in(marker: pl.Expr, answer: str) -> pl.Expr:
+    """A rationale, the marker and an answer, as the student learns to write them."""
+    marked = pl.concat_str(marker, answer, separator=" ")  # null without an answer
+    return pl.concat_str("rationale", marked, separator=" ", ignore_nulls=True)
 
 
 def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -158,28 +170,33 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
         round_: The round.
 
     Returns:
-        The columns of `CANDIDATE_COLUMNS`, and counts: positives and negatives by source, dropped
-        student rationales with a correct answer, and dropped rationales without a text.
+        The columns of `CANDIDATE_COLUMNS`, and counts: positives and negatives by source; dropped
+        student rationales with a correct answer, or cut before their answer; and dropped rationales
+        without a text. With `student.explain_target=rationale_and_answer`, a rationale ends with
+        its own answer.
     """
     questions = context.read_questions("train")
     teacher = _teacher_rows(context)
     if not context.config.negatives.teacher_minority:
         teacher = teacher.filter(pl.col("polarity") == "positive")
-    student, num_right = _student_rows(context, round_, questions)
+    student, dropped = _student_rows(context, round_, questions)
     rows = pl.concat([teacher, student.select(teacher.columns)], how="vertical_relaxed")
     blank = pl.col("rationale").is_null() | (pl.col("rationale").str.strip_chars() == "")
+    if context.config.student.explain_target == "rationale_and_answer":
+        marker = pl.lit(context.read_spec().answer.marked)
+        rows = rows.with_columns(rationale=pl.when(~blank).then(_ending_in(marker, "answer")))
     with_text = rows.filter(~blank).join(
         questions.select("question_id", "question"), on="question_id", how="inner"
     )
-    counts = _counts(with_text)
-    counts["num_student_right_dropped"] = num_right
+    with_text = with_text.select(CANDIDATE_COLUMNS)
+    counts = {**_counts(with_text), **dropped}
     counts["num_rationales_without_text"] = rows.height - with_text.height
     return with_text, counts
 
 
 def _teacher_rows(context: RunContext) -> pl.DataFrame:
     """The teacher's positive and negative rationales with their texts."""
-    texts = read_rationales(context, (*_KEYS, "rationale"))
+    texts = read_rationales(context, (*_KEYS, "rationale", "answer"))
     decided = (
         context.store.read_table(context.paths.polarity, Polarity)
         .filter(pl.col("polarity") != "undecided")
@@ -198,8 +215,8 @@ def _first_positives(context: RunContext) -> pl.DataFrame:
 
 def _student_rows(
     context: RunContext, round_: int, questions: pl.DataFrame
-) -> tuple[pl.DataFrame, int]:
-    """The student's rationales with their polarity, and the number of dropped correct ones."""
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The student's rationales with their polarity, and counts of those that are dropped."""
     verify = context.config.negatives.verify
     rows = context.store.read_table(context.paths.negatives(round_), Rationales)
     gold = questions.select("question_id", "gold_answer")
@@ -216,8 +233,13 @@ def _student_rows(
         polarity=promoted.otherwise(pl.lit("negative")),
         is_correct=is_correct(),
     )
-    learnt_from = labelled.filter(~is_right) if verify == "drop" else labelled
-    return learnt_from, labelled.height - learnt_from.height
+    is_cut = pl.col("answer").is_null() & (pl.col("finish_reason") == "length")
+    whole = labelled.filter(~is_cut)
+    learnt_from = whole.filter(~is_right) if verify == "drop" else whole
+    return learnt_from, {
+        "num_student_right_dropped": whole.height - learnt_from.height,
+        "num_student_cut_dropped": labelled.height - whole.height,
+    }
 
 
 def _counts(rows: pl.DataFrame) -> dict[str, int]:

@@ -264,3 +264,21 @@ def test_equal_without_answer_is_false() -> None:
 def test_answer_spec_with_a_broken_rule_is_refused(settings: dict[str, object], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         AnswerSpec.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "whole", "cut"),
+    [
+        ("3 + 4 = 7, and 7 * 1", NUMBER, "7", None),
+        ("3 + 4 = 7. The answer is 7. Let us", NUMBER, "7", "7"),
+        ("3 + 4 = 7. The answer is 1", NUMBER, "1", None),
+        ("The answer is 7. Wait. The answer is 12", NUMBER, "7", "7"),
+        ("The answer is 7\nQuestion: Tom has 3", NUMBER, "7", "7"),
+        ("It could be neutral or", LABEL, "neutral", None),
+        ("A bank, or a mall. The answer is", CHOICE, None, None),
+    ],
+)
+def test_extract_of_a_text_that_was_cut_trusts_only_a_whole_sentence(text, spec, whole, cut):
+    choices = CHOICES if spec.kind == "choice" else None
+    assert extract(text, spec, choices).answer == whole
+    assert extract(text, spec, choices, is_cut=True).answer == cut

@@ -92,6 +92,16 @@ def test_candidates_hold_the_minority_where_it_is_asked_for(tmp_path, minority, 
 VERIFIED = {"a": "7", "b": "9", "c": None}
 
 
+def _write_students(context, **more):
+    rows = [
+        {"question_id": q, "sample_idx": 0, "source": "student", "round": 1, "answer": answer}
+        for q, answer in VERIFIED.items()
+    ]
+    part = f"{context.paths.negatives(1)}/part-1.parquet"
+    rows = [{**row, **more} for row in rows]
+    context.store.write_table(part, make_rationales(rows), Rationales)
+
+
 def _verified(folder, verify, label):
     answers = {**ANSWERS, "c": ["1", "1", "2", "2"]}
     context = _context(
@@ -101,12 +111,7 @@ def _verified(folder, verify, label):
         negatives={"verify": verify, "teacher_minority": False},
     )
     vote_rationales(context)
-    rows = [
-        {"question_id": q, "sample_idx": 0, "source": "student", "round": 1, "answer": answer}
-        for q, answer in VERIFIED.items()
-    ]
-    part = f"{context.paths.negatives(1)}/part-1.parquet"
-    context.store.write_table(part, make_rationales(rows), Rationales)
+    _write_students(context)
     kept, counts = candidates(context, 1)
     student = kept.filter(source="student").sort("question_id")
     signs = {"positive": "+", "negative": "-"}
@@ -131,6 +136,30 @@ def test_candidates_verify_the_students_rationales_by_the_label(tmp_path, verify
     assert counts["num_student_negatives"] == expected.count("-")
     assert counts["num_student_right_dropped"] == 3 - len(expected) // 2
     assert counts["num_teacher_positives"] == 7
+
+
+@pytest.mark.parametrize("verify", ["none", "drop", "promote"])
+def test_candidates_leave_out_students_rationales_that_were_cut(tmp_path, verify):
+    answers = {**ANSWERS, "c": ["1", "1", "2", "2"]}
+    context = _context(tmp_path, answers, negatives={"verify": verify})
+    vote_rationales(context)
+    _write_students(context, finish_reason="length")
+    kept, counts = candidates(context, 1)
+    # Of a and b the answer was read before the cut; c was cut before one.
+    assert counts["num_student_cut_dropped"] == 1
+    assert "c" not in kept.filter(source="student")["question_id"]
+
+
+@pytest.mark.parametrize("target", ["rationale", "rationale_and_answer"])
+def test_candidates_end_with_their_own_answer_if_it_is_learnt(tmp_path, target):
+    context = _context(tmp_path, student={"explain_target": target})
+    vote_rationales(context)
+    kept, _ = candidates(context, 0)
+    texts = dict(kept.filter(question_id="a").select("sample_idx", "rationale").rows())
+    learnt = {index: f" The answer is {8 if index == 3 else 7}" for index in range(4)}
+    more = learnt if target == "rationale_and_answer" else dict.fromkeys(range(4), "")
+    for index, text in texts.items():
+        assert text == f"Because.{learnt[index]}.{more[index]}"
 
 
 def test_candidates_count_rationales_without_a_text(tmp_path):

@@ -161,7 +161,19 @@ def test_polarity_with_tie_and_gold_pushes_off_only_what_gold_refutes():
 def test_polarity_without_gold_under_gold_decides_nothing(caplog):
     with caplog.at_level(logging.INFO):
         assert polarities(["3", "3", "!"], "gold", gold=None) == {0: "undecided", 1: "undecided"}
-    assert "0 rationales decided | 2 undecided (no reference) | 1 failed" in caplog.text
+    assert "0 rationales decided | 2 undecided (no reference, or cut) | 1 failed" in caplog.text
+
+
+def test_polarity_of_a_text_that_was_cut_before_its_answer_is_undecided():
+    questions = make_questions([{"question_id": "a", "gold_answer": "7"}])
+    rows = answers("a", ["7", "7", None, None, "3"])
+    rationales = make_rationales([
+        {**row, "finish_reason": "length" if row["sample_idx"] in {1, 3, 4} else "stop"}
+        for row in rows
+    ])  # fmt: skip
+    decided = decide_polarity(rationales, vote(rationales, questions, "abstain"), "majority")
+    expected = ["positive", "positive", "negative", "undecided", "negative"]
+    assert decided["polarity"].to_list() == expected
 
 
 def test_polarity_reports_correctness_apart_from_polarity():
