@@ -96,7 +96,10 @@ class Machine:
         self.home = home
         self.up("--port", str(free_port()))
         self.api = httpx.Client(
-            base_url=f"{(home / 'url').read_text().strip()}/api", timeout=30, trust_env=False
+            base_url=f"{(home / 'url').read_text().strip()}/api",
+            auth=tuple((home / "auth").read_text().split(":")),
+            timeout=30,
+            trust_env=False,
         )
         queue = "/work_pools/qcrd/queues/training"
         self.ask("PATCH", queue, {"concurrency_limit": len(_DEPLOYMENTS)})
