@@ -75,8 +75,7 @@ bench: install ## The benchmarks, one after the other, half an hour
 
 compose: .env ## PostgreSQL, Prefect and a worker in containers; PROFILE=gpu
 	docker compose --profile $(or $(PROFILE),cpu) up --build --detach
-	@echo "http://127.0.0.1:4200/deployments asks for PREFECT_AUTH of .env. To start a first run:"
-	@echo "docker compose exec worker prefect deployment run distill/distill-quickstart --watch"
+	@echo "The UI, http://127.0.0.1:4200/deployments, asks for the PREFECT_AUTH of .env."
 
 # The passwords of docker-compose.yml.
 .env:

@@ -19,8 +19,10 @@ import psutil
 from qcrd_core.runtime.processes import die_with_parent
 
 POOL = "qcrd"
-_WORKER = (sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL)
-_WORKER += ("--type", "process", "--install-policy", "never")
+_WORKER = (
+    *(sys.executable, "-m", "prefect", "--no-prompt", "worker", "start"),
+    *("--pool", POOL, "--type", "process", "--install-policy", "never"),
+)
 _POLL_SECONDS = 0.2
 
 
@@ -38,7 +40,7 @@ def run_worker(command: Sequence[str]) -> int:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: asked.append(got))
-    # A group of its own, so that Ctrl-C in a terminal reaches only this process.
+    # In another group, so that Ctrl-C in a terminal reaches only this process.
     worker = subprocess.Popen(command, preexec_fn=die_with_parent, process_group=0)
     while worker.poll() is None and not asked:
         with contextlib.suppress(subprocess.TimeoutExpired):
