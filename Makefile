@@ -1,7 +1,7 @@
 # `make help` lists the targets. Works with GNU make 3.81 (macOS) and newer.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help install install-gpu quickstart explorer test test-unit test-gpu check format lock bench clean FORCE
+.PHONY: help install install-gpu quickstart explorer test test-unit test-gpu check format lock bench compose clean FORCE
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 ...` names another.
 ifndef PYTHON
@@ -72,6 +72,15 @@ bench: install ## The benchmarks, one after the other, half an hour
 	.venv/bin/python -m benchmarks.dss_training
 	.venv/bin/python -m benchmarks.negatives
 	.venv/bin/python -m benchmarks.sampling
+
+compose: .env ## PostgreSQL, Prefect and a worker in containers; PROFILE=gpu
+	docker compose --profile $(or $(PROFILE),cpu) up --build --detach
+	@echo "The UI, http://127.0.0.1:4200/deployments, asks for the PREFECT_AUTH of .env."
+
+# The passwords of docker-compose.yml.
+.env:
+	@umask 077; for name in PREFECT_AUTH=qcrd: POSTGRES_PASSWORD=; do \
+		echo "$$name$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > $@
 
 clean: ## Remove both environments and all caches; keep the stores of runs
 	rm -rf .venv .venv-vllm *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

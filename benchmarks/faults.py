@@ -150,8 +150,9 @@ class Machine:
         return list(seconds.values())
 
     def flows(self) -> list[psutil.Process]:
-        """Processes of the runs: children of the worker."""
-        return psutil.Process(self.pid("worker")).children()
+        """Processes of the runs: children of Prefect's worker."""
+        workers = psutil.Process(self.pid("worker")).children()
+        return [run for worker in workers for run in worker.children()]
 
     def family(self) -> list[psutil.Process]:
         """The runs' processes and all below them."""

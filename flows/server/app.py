@@ -1,11 +1,13 @@
 """Prefect's application as our servers run it, and the database of a new Prefect home.
 
     uvicorn --factory flows.server.app:create_prefect_app                  the server of `qcrd up`
+    uvicorn --factory flows.server.app:create_shared_prefect_app           docker-compose.yml's
     uvicorn --factory flows.server.app:create_temporary_prefect_app        that of one `qcrd run`
     python -m flows.server.app           run once by `make install`
 
-Both answer only if the request names this machine as its host, so that no page of a browser can
-reach them under a name that it controls. The password is Prefect's own (`login`).
+They answer only if the request names this machine as its host, or a host of the origins that
+PREFECT_SERVER_CORS_ALLOWED_ORIGINS lists, so that no page of a browser can reach them under a name
+that it controls. The password is Prefect's own (`login`).
 
 Prefect creates a SQLite database by applying every migration it ever had, which takes five seconds
 of one core. The last command does this once, in the Python environment; each new Prefect home
@@ -22,6 +24,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from flows.server.busy import WriteInTurn
 from flows.server.login import login_routes
@@ -34,7 +37,17 @@ _NAME = "prefect.db"
 
 
 def create_prefect_app() -> "FastAPI":
-    """Create the application."""
+    """Create the application, with a page that logs a browser in."""
+    app = _create(is_temporary=False)
+    from prefect.settings import PREFECT_HOME
+
+    # Before Prefect's own routes, of which the last takes every path.
+    app.router.routes[:0] = login_routes(PREFECT_HOME.value())
+    return app
+
+
+def create_shared_prefect_app() -> "FastAPI":
+    """Create the application of a server whose users know its password."""
     return _create(is_temporary=False)
 
 
@@ -48,7 +61,12 @@ def _create(*, is_temporary: bool) -> "FastAPI":
     gc.disable()
     # uvicorn handles SIGTERM only after it has started, and `qcrd` would have to wait for that.
     stop = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
+    from prefect.settings import (
+        PREFECT_API_DATABASE_CONNECTION_URL,
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    )
 
     if is_temporary and PREFECT_API_URL.value():
         sys.exit()
@@ -63,12 +81,23 @@ def _create(*, is_temporary: bool) -> "FastAPI":
     app = server.create_app(final=True)
     if database.startswith("sqlite"):
         app.add_middleware(WriteInTurn)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    if not is_temporary:
-        # Before Prefect's own routes, of which the last takes every path.
-        app.router.routes[:0] = login_routes(home)
+    hosts = own_hosts(PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value())
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     gc.enable()
     return app
+
+
+def own_hosts(origins: str) -> list[str]:
+    """Names by which a server may be addressed.
+
+    Args:
+        origins: Its origins, separated by commas.
+
+    Returns:
+        Names of this machine and the hosts of the origins.
+    """
+    named = (urlsplit(origin.strip()).hostname for origin in origins.split(","))
+    return ["127.0.0.1", "localhost", *filter(None, named)]
 
 
 def place_database(home: Path, new: Path = NEW_DATABASE) -> None:

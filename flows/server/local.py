@@ -19,6 +19,7 @@ import yaml
 
 from flows.server.api import Json, PrefectApi
 from flows.server.login import login_link, read_password
+from flows.server.worker import POOL
 from qcrd_core.errors import ConfigError, LaunchError
 from qcrd_core.runtime.daemons import Daemon
 from qcrd_core.runtime.lock import lock
@@ -26,7 +27,7 @@ from qcrd_core.runtime.lock import lock
 ROOT = Path(__file__).parents[2]
 """The clone. It holds prefect.yaml, and runs start in it."""
 
-POOL, TRAINING_QUEUE = "qcrd", "training"
+TRAINING_QUEUE = "training"
 HOST = "127.0.0.1"
 _PREFECT_SECONDS = 300.0
 # When a training job is asked to stop, it writes its checkpoint first.
@@ -58,8 +59,8 @@ class LocalServer:
 
     @property
     def worker(self) -> Daemon:
-        """The worker, whose children are the flow runs."""
-        return Daemon("worker", self.home, marker="prefect")
+        """The worker; the flow runs are below it."""
+        return Daemon("worker", self.home, marker="worker")
 
     @property
     def url(self) -> str | None:
@@ -127,8 +128,7 @@ class LocalServer:
         self.worker.stop(0)
         self.crash_unfinished("The worker exited. Start the run again to continue it.")
         name = f"qcrd-{socket.gethostname()}"
-        command = [*_PREFECT, "worker", "start", "--pool", POOL, "--type", "process"]
-        command += ["--name", name, "--install-policy", "never"]
+        command = [sys.executable, "-m", "flows.server.worker", "--name", name]
         self.worker.start(command, env=self._client_environment(), cwd=ROOT)
         return True
 

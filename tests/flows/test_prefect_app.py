@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from prefect.server.database.alembic_commands import alembic_config
 from prefect.server.database.orm_models import AioSqliteORMConfiguration
 
-from flows.server.app import place_database
+from flows.server.app import own_hosts, place_database
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,12 @@ def test_a_home_with_a_database_or_the_log_of_one_keeps_it(name, new_database, t
 def test_where_none_was_made_prefect_makes_its_own(tmp_path):
     place_database(tmp_path / "home", tmp_path / "absent.db")
     assert not (tmp_path / "home").exists()
+
+
+def test_own_hosts_are_this_machines_names_and_those_of_the_origins():
+    this = ["127.0.0.1", "localhost"]
+
+    assert own_hosts("https://qcrd.example, http://prefect-server:4200") == [
+        *(*this, "qcrd.example", "prefect-server"),
+    ]
+    assert own_hosts("null") == own_hosts("*") == this

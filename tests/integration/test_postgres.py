@@ -7,39 +7,38 @@ import sys
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
-import yaml
 
 from qcrd_core.teacher.servers.launch import free_port
+from tests.support.compose import ROOT, services
 from tests.support.distillation import command, settings_for, taught_teacher
 from tests.support.postgres import PASSWORD, postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 USER, SECRET = "somebody", "a-long-password"
-VARIABLES = {"POSTGRES_PASSWORD": PASSWORD, "PREFECT_AUTH": f"{USER}:{SECRET}"}
+COMPOSE = services({"POSTGRES_PASSWORD": PASSWORD, "PREFECT_AUTH": f"{USER}:{SECRET}"})
 NIGHTLY = "redistill-nightly/redistill-nightly"
-PREFECT = [sys.executable, "-m", "prefect"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def database():
+    """Compose's database."""
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, database):
     """Address of the API of compose's server on compose's database."""
     home, port = tmp_path_factory.mktemp("server"), free_port()
     url = f"http://127.0.0.1:{port}/api"
-    program = [*COMPOSE["prefect-server"]["command"][1:], "--port", str(port)]
-    program[program.index("0.0.0.0")] = "127.0.0.1"
-    with (
-        postgres() as database,
-        _running("prefect-server", [*PREFECT, *program], home, database.environment),
-    ):
+    program = [*_python("prefect-server"), "--host=127.0.0.1", f"--port={port}"]
+    with _running("prefect-server", program, home, database.environment):
         _wait(lambda: _status(f"{url}/health") == HTTPStatus.OK, 180)
         yield url
 
@@ -69,6 +68,26 @@ def test_all_of_the_api_but_health_asks_for_the_password(server, api):
     assert opened == {"/health", "/ready"}  # probes
 
 
+def test_server_answers_only_to_its_own_names_and_pages(server):
+    page = "https://attacker.example"
+    with httpx.Client(base_url=server, auth=(USER, SECRET), trust_env=False, timeout=60) as client:
+        named = client.get("/version", headers={"Host": "prefect-server:4200"})
+        foreign = client.get("/version", headers={"Host": "attacker.example"})
+        read = client.get("/version", headers={"Origin": page})
+
+    assert (named.status_code, foreign.status_code) == (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
+    assert "access-control-allow-origin" not in read.headers
+
+
+def test_server_is_not_ready_while_its_database_is_down(server, database):
+    database.stop("immediate")
+    down = _status(f"{server}/ready")
+    database.start()
+
+    assert down == HTTPStatus.SERVICE_UNAVAILABLE
+    _wait(lambda: _status(f"{server}/ready") == HTTPStatus.OK, 60)
+
+
 def test_cron_of_every_minute_starts_a_night_that_completes(server, api, tmp_path):
     home = tmp_path / "worker"
     at_server = {"PREFECT_API_URL": server, "PREFECT_WORKER_WEBSERVER_PORT": str(free_port())}
@@ -80,11 +99,8 @@ def test_cron_of_every_minute_starts_a_night_that_completes(server, api, tmp_pat
         check=False,
     )
     assert deployed.returncode == 0, deployed.stderr
-    worker = [*PREFECT, *COMPOSE["worker"]["command"][1:]]
-    with (
-        taught_teacher() as engine,
-        _running("worker", worker, home, {**at_server, "PREFECT_WORKER_QUERY_SECONDS": "1"}),
-    ):
+    here = {**at_server, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    with taught_teacher() as engine, _running("worker", _python("worker"), home, here):
         config = settings_for(tmp_path, engine, training={"num_rounds": 1})
         _schedule_every_minute(api, {"config": config})
         _wait(lambda: _ended(api), 400)
@@ -112,12 +128,17 @@ def _ended(api):
     return [run for run in reversed(runs) if run["auto_scheduled"]]
 
 
+def _python(service):
+    """A service's command, by this interpreter."""
+    program, *arguments = COMPOSE[service]["command"]
+    assert program == "python"
+    return [sys.executable, *arguments]
+
+
 def _environment(service, home, here):
     """A service's environment as compose sets it, with the places of this machine."""
-    given = {
-        name: re.sub(r"\${(\w+)[^}]*}", lambda found: VARIABLES.get(found[1], ""), str(value))
-        for name, value in COMPOSE[service]["environment"].items()
-    }
+    environment = COMPOSE[service]["environment"].items()
+    given = {name: str(value) for name, value in environment if value is not None}
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, **given, **here, "PREFECT_HOME": str(home), "PYTHONPATH": paths}
 
@@ -143,7 +164,7 @@ def _running(service, program, home, here):
 
 def _status(url):
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code
+        return httpx.get(url, timeout=10, trust_env=False).status_code
     except httpx.HTTPError:
         return None
 

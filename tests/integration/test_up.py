@@ -337,10 +337,13 @@ def test_cancel_in_sampling_leaves_no_child(up, tmp_path):
     assert up.wait(run_id, FINAL)["type"] == "CANCELLED"
 
 
-def test_down_ends_every_process_and_marks_the_run(up, tmp_path):
-    config = settings_for(tmp_path, None)
-    run_id = up.trigger("distill/distill", {"config": config}).json()["id"]
-    up.wait(run_id, {"RUNNING"})
+def test_down_ends_every_process_marks_the_run_and_keeps_its_checkpoint(up, tmp_path):
+    with taught_teacher() as engine:
+        # No checkpoint is due before the end.
+        training = {"num_rounds": 1, "steps_per_round": 100_000, "checkpoint_seconds": 3600}
+        config = settings_for(tmp_path, engine, training=training)
+        run_id = up.trigger("distill/distill", {"config": config}).json()["id"]
+        _wait(lambda: _is_training(up, run_id), 120)
     family = [up.pid("server"), up.pid("worker")]
     for name in ("server", "worker"):
         family += [child.pid for child in psutil.Process(up.pid(name)).children(recursive=True)]
@@ -354,6 +357,15 @@ def test_down_ends_every_process_and_marks_the_run(up, tmp_path):
         (state,) = database.execute(query, (run_id,)).fetchone()
     database.close()
     assert state == "CRASHED"
+    (checkpoint,) = (tmp_path / "store").glob("runs/*/checkpoints/round=000/engine/*/DONE")
+    assert int(checkpoint.parent.name.split("=")[-1]) > 0
+
+
+def _is_training(up, run_id):
+    """Whether some steps of a run's first round are done."""
+    wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "type": {"any_": ["progress"]}}}
+    bars = up.api.post("/artifacts/filter", json=wanted).json()
+    return any(re.match(r"Round 0: train\w*: [1-9]", bar["description"]) for bar in bars)
 
 
 def _start_sampling(up, folder):
