@@ -95,7 +95,7 @@ def down() -> None:
 def status() -> None:
     """Show whether server and worker run, the current runs, and what is scheduled next."""
     from flows.server.local import LocalServer
-    from flows.server.worker import POOL
+    from flows.server.prefect_worker import POOL
 
     local = LocalServer.find()
     server, worker = local.server.pid, local.worker.pid

@@ -19,7 +19,7 @@ import yaml
 
 from flows.server.api import Json, PrefectApi
 from flows.server.login import login_link, read_password
-from flows.server.worker import POOL
+from flows.server.prefect_worker import POOL
 from qcrd_core.errors import ConfigError, LaunchError
 from qcrd_core.runtime.daemons import Daemon
 from qcrd_core.runtime.lock import lock
@@ -60,7 +60,7 @@ class LocalServer:
     @property
     def worker(self) -> Daemon:
         """The worker; the flow runs are below it."""
-        return Daemon("worker", self.home, marker="worker")
+        return Daemon("worker", self.home, marker="prefect")
 
     @property
     def url(self) -> str | None:
@@ -128,7 +128,7 @@ class LocalServer:
         self.worker.stop(0)
         self.crash_unfinished("The worker exited. Start the run again to continue it.")
         name = f"qcrd-{socket.gethostname()}"
-        command = [sys.executable, "-m", "flows.server.worker", "--name", name]
+        command = [sys.executable, "-m", "flows.server.prefect_worker", "--name", name]
         self.worker.start(command, env=self._client_environment(), cwd=ROOT)
         return True
 

@@ -1,6 +1,6 @@
 """Prefect's worker, stopped in such a way that its runs write their checkpoints.
 
-    python -m flows.server.worker [options of `prefect worker start`]
+    python -m flows.server.prefect_worker [options of `prefect worker start`]
 
 When Prefect's worker is told to stop, it kills its flow runs at once and exits, and a container
 ends with its main process. Training would lose all steps since its last checkpoint. Therefore
