@@ -47,7 +47,10 @@ runs[0].wait()
 print("next run", flush=True)
 time.sleep(600)
 """
-ABOVE = "import sys; from flows.server.prefect_worker import run_worker; sys.exit(run_worker(sys.argv[1:]))"
+ABOVE = (
+    "import sys; from flows.server.prefect_worker import run_worker; "
+    "sys.exit(run_worker(sys.argv[1:]))"
+)
 
 
 @pytest.fixture
