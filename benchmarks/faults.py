@@ -156,7 +156,8 @@ class Machine:
 
     def family(self) -> list[psutil.Process]:
         """The runs' processes and all below them."""
-        return psutil.Process(self.pid("worker")).children(recursive=True)
+        runs = self.flows()
+        return [*runs, *(child for run in runs for child in run.children(recursive=True))]
 
 
 def cancel(machine: Machine, runs: list[Run]) -> None:

@@ -328,7 +328,7 @@ def test_cancel_in_sampling_leaves_no_child(up, tmp_path):
     run_id, teacher = _start_sampling(up, tmp_path)
     # Its place among the runs of its deployment outlives the server.
     assert any("slots" in file.read_text() for file in up.home.glob("concurrency_leases/*.json"))
-    children = psutil.Process(up.pid("worker")).children(recursive=True)
+    children = _runs(up)
     state = {"type": "CANCELLING", "name": "Cancelling"}
 
     up.api.post(f"/flow_runs/{run_id}/set_state", json={"state": state})
@@ -386,10 +386,15 @@ def _start_sampling(up, folder):
     return run["id"], stub
 
 
+def _runs(up):
+    """Processes of the runs and all below them; between is Prefect's worker."""
+    workers = psutil.Process(up.pid("worker")).children()
+    return [child for worker in workers for child in worker.children(recursive=True)]
+
+
 def _stubs(up):
-    children = psutil.Process(up.pid("worker")).children(recursive=True)
     return [
-        child.pid for child in children if _command(child).startswith(f"{sys.executable} {STUB}")
+        child.pid for child in _runs(up) if _command(child).startswith(f"{sys.executable} {STUB}")
     ]
 
 
