@@ -87,7 +87,7 @@ def make_app(explorer: Explorer) -> Starlette:
     def store_page(_: Request) -> dict[str, Any]:
         whole = View(explorer.store, None)
         rows = [_row(View(explorer.store, run_id)) for run_id in explorer.run_ids]
-        rows.sort(key=lambda row: str(row.get("started_at")), reverse=True)
+        rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
         sizes = [(each, whole.generation_folder(each).num_rows) for each in whole.generations]
         return {"store": str(explorer.store), "runs": rows, "generations": sizes}
 
@@ -191,7 +191,7 @@ def _mark(view: View, form: dict[str, str]) -> None:
 
 def _row(view: View) -> dict[str, Any]:
     """A run in the list; what is wrong with one run hides no other."""
-    path, shown = view.paths.result, {"run_id": view.run_id}
+    path, shown = view.paths.result, {"run_id": view.run_id, "dataset": None, "started_at": None}
     try:
         begun = view.checked().environment
         result = view.store.read_json(path, Result) if view.store.exists(path) else None

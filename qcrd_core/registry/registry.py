@@ -364,7 +364,7 @@ def test_answers(store: Store, model: str, name: str) -> pl.DataFrame:
     """A version's answers to its test questions, for `compare`.
 
     Raises:
-        StoreError: If the version's folder is missing.
+        StoreError: If the version's folder is missing or its `DONE` damaged.
         DataError: If a table is damaged.
     """
     folder = f"{_ROOT}/{model}/{name}"
@@ -374,6 +374,7 @@ def test_answers(store: Store, model: str, name: str) -> pl.DataFrame:
             "choose another champion with `qcrd promote --anyway`."
         )
         raise StoreError(msg)
+    store.read_done(folder)
     questions = store.read_table(f"{folder}/{_QUESTIONS}", Questions)
     return frozen_answers(questions, store.read_table(f"{folder}/{_PREDICTIONS}", Predictions))
 

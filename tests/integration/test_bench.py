@@ -134,7 +134,7 @@ def test_single_task_writes_rationale_and_label(bench):
     cells, _ = _tables(store)
     run_id = cells.filter(pl.col("method") == "single_task")["run_id"].item()
 
-    about = store.read_json(f"runs/{run_id}/student/qcrd.json")
+    about = store.read_json(f"runs/{run_id}/student/qcrd.json", dict)
 
     assert METHODS["single_task"].settings["student.target"] == "rationale_and_label"
     assert about["predict_prefix"] == ""

@@ -8,6 +8,7 @@ import yaml
 from data_schemas import Predictions, Questions
 from qcrd_core.registry.registry import Version, register
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import Result
 from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
@@ -43,7 +44,10 @@ def complete_run(
         round=pl.lit(0), text=pl.lit("x"), answer=pl.col("gold_answer"), is_correct=right
     )
     store.write_bytes(new.config, yaml.safe_dump({**CONFIG, **sections}).encode())
-    store.write_json(new.environment, store.read_json(old.environment))
+    for rel in ("environment.json", "dataset.json", "votes.parquet"):
+        store.write_bytes(f"{new.root}/{rel}", store.read_bytes(f"{old.root}/{rel}"))
+    part = store.part_files(old.metrics)[0].path
+    store.write_bytes(part.replace(old.root, new.root), store.read_bytes(part))
     store.write_table(new.questions, questions, Questions)
     frame = Predictions.validate(predictions, cast=True)
     store.write_table(new.predictions("test", 0), frame, Predictions)
@@ -51,7 +55,7 @@ def complete_run(
     student.mkdir(parents=True)
     (student / "config.json").write_text("{}")
     store.publish_folder(student, new.best_student)
-    store.write_json(new.result, {"round": 0})
+    store.write_json(new.result, Result(round=0, validation_accuracy=0.5, test={}))
     return run_id
 
 

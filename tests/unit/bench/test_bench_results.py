@@ -18,7 +18,7 @@ from qcrd_core.bench.results import (
     write_bench,
 )
 from qcrd_core.bench.terminal import terminal_table
-from qcrd_core.errors import DataError
+from qcrd_core.errors import DataError, StoreError
 from qcrd_core.store.store import Store
 from tests.support.synthetic_bench import synthetic_bench
 from tests.support.tables import make_answers, make_cells
@@ -193,9 +193,9 @@ def test_stored_bench_is_read_as_it_was(tmp_path):
 def test_description_with_unknown_key_is_refused(tmp_path):
     store = Store(str(tmp_path / "store"), tmp_path / "scratch")
     write_bench(store, "bench/tiny", tiny(clear_difference()))
-    content = store.read_json("bench/tiny/bench.json")
+    content = store.read_json("bench/tiny/bench.json", dict)
     store.write_json("bench/tiny/bench.json", {**content, "colour": "red"})
-    with pytest.raises(DataError, match="colour is not a setting here"):
+    with pytest.raises(StoreError, match="as qcrd wrote it; got another content: colour: "):
         read_bench(store, "bench/tiny")
 
 

@@ -56,7 +56,7 @@ def test_dss_outputs_join_questions_in_order_and_end_with_their_answer(write, sp
     assert stored["answer"].to_list() == ["5", "5"]
     assert stored["rationale"].to_list() == ["2 + 3 = 5.", "9 - 4 = 5."]
     assert stored["text"].to_list() == OUTPUTS
-    assert len(store.read_json(f"{done.folder}/generation.json")["questions_sha256"]) == 64
+    assert len(store.read_json(f"{done.folder}/generation.json", dict)["questions_sha256"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_import_takes_the_formats_columns_and_model_and_those_that_are_named(wri
         form="distilabel",
     )
 
-    identity = store.read_json(f"{done.folder}/generation.json")
+    identity = store.read_json(f"{done.folder}/generation.json", dict)
     assert identity["columns"]["rationales"] == "generation"
     assert identity["columns"]["gold_answer"] == "gold"
     assert identity["model"] == "m"

@@ -99,6 +99,9 @@ def test_version_that_became_champion_in_between_is_left_alone(store, tmp_path):
     assert [version.name for version in registry.versions(store, "synthetic")] == ["two"]
 
 
+USED = "0123456789ab"
+
+
 def _generation(store, name, days, **identity):
     folder = f"datasets/sums/rationales/generation={name}"
     store.write_json(f"{folder}/generation.json", identity)
@@ -109,19 +112,19 @@ def _generation(store, name, days, **identity):
 
 def test_generations_go_when_no_run_uses_them_and_there_is_a_newer_one(store, tmp_path):
     unused = _generation(store, "unused", 90)
-    _generation(store, "used", 80)
+    _generation(store, USED, 80)
     _generation(store, "imported", 90, source="imported")
     _generation(store, "newest", 70)
-    store.write_json(RunPaths("sums-a").environment, {"generation": "used"})
+    store.write_json(RunPaths("sums-a").environment, {"dataset": "sums", "generation": USED})
     _age(store, "runs/sums-a", 90)
 
     assert _find(store, tmp_path) == {("generation", unused)}
 
 
 def test_generation_of_a_run_that_goes_goes_with_it(store, tmp_path):
-    folder = _generation(store, "old", 90)
+    folder = _generation(store, USED, 90)
     _generation(store, "newest", 70)
-    store.write_json(RunPaths("sums-a").environment, {"generation": "old"})
+    store.write_json(RunPaths("sums-a").environment, {"dataset": "sums", "generation": USED})
     _age(store, "runs/sums-a", 90)
 
     found = _find(store, tmp_path, Retention(keep_runs=0))

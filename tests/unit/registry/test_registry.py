@@ -70,7 +70,7 @@ def test_decide_promotes_first_then_only_the_better_one(store):
     champion = registry.read_champion(store, MODEL)
     assert champion.version == "better"
     assert [entry.previous for entry in champion.history] == [None, "first", "first", "first"]
-    assert champion.history[-1].comparison["num_gained"] == 10
+    assert champion.history[-1].comparison.num_gained == 10
 
 
 def test_decide_upon_the_champion_adds_nothing(store):

@@ -14,7 +14,7 @@ from qcrd_core.vote.candidates import candidates, training_labels
 from qcrd_core.vote.curation import read_marks, write_mark
 from tests.support.tables import make_questions, make_rationales
 
-SAMPLES = "datasets/word_problems/rationales/generation=abc/part-1.parquet"
+SAMPLES = "datasets/word_problems/rationales/generation=abcabcabcabc/part-1.parquet"
 # Question a: 3 of 4 say 7, which is right. Question b: all say 9, which is wrong.
 ANSWERS = {"a": ["7", "7", "7", "8"], "b": ["9", "9", "9", "9"]}
 
@@ -36,7 +36,7 @@ def _context(folder, answers=ANSWERS, **sections):
     hashes = dict(zip(questions["question_id"], prompt_hashes(questions), strict=True))
     store, paths = context.store, context.paths
     store.write_table(paths.questions, questions, Questions)
-    store.write_json(paths.environment, {"dataset": "word_problems", "generation": "abc"})
+    store.write_json(paths.environment, {"dataset": "word_problems", "generation": "abcabcabcabc"})
     store.write_json(paths.dataset, load_spec("word_problems").model_dump(mode="json"))
     rows = [
         {"question_id": q, "sample_idx": k, "prompt_hash": hashes[q], **_sample(answer)}
@@ -167,9 +167,9 @@ def test_vote_rationales_without_any_positive_names_the_settings(tmp_path):
 def test_marks_of_curators_decide_votes_and_polarity_and_are_reported(tmp_path):
     answers = {"a": ["7", "7", "8", "8"], "b": ["9", "9", "9", "8"]}
     context = _context(tmp_path, answers, voting={"tie": "abstain"})
-    for key, mark in ((("abc", "a", 3), "reject"), (("abc", "b", 3), "keep")):
+    for key, mark in ((("abcabcabcabc", "a", 3), "reject"), (("abcabcabcabc", "b", 3), "keep")):
         write_mark(context.store, "word_problems", key, mark, None)
-    marks = read_marks(context.store, "word_problems", "abc")
+    marks = read_marks(context.store, "word_problems", "abcabcabcabc")
     context.store.write_table(context.paths.curation, marks, Curation)
 
     vote_rationales(context)
@@ -190,8 +190,8 @@ def test_marks_of_curators_decide_votes_and_polarity_and_are_reported(tmp_path):
 def test_label_with_a_rationale_takes_the_one_that_a_curator_keeps(tmp_path):
     target = {"model": {"type": "scratch"}, "target": "rationale_and_label"}
     context = _context(tmp_path, {"a": ["8", "7", "7", "7"]}, student=target)
-    write_mark(context.store, "word_problems", ("abc", "a", 0), "keep", None)
-    found = read_marks(context.store, "word_problems", "abc")
+    write_mark(context.store, "word_problems", ("abcabcabcabc", "a", 0), "keep", None)
+    found = read_marks(context.store, "word_problems", "abcabcabcabc")
     context.store.write_table(context.paths.curation, found, Curation)
     vote_rationales(context)
     first = context.store.read_table(SAMPLES, Rationales).filter(sample_idx=0)["rationale"][0]
