@@ -23,6 +23,7 @@ _MAX_YAML_BYTES = 256 * 1024
 _MAX_DEPTH = 32
 _MAX_VALUES = 50_000
 _MAX_INTEGER = 2**63 - 1
+_MAX_PLACE = 80
 
 Shape = TypeVar("Shape")
 
@@ -114,9 +115,9 @@ def _check_values(content: Any) -> None:
         if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
             raise ValueError(_TOO_MUCH)
         if isinstance(value, dict):
-            names = [name for name in value if not isinstance(name, str)]
+            names = [n for n in value if not (isinstance(n, str) and n.isprintable())]
             if names:
-                msg = f"the key {names[0]!r:.80}, which is no text"
+                msg = f"the key {names[0]!r:.80}, which is no plain text"
                 raise ValueError(msg)
             rest += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list | tuple | set):
@@ -155,7 +156,7 @@ def parse_json(content: bytes, shape: type[Shape], where: str) -> Shape:
     if first["type"] == "json_invalid":
         msg = f"{where} must be valid JSON; got {first['ctx']['error']}. Restore or delete it."
         raise StoreError(msg)
-    place = ".".join(str(part) for part in first["loc"])
+    place = repr(".".join(str(part) for part in first["loc"]))[1:-1][:_MAX_PLACE]
     rule = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
     msg = (

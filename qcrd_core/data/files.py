@@ -1,10 +1,10 @@
 """Rows of a user's file: JSON lines, a JSON array, CSV or Parquet, according to its ending."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic_core import from_json
 
 from qcrd_core.config.files import check_ordinary
 from qcrd_core.errors import DataError
@@ -57,8 +57,8 @@ def _jsonl(path: Path) -> list[Row]:
 
 def _object(line: str, where: str) -> Row:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = from_json(line)
+    except ValueError as error:
         msg = f"Each line must be a JSON object; got {error} ({where}). Correct the line."
         raise DataError(msg) from error
     return _checked(row, where)
@@ -66,10 +66,10 @@ def _object(line: str, where: str) -> Row:
 
 def _json(path: Path) -> list[Row]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = from_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         msg = (
             f"{path} must be valid JSON; got {error}. If it holds one object per line, rename it "
             "to .jsonl."

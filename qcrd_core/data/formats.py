@@ -10,10 +10,11 @@ Texts that continue after their answer are not cut here: `qcrd_core.data.answers
 data set's marker and stop texts.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+from pydantic_core import from_json
 
 from qcrd_core.config.files import read_ordinary
 from qcrd_core.data.files import Row, read_rows
@@ -111,11 +112,11 @@ def _is_array_of_texts(path: Path) -> bool:
 
 def _array(path: Path) -> list[str | None]:
     try:
-        content = json.loads(read_ordinary(path).decode("utf-8-sig"))
+        content = from_json(read_ordinary(path).decode("utf-8-sig"))
     except OSError as error:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         msg = f"{path} must be valid JSON; got {error}. Correct the file."
         raise DataError(msg) from error
     if not isinstance(content, list) or not content:

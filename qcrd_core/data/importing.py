@@ -11,7 +11,6 @@ its data set; they match the imported ones if both have the same question text.
 Reads: a JSON, JSON-lines, CSV or Parquet file. Writes: tables `questions` and `rationales`.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 import polars as pl
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from data_schemas import Questions, Rationales
 from qcrd_core.config.base import Section
@@ -258,7 +258,7 @@ def _texts(value: Any) -> list[str | None]:
     """The completions in one cell: a list, a JSON list as text (CSV), or one text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            parsed = json.loads(value)
+            parsed = from_json(value)
         except ValueError:
             parsed = value
         value = parsed if isinstance(parsed, list) else value

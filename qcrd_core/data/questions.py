@@ -1,10 +1,10 @@
 """Turns source rows into rows of table `questions`."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+from pydantic_core import from_json
 
 from data_schemas import Questions
 from qcrd_core.data.answers import canonical
@@ -159,7 +159,7 @@ def _choices(row: Row, spec: DatasetSpec, where: str) -> list[str] | None:
         values = row.get(columns)
         if isinstance(values, str):
             try:
-                values = json.loads(values)
+                values = from_json(values)
             except ValueError:
                 values = None
     else:

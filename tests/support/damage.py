@@ -1,0 +1,466 @@
+"""A small store with one of everything, and whatever may be wrong with a file of it."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from cyclopts import CycloptsError
+from starlette.testclient import TestClient
+
+from data_schemas.table import METADATA_KEY
+from explorer.app import make_app
+from explorer.data import Explorer
+from flows.commands.cli import app
+from qcrd_core.config.models import ScratchWeights
+from qcrd_core.config.run import load_config
+from qcrd_core.data.answers import AnswerSpec
+from qcrd_core.data.importing import ImportColumns, import_file
+from qcrd_core.data.spec import Columns, load_spec
+from qcrd_core.errors import QcrdError, StoreError
+from qcrd_core.registry import registry
+from qcrd_core.report import terminal_summary, write_report
+from qcrd_core.run.context import RunContext
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import Result
+from qcrd_core.stages.prediction import fetch_student
+from qcrd_core.store.store import Store
+from qcrd_core.student.jobs import AnswerFile
+from qcrd_core.student.metadata import FILE, StudentMetadata
+from qcrd_core.student.predict import answer_file
+from qcrd_core.student.tokenizer import make_tokenizer
+from qcrd_core.student.weights import make_student
+from qcrd_core.vote.curation import write_mark
+from tests.support.synthetic_run import CONFIG, GENERATION, RUN_ID, Shape, write_synthetic_run
+
+PATHS = RunPaths(RUN_ID)
+FIRST, CHAMPION = "first", "second"
+_DEEP = 100_000
+OURS = "http://127.0.0.1"
+_SAMPLING = {
+    "num_samples": 30.0, "num_prompt_tokens": 60.0, "num_tokens": 90.0, "seconds": 3.0,
+    "num_gpus": 1.0,
+}  # fmt: skip
+_TINY = {"type": "scratch", "hidden_size": 16, "num_layers": 1}
+_PENS = """\
+name: pens
+source: {type: files, train: pens.jsonl}
+columns: {question: question, gold_answer: label}
+answer: {kind: number, marker: The answer is}
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder with a store, the files of its user, and what lies beside them."""
+
+    folder: Path
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        return Store(str(self.folder / "store"), self.folder / ".qcrd/scratch")
+
+    @cached_property
+    def whole(self) -> dict[str, bytes]:
+        """All files as they were made, by path."""
+        return {path: (self.folder / path).read_bytes() for path in _listed(self.folder)}
+
+    @cached_property
+    def _states(self) -> dict[str, tuple[int, int]]:
+        return _listed(self.folder)
+
+    def restore(self) -> list[str]:
+        """Undo all changes, and name them."""
+        whole, now = self.whole, _listed(self.folder)
+        changed = [
+            path for path in now.keys() | whole.keys() if now.get(path) != self._states.get(path)
+        ]
+        for path in changed:
+            target = self.folder / path
+            if path in whole:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(whole[path])
+                self._states[path] = _state(target)
+            else:
+                target.unlink()
+        return sorted(changed)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _listed(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        path.relative_to(folder).as_posix(): _state(path)
+        for path in folder.rglob("*")
+        if path.is_file() and ".qcrd" not in path.parts and not path.name.startswith("_tmp-lock")
+    }
+
+
+def make_site(folder: Path) -> Site:
+    """Make a site: a complete run with a student, a version, a champion, marks, and an import."""
+    site, store = Site(folder), Site(folder).store
+    write_synthetic_run(store, Shape(num_train=6, num_test=4, num_rounds=1, steps_per_round=1))
+    for file in store.part_files(PATHS.metrics):
+        if not file.path.endswith(("train-round=000.parquet", "validation-round=000.parquet")):
+            store.delete(file.path)
+    _publish_student(store)
+    result = Result(round=0, validation_accuracy=0.5, test={"accuracy": 0.6})
+    store.write_json(PATHS.result, result)
+    write_mark(store, "word_problems", (GENERATION, "q0001", 1), "keep", "clear")
+    for name in (FIRST, CHAMPION):
+        version = registry.register(store, RUN_ID, name=name)
+        registry.promote(store, version.model, name, "by hand")
+    context = RunContext(load_config(_written(folder / "plan.yaml", CONFIG)), store, PATHS)
+    context.write_metrics("sampling", -1, _SAMPLING)
+    context.write_metrics("timing", -1, {"vote_seconds": 1.0}, part="timing-vote")
+    context.write_metrics("timing", 0, {"train_seconds": 9.0}, part="timing-train")
+    (folder / "pens.yaml").write_text(_PENS, encoding="utf-8")
+    rows = [
+        {
+            "question": f"How many pens are {i}?",
+            "label": str(i),
+            "rationales": [f"{i}. The answer is {i}."],
+        }
+        for i in range(1, 13)
+    ]
+    (folder / "pens.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    columns = ImportColumns(rationales="rationales", question="question", gold_answer="label")
+    spec = load_spec(str(folder / "pens.yaml"))
+    done = import_file(store, path=folder / "pens.jsonl", spec=spec, split="train", columns=columns)
+    settings = {
+        "run": {"name": "pens", "store": "store"},
+        "data": {"dataset": "./pens.yaml"},
+        "teacher": {"model": {"type": "imported", "generation": done.generation}, "num_samples": 2},
+        "discriminator": {"model": _TINY},
+        "student": {"model": _TINY},
+    }
+    _written(folder / "run.yaml", settings)
+    (folder / "beside.txt").write_text("not of the store", encoding="utf-8")
+    assert site.whole
+    assert site.restore() == []
+    return site
+
+
+def _written(path: Path, settings: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def _publish_student(store: Store) -> None:
+    folder = store.local(PATHS.best_student).with_name("_tmp-student")
+    tokenizer = make_tokenizer(["predict: Tom had 2 apples and got 3 more. How many?"], 60)
+    make_student(ScratchWeights.model_validate(_TINY), tokenizer, seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    metadata = StudentMetadata(
+        run_id=RUN_ID, round=0, dataset="word_problems", predict_prefix="predict: ",
+        explain_prefix="explain: ", max_input_tokens=64, max_new_tokens=2, columns=Columns(),
+        question_template=None, answer=AnswerSpec(kind="number"),
+    )  # fmt: skip
+    (folder / FILE).write_text(metadata.model_dump_json(), encoding="utf-8")
+    (folder / "README.md").write_text("A student.", encoding="utf-8")
+    store.publish_folder(folder, PATHS.best_student)
+
+
+_OTHERS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+"""Files of a student that transformers writes and reads."""
+BREAKING = ("missing", "empty", "truncated", "a list", "a number", "deep", "not UTF-8")
+"""After these no file is what it was."""
+_VALUES: dict[str, Any] = {
+    "null": None, "text": "x", "number": -1, "huge": 10**30, "nan": float("nan"), "list": [[]],
+    "mapping": {"a": {}}, "outside": "../../escaped", "absolute": "/escaped",
+    "null character": "a\0b",
+}  # fmt: skip
+
+
+def damages(path: str, content: bytes) -> Iterator[tuple[str, bytes | None]]:
+    """Everything that may be wrong with a file, by name; None is a missing file."""
+    yield "missing", None
+    yield "empty", b""
+    yield "truncated", content[: len(content) // 2]
+    yield "a list", b"[]"
+    yield "a number", b"7"
+    yield "not UTF-8", b"\xff\xfe" + content[:40] + b"\xff"
+    yield "deep", _deep(path, content)
+    if path.rpartition("/")[2] in _OTHERS:
+        return
+    if path.endswith((".json", "/DONE")):
+        yield from _changed(json.loads(content), json.dumps)
+        yield "half a character", b'{"dataset": "\\ud800"}'
+    elif path.endswith((".yaml", ".yml")):
+        yield from _changed(yaml.safe_load(content), yaml.safe_dump)
+        for text in (
+            "2024-99-99",
+            "!!int foo",
+            "9" * 5000,
+            "!!timestamp foo",
+            "&a [*a]",
+            '"\\ud800"',
+            '"\\0"',
+            "~nouser",
+            _bomb(),
+        ):
+            yield f"value {text[:20]}", content + b"\nrun: " + text.encode()
+    elif path.endswith(".jsonl"):
+        for value in _VALUES.values():
+            yield f"value {value!r:.20}", json.dumps({"question": value, "label": value}).encode()
+        yield "half a character", b'{"question": "\\ud800", "label": "1"}'
+        yield "long", json.dumps({"question": "word " * 40_000, "label": "1"}).encode()
+
+
+def _deep(path: str, content: bytes) -> bytes:
+    if not path.endswith(".parquet"):
+        return b"[" * _DEEP
+    table = pq.read_table(pa.BufferReader(content))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: b"[" * _DEEP}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _bomb() -> str:
+    lines = ["&a0 [x]", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+    return f"[{', '.join(lines)}]"
+
+
+def _changed(content: Any, dump: Callable[[Any], str]) -> Iterator[tuple[str, bytes]]:
+    """Each key of the content removed or renamed, and each value replaced by others."""
+    for name in content:
+        yield f"{name} removed", dump({k: v for k, v in content.items() if k != name}).encode()
+        for kind, value in _VALUES.items():
+            yield f"{name} {kind}", dump({**content, name: value}).encode()
+    for kind in ("outside", "absolute", "null character"):
+        yield f"key {kind}", dump({**content, _VALUES[kind]: "0" * 64}).encode()
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, and what it reads."""
+
+    call: Callable[[], object]
+    relies_on: tuple[str, ...]
+    """How paths of files begin without which, whole, it must not succeed."""
+    may_lack: tuple[str, ...] = ()
+    """How paths of those begin that need not exist."""
+
+    def must_refuse(self, path: str, damage: str) -> bool:
+        """Whether a success with this damage would be a silent one."""
+        if not path.startswith(self.relies_on) or damage not in BREAKING:
+            return False
+        if damage == "truncated" and path.endswith(".yaml"):
+            return False  # half of its lines are settings too
+        return damage != "missing" or not path.startswith(self.may_lack)
+
+
+def commands(site: Site) -> dict[str, Command]:
+    """Commands by name."""
+    store, root = site.store, f"store/{PATHS.root}/"
+    student, models = f"{root}student/", "store/models/synthetic/"
+    champion, samples = f"{models}{CHAMPION}/", "store/datasets/word_problems/rationales/"
+    # Without a result a run is not complete, which is no damage.
+    result = f"{root}result.json"
+    records = (f"{root}config.yaml", f"{root}environment.json", f"{root}dataset.json", result)
+    voted = (*records, f"{root}questions", f"{root}votes")
+    parts = (f"{samples}generation={GENERATION}/part",)
+    measured = (f"{root}metrics/", f"{root}scores/")
+
+    def qcrd(*arguments: str) -> Callable[[], object]:
+        return lambda: app(
+            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
+
+    def promote() -> None:
+        version = registry.register(store, RUN_ID, name="again")
+        rule = registry.version_config(store, version).promotion
+        registry.decide(store, version.model, version.name, rule)
+
+    def report() -> None:
+        write_report(store, RUN_ID)
+        terminal_summary(store, RUN_ID)
+
+    def predict() -> None:
+        folder = fetch_student(f"store/{PATHS.best_student}", Path(".qcrd"))
+        answer_file(
+            AnswerFile(folder, Path("pens.jsonl"), Path(".qcrd/answers.parquet"), 8), lambda _: None
+        )
+
+    def page(path: str) -> Callable[[], object]:
+        def get() -> None:
+            app = make_app(Explorer("store", Path(".qcrd/scratch")))
+            answer = TestClient(app, OURS).get(path)
+            if answer.status_code != 200 or "damaged: " in answer.text:
+                raise StoreError(str(answer.status_code))
+
+        return get
+
+    run, here = f"store/{PATHS.root}", f"/runs/{RUN_ID}"
+
+    def mark() -> None:
+        key = {"generation": GENERATION, "question_id": "q0002", "sample_idx": "1"}
+        client = TestClient(make_app(Explorer("store", Path(".qcrd/scratch"))), OURS)
+        answer = client.post(
+            f"{here}/mark",
+            data={**key, "mark": "keep"},
+            headers={"origin": OURS},
+            follow_redirects=False,
+        )
+        if answer.status_code != 303:
+            raise StoreError(answer.text)
+
+    decided = f"{models}champion.json"
+    read = (*voted, *parts)
+    lacking = (result, *parts)
+    return {
+        "validate": Command(
+            qcrd("validate", "store"),
+            ("store/",),
+            (
+                *(result, decided, *parts, *measured, f"{root}polarity"),
+                *("store/datasets/word_problems/curation/", "store/datasets/pens/"),
+                *(f"{models}{CHAMPION}/DONE", f"{models}{FIRST}/DONE"),
+            ),
+        ),
+        "inspect": Command(qcrd("inspect", run), read, lacking),
+        "inspect --question": Command(qcrd("inspect", run, "--question", "q0001"), read, lacking),
+        "inspect --where": Command(qcrd("inspect", "store", "--where", "true"), parts, parts),
+        "audit": Command(qcrd("audit", run), read, lacking),
+        "export-sft": Command(qcrd("export-sft", run, ".qcrd/out.jsonl"), read, lacking),
+        "report": Command(report, (*voted, f"{root}predictions/", *measured), (result, *measured)),
+        "promote": Command(
+            promote,
+            (
+                *voted,
+                f"{root}predictions/",
+                student,
+                decided,
+                f"{champion}DONE",
+                f"{champion}test/",
+            ),
+            (decided,),
+        ),
+        "models": Command(
+            qcrd("models", "synthetic", "--store", "store"),
+            (decided, f"{champion}version.json"),
+            (decided,),
+        ),
+        "rollback": Command(
+            qcrd("rollback", "synthetic", "--store", "store", "--reason", "x"), (decided,)
+        ),
+        # A copy of a student without DONE has no hashes to compare.
+        "predict": Command(predict, (student, "pens.jsonl"), (f"{student}DONE",)),
+        "dry run": Command(
+            qcrd("run", "--config", "run.yaml", "--dry-run"),
+            ("run.yaml", "pens", "store/datasets/pens/rationales/"),
+        ),
+        "plan": Command(
+            qcrd("plan", "--config", "plan.yaml", "--questions", "9", "--gpus", "1"),
+            ("plan.yaml", f"{root}metrics/sampling", f"{root}environment.json"),
+            (f"{root}metrics/sampling",),
+        ),
+        "janitor": Command(
+            qcrd("janitor", "--store", "store"),
+            (f"{root}environment.json", decided, f"{champion}version.json"),
+            (f"{root}environment.json", decided, f"{champion}version.json"),
+        ),
+        "store page": Command(page("/"), voted, (f"{root}config.yaml", result)),
+        "run page": Command(page(here), (*read, *measured[1:]), (*lacking, *measured)),
+        "rows page": Command(page(f"{here}/rows"), read, lacking),
+        "question page": Command(page(f"{here}/question/q0001"), read, lacking),
+        "answers page": Command(page(f"{here}/answers"), voted, (result,)),
+        "mark": Command(mark, records, (result,)),
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command made of a damaged file."""
+
+    error: BaseException | None
+    seconds: float
+    said: str
+    harmed: list[str]
+    """Other files that are not what they were, but for those that the command writes."""
+
+
+def attempt(site: Site, path: str, content: bytes | None, command: Command) -> Outcome:
+    """Damage a file, run a command, and restore everything."""
+    target = site.folder / path
+    if content is None:
+        target.unlink()
+    else:
+        target.write_bytes(content)
+    error: BaseException | None = None
+    (site.folder / ".qcrd").mkdir(exist_ok=True)
+    start, said = time.monotonic(), io.StringIO()
+    with (
+        contextlib.chdir(site.folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            command.call()
+        except BaseException as caught:  # noqa: BLE001  (a panic of polars is no Exception)
+            error = caught
+    seconds = time.monotonic() - start
+    if (site.folder / ".qcrd").exists():
+        shutil.rmtree(site.folder / ".qcrd")
+    written = re.compile(r"report\.html$|audit\.html$|champion\.json$|/again/|/curation/part-")
+    harmed = [name for name in site.restore() if name != path and not written.search(name)]
+    return Outcome(error, seconds, said.getvalue(), harmed)
+
+
+Case = tuple[str, str, bytes | None, str]
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+def cases(site: Site) -> Iterator[Case]:
+    """All cases: what breaks a file meets all commands that read it, all else meets one.
+
+    Yields:
+        Path, damage, content and command.
+    """
+    turn = count()
+    for path, whole in sorted(site.whole.items()):
+        readers = [name for name, one in commands(site).items() if path.startswith(one.relies_on)]
+        for damage, content in damages(path, whole):
+            if not readers or content == whole or f"/{FIRST}/" in path:
+                continue
+            chosen, number = readers, next(turn)
+            if damage not in BREAKING:  # of what `validate` alone reads, a quarter is enough
+                skips = len(readers) == 1 and number % 4 > 0
+                chosen = [] if skips else [readers[number % len(readers)]]
+            yield from ((path, damage, content, name) for name in chosen)
+
+
+def fault(site: Site, case: Case) -> str | None:
+    """What is wrong with how a command met a damage; None if nothing is."""
+    path, damage, content, name = case
+    command = commands(site)[name]
+    outcome = attempt(site, path, content, command)
+    if outcome.harmed:
+        return f"harmed {outcome.harmed}"
+    if outcome.seconds > 10:
+        return f"took {outcome.seconds:.0f} s"
+    if outcome.error is None:
+        return "succeeded" if command.must_refuse(path, damage) else None
+    if not isinstance(outcome.error, QcrdError | CycloptsError):
+        return repr(outcome.error)
+    text = str(outcome.error)
+    if _CONTROLS.search(text) or len(text) > 1000:
+        return f"said {text[:200]!r}"
+    if name == "validate" and path.rpartition("/")[0].removeprefix("store/") not in outcome.said:
+        return f"did not name it: {outcome.said!r}"
+    return None
