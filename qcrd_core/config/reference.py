@@ -21,6 +21,8 @@ from qcrd_core.config.names import Setting
 _SIMPLE = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path"}
 # Text that needs no quotes in YAML if it is not read as a number or a word such as `yes`.
 _PLAIN = re.compile(r"[\w./:@ -]*[\w./]")
+_UNREACHED = 10_000
+"""Limits from here on are what memory and number formats set; nobody needs to know them."""
 _LIMITS = (
     (Ge, "ge", "at least"),
     (Gt, "gt", "above"),
@@ -35,10 +37,10 @@ def type_text(setting: Setting) -> str:
     kinds: dict[str, None] = {}
     for field in setting.fields:
         limits = [
-            f"{words} {getattr(note, attribute):g}"
+            f"{words} {limit:,g}"
             for note in field.metadata
             for kind, attribute, words in _LIMITS
-            if isinstance(note, kind)
+            if isinstance(note, kind) and (limit := getattr(note, attribute)) < _UNREACHED
         ]
         not_empty = ["not empty"] if any(isinstance(n, MinLen) for n in field.metadata) else []
         kinds[", ".join([" or ".join(_kinds(field.annotation)), *limits, *not_empty])] = None

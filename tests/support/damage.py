@@ -461,6 +461,8 @@ def fault(site: Site, case: Case) -> str | None:
     text = str(outcome.error)
     if _CONTROLS.search(text) or len(text) > 1000:
         return f"said {text[:200]!r}"
-    if name == "validate" and path.rpartition("/")[0].removeprefix("store/") not in outcome.said:
+    may_lack = damage == "missing" and path.startswith(command.may_lack)
+    folder = path.rpartition("/")[0].removeprefix("store/")
+    if name == "validate" and not may_lack and folder not in outcome.said:
         return f"did not name it: {outcome.said!r}"
     return None
