@@ -375,7 +375,7 @@ def commands(site: Site) -> dict[str, Command]:
             (f"{root}environment.json", decided, f"{champion}version.json"),
             (f"{root}environment.json", decided, f"{champion}version.json"),
         ),
-        "store page": Command(page("/"), voted, (f"{root}config.yaml", result)),
+        "store page": Command(page("/"), records, (f"{root}config.yaml", result)),
         "run page": Command(page(here), (*read, *measured[1:]), (*lacking, *measured)),
         "rows page": Command(page(f"{here}/rows"), read, lacking),
         "question page": Command(page(f"{here}/question/q0001"), read, lacking),

@@ -133,7 +133,7 @@ def test_a_column_of_runs_is_refused_for_a_store(store):
 
 def test_settings_that_are_no_yaml_are_refused_in_a_sentence(store):
     store.write_bytes(f"runs/{RUN_ID}/config.yaml", b"a: [")
-    with pytest.raises(StoreError, match="is damaged: while parsing a flow node"):
+    with pytest.raises(StoreError, match="must be valid YAML; got while parsing a flow node"):
         _ = View(store, RUN_ID).settings
 
 

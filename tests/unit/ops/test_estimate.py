@@ -106,5 +106,5 @@ def test_estimate_without_a_run_of_this_teacher_says_what_to_run(sampled):
 
 @pytest.mark.parametrize(("questions", "gpus"), [(0, 1), (1, 0)])
 def test_estimate_of_nothing_is_refused(sampled, questions, gpus):
-    with pytest.raises(ConfigError, match="--questions and --gpus must be at least 1"):
+    with pytest.raises(ConfigError, match="--questions and --gpus must be between 1"):
         estimate(sampled.config, num_questions=questions, num_gpus=gpus)

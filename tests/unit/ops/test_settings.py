@@ -94,7 +94,7 @@ def test_list_of_a_section_has_no_other():
 def test_one_setting_is_explained_with_an_example():
     text = list_settings("run", "teacher.num_samples")
 
-    assert "type     integer, at least 1\n" in text
+    assert "type     integer, at least 1, at most 1,000\n" in text
     assert "    teacher:\n      num_samples: 8\n" in text
     assert text.endswith("    qcrd run --config FILE teacher.num_samples=8")
 
