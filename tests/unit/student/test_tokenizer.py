@@ -2,10 +2,11 @@
 
 import json
 
+import polars as pl
 import pytest
 
-from qcrd_core.errors import ConfigError
-from qcrd_core.student.tokenizer import END, load_tokenizer, make_tokenizer
+from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.student.tokenizer import END, check_lengths, load_tokenizer, make_tokenizer
 
 TEXTS = ["What is 12 plus 47?", "12 + 47 = 59.", "The answer is 59."]
 
@@ -75,3 +76,12 @@ def test_load_tokenizer_of_damaged_file_is_refused(folder):
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(ConfigError, match=r"must come with a tokenizer; got none from .*model "):
         load_tokenizer(folder)
+
+
+def test_question_that_is_too_long_is_named():
+    questions = pl.DataFrame({"question_id": ["a", "b"], "question": ["12", "12 " * 50_000]})
+    limits = {"prefix": "What ", "end": True}
+    tokenizer = make_tokenizer(TEXTS, 100)
+    with pytest.raises(DataError, match=r"max_input_tokens = 64; got 1 longer .*\('b'\)"):
+        check_lengths(tokenizer, questions, limit=64, **limits)
+    assert check_lengths(tokenizer, questions.head(1), limit=64, **limits) == 4

@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from qcrd_core.config.models import FolderModel, ScratchWeights
 from qcrd_core.errors import ConfigError
-from qcrd_core.student.tokenizer import make_tokenizer
+from qcrd_core.student.tokenizer import load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import load_model, make_student
 
 TOKENIZER = make_tokenizer(["explain: 2 + 2", "= 4"], 100)
@@ -93,3 +93,19 @@ def test_load_model_whose_config_has_other_sizes_is_refused(folder):
     file.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"must have the sizes of its config\.json; .*\(64, 32\)"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"7", b"[" * 100_000, b"\xff\xfe", b'{"model": 7, "d_model": "x"}']
+)
+def test_student_with_a_damaged_file_is_refused_in_a_sentence(folder, name, content):
+    TOKENIZER.save_pretrained(folder)
+    (folder / name).write_bytes(content)
+    try:
+        load_model(folder)
+        load_tokenizer(folder)
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017  (a file that is not needed may be damaged)
+    else:
+        assert name == "tokenizer_config.json"
