@@ -16,7 +16,7 @@ MAX_PROCESSES = 4096
 MAX_SECONDS = 1e9
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
-"""What becomes the name of a folder in a store: it cannot lead out of its own folder."""
+"""What becomes the name of a folder in a store: it cannot lead out of that folder."""
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 """From `qcrd_core.ids.fingerprint`."""
 
