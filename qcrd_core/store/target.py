@@ -1,7 +1,7 @@
 """Write a file or folder that a user named: under another name first, and never over anything.
 
-    with new_target(Path("answers.csv"), "--output") as temporary:
-        frame.write_csv(temporary)
+with new_target(Path("answers.csv"), "--output") as temporary:
+    frame.write_csv(temporary)
 """
 
 import contextlib
