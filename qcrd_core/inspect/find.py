@@ -42,7 +42,7 @@ def condition(text: str) -> pl.Expr:
     try:
         expression = pl.sql_expr(text)
         names = expression.meta.root_names()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, UnicodeError) as error:
         raise _refused(text, str(error)) from error
     unknown = sorted(set(names) - set(ROW_COLUMNS))
     if unknown:

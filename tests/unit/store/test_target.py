@@ -51,3 +51,11 @@ def test_target_that_cannot_be_written_is_one_sentence(tmp_path, name):
         new_target(tmp_path / name, "--output") as temporary,
     ):
         temporary.write_text("text")
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path):
+    with (
+        pytest.raises(ConfigError, match=r"--output must be a name in UTF-8"),
+        new_target(tmp_path / "\udcff.csv", "--output"),
+    ):
+        pass
