@@ -239,6 +239,9 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
     """
     from qcrd_core.stages.prediction import predict_file
 
+    if not file.name:
+        msg = f"FILE must name a file of questions; got {file}."
+        raise ConfigError(msg)
     target = output or file.with_name(f"{file.stem}.predictions.jsonl")
     with progress("Answer", total=0, unit="questions") as bar:
         numbers = predict_file(student, file, target, batch_size=batch_size, bar=bar)

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from qcrd_core.errors import ConfigError, DataError
 
 _MOST_ROWS = 1_000_000
+_LAST_PORT = 65535
 
 
 def inspect(
@@ -169,6 +170,9 @@ def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
     """
     from explorer.app import serve
 
+    if not 1 <= port <= _LAST_PORT:
+        msg = f"--port must be between 1 and {_LAST_PORT}; got {port}."
+        raise ConfigError(msg)
     scratch = Path(".qcrd/scratch")
     serve(store, address=(host, port), scratch=scratch, announce=lambda url: print(url, flush=True))
 

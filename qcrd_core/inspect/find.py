@@ -51,7 +51,7 @@ def condition(text: str) -> pl.Expr:
     try:
         expression = pl.sql_expr(text)
         names = expression.meta.root_names()
-    except _POLARS_ERRORS as error:
+    except (*_POLARS_ERRORS, UnicodeError) as error:
         raise _refused(text, str(error)) from error
     unknown = sorted(set(names) - set(ROW_COLUMNS))
     if unknown:

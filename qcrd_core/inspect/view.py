@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, Field, ValidationError
 
 from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
-from qcrd_core.config.base import Fingerprint
-from qcrd_core.config.reading import explain, parse_yaml
-from qcrd_core.errors import ConfigError, StoreError
+from qcrd_core.errors import StoreError
 from qcrd_core.run.paths import RunPaths
-from qcrd_core.run.records import Environment, check_records, read_environment
+from qcrd_core.run.records import Environment, check_records, read_any_settings, read_environment
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.parts import Folder, open_folder
 from qcrd_core.store.store import Store
@@ -44,27 +41,6 @@ class Generation:
     dataset: str
     fingerprint: str
     folder: str
-
-
-class _Model(BaseModel):
-    generation: Fingerprint | None = None
-
-
-class _Teacher(BaseModel):
-    model: _Model = _Model()
-    num_samples: int | None = Field(default=None, ge=1, le=2**31 - 1)
-    api: str = "chat"
-
-
-class _Data(BaseModel):
-    dataset: str = ""
-
-
-class _Settings(BaseModel):
-    """What is read of the settings of a run, whatever release wrote them."""
-
-    teacher: _Teacher
-    data: _Data = _Data()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +72,7 @@ class View:
 
         It is not validated, so that runs of other versions of qcrd can be viewed too.
         """
-        where = f"{self.store}/{self.paths.config}"
-        try:
-            content = parse_yaml(self.store.read_bytes(self.paths.config), where)
-            _Settings.model_validate(content)
-        except (ConfigError, ValidationError) as error:
-            detail = explain(error, where) if isinstance(error, ValidationError) else str(error)
-            msg = (
-                f"{detail.splitlines()[0]} Delete the run's folder and start the run again; the "
-                "teacher's samples are kept."
-            )
-            raise StoreError(msg) from error
-        return content
+        return read_any_settings(self.store, self.paths.run_id)
 
     @cached_property
     def environment(self) -> Environment | None:

@@ -1,13 +1,15 @@
 """What the JSON files of a run hold, and whether a complete run has all that others rely on."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from qcrd_core.config.base import Fingerprint, Name, Section
+from qcrd_core.config.reading import explain, parse_yaml
 from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.data.spec import DatasetSpec
-from qcrd_core.errors import StoreAwayError, StoreError
+from qcrd_core.errors import ConfigError, StoreAwayError, StoreError
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 
@@ -73,6 +75,51 @@ def read_run_config(store: Store, run_id: str) -> RunConfig:
     """
     path = RunPaths(run_id).config
     return read_stored_config(store.read_bytes(path), f"{store}/{path}")
+
+
+class _Model(BaseModel):
+    generation: Fingerprint | None = None
+
+
+class _Teacher(BaseModel):
+    model: _Model = _Model()
+    num_samples: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    api: str = "chat"
+
+
+class _Data(BaseModel):
+    dataset: str = ""
+
+
+class _Settings(BaseModel):
+    """What is read of the settings of a run, whatever release wrote them."""
+
+    teacher: _Teacher
+    data: _Data = _Data()
+
+
+def read_any_settings(store: Store, run_id: str) -> dict[str, Any]:
+    """Settings of a run as stored, whatever release wrote them.
+
+    Returns:
+        The settings, of which only what is read of them was checked.
+
+    Raises:
+        StoreError: If the file is absent or damaged.
+    """
+    path = RunPaths(run_id).config
+    where = f"{store}/{path}"
+    try:
+        content = parse_yaml(store.read_bytes(path), where)
+        _Settings.model_validate(content)
+    except (ConfigError, ValidationError) as error:
+        detail = explain(error, where) if isinstance(error, ValidationError) else str(error)
+        msg = (
+            f"{detail.splitlines()[0]} Delete the run's folder and start the run again; the "
+            "teacher's samples are kept."
+        )
+        raise StoreError(msg) from error
+    return content
 
 
 def record_problems(store: Store, run_id: str) -> Iterator[tuple[str, str]]:

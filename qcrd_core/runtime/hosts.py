@@ -8,6 +8,7 @@ The hosts share only the store. Ranks communicate without encryption or password
 the network must be trusted.
 """
 
+import errno
 import os
 import re
 import socket
@@ -45,7 +46,7 @@ def read_hosts(value: str, num_processes: Any) -> list[str]:
     if value == "slurm":
         return _slurm_hosts()
     try:
-        lines = Path(value).read_text(encoding="utf-8").splitlines()
+        lines = _lines(Path(value))
     except (OSError, UnicodeDecodeError) as error:
         msg = f"training.hosts must be a list, slurm, or a readable hostfile; got {value} ({error})"
         raise ValueError(msg) from error
@@ -66,6 +67,13 @@ def read_hosts(value: str, num_processes: Any) -> list[str]:
                 raise ValueError(msg)
             hosts.append(found["host"])
     return hosts
+
+
+def _lines(path: Path) -> list[str]:
+    # A pipe could make us wait forever, and a device never ends.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _slurm_hosts() -> list[str]:

@@ -524,7 +524,8 @@ class Store:
     def _explained(self, rel: str, action: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        # A name that is not UTF-8 reaches us with characters that Arrow cannot encode.
+        except (OSError, pa.ArrowException, UnicodeError) as error:
             raise access_error(error, self._shown(rel), action) from error
 
     def path(self, rel: str) -> str:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from qcrd_core.config.files import is_plain_text
 from qcrd_core.errors import ConfigError, DataError
 
 
@@ -44,6 +45,9 @@ def new_target(target: Path, option: str) -> Iterator[Path]:
 
 
 def _check_new(target: Path, option: str) -> None:
+    if not is_plain_text(str(target)):
+        msg = f"{option} must be a name in UTF-8; got {str(target)!r}. Choose another name."
+        raise ConfigError(msg)
     if os.path.lexists(target):
         msg = f"{option} must be a new file or folder; {target} exists. Delete it or name another."
         raise ConfigError(msg)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support.damage import cases, fault, make_site
+from tests.support.damage import make_site
+from tests.support.damage_commands import cases, fault
 
 
 @pytest.mark.timeout(1200)

@@ -7,7 +7,8 @@ command and each damage; `tests/integration/test_every_damage.py` runs all.
 
 import pytest
 
-from tests.support.damage import cases, fault, make_site
+from tests.support.damage import make_site
+from tests.support.damage_commands import cases, fault
 
 SLOW = {"validate": 24, "promote": 12}
 """Of these commands only one case in so many runs here, of others one in six."""

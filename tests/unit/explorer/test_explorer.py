@@ -11,6 +11,10 @@ from data_schemas import Curation, Rationales
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
+from qcrd_core.errors import StoreError
+from qcrd_core.inspect.validate import validate_store
+from qcrd_core.registry.registry import register
+from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from qcrd_core.vote.curation import write_mark
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
@@ -249,3 +253,19 @@ def test_condition_joins_choices_and_quotes_text():
 def test_highlighted_marks_the_last_place_of_the_answer():
     assert highlighted("3 <b> is 3.", "3") == "3 &lt;b&gt; is <mark>3</mark>."
     assert highlighted("none", "7") == "none"
+
+
+def test_data_set_whose_name_leads_out_of_the_store_is_refused(store, client, tmp_path):
+    paths = RunPaths(RUN_ID)
+    environment = {**store.read_json(paths.environment, dict), "dataset": "../../escaped"}
+    store.write_json(paths.environment, environment)
+
+    answer = client.post(f"{RUN}/mark", data=MARK, headers=OURS)
+
+    assert answer.status_code == 400
+    assert "dataset: String should match pattern" in answer.text
+    assert not (tmp_path / "escaped").exists()
+    assert "damaged: " in client.get("/").text
+    assert [f.path for f in validate_store(store).findings if "environment" in f.path]
+    with pytest.raises(StoreError, match="dataset: String should match pattern"):
+        register(store, RUN_ID)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qcrd_core.errors import ConfigError, TrainingError
-from qcrd_core.runtime.hosts import check_hosts, own_place, wait_until_open
+from qcrd_core.runtime.hosts import check_hosts, own_place, read_hosts, wait_until_open
 from tests.support.tiny_config import refusal, tiny_config
 
 SCONTROL = """#!/bin/sh
@@ -120,3 +120,8 @@ def test_first_host_without_an_answer_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", unreachable)
     with pytest.raises(TrainingError, match=r"did not answer for 0\.1 s"):
         wait_until_open("198.51.100.1", 29500, patience=0.1)
+
+
+def test_hostfile_that_is_a_device_is_refused():
+    with pytest.raises(ValueError, match=r"got /dev/zero .*not an ordinary file"):
+        read_hosts("/dev/zero", 1)

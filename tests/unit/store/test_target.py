@@ -55,6 +55,11 @@ def test_target_that_cannot_be_written_is_one_sentence(tmp_path, name):
         _write_new(tmp_path / name, lambda temporary: temporary.write_text("text"))
 
 
+def test_name_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"--output must be a name in UTF-8"):
+        _write_new(tmp_path / "\udcff.csv", lambda _: None)
+
+
 def _write_new(target, write):
     with new_target(target, "--output") as temporary:
         write(temporary)
