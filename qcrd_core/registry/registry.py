@@ -361,10 +361,11 @@ def _publish(store: Store, data: RunData, name: str, warm_start: str | None) -> 
     )
     target = store.local(version.folder)
     copy = target.with_name(f"_tmp-{target.name}")
-    shutil.rmtree(copy, ignore_errors=True)
     student = store.fetch_folder(RunPaths(data.run_id).best_student)
-    shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
-    _describe(store, data, version, copy)
+    with store.explained(version.folder, "written"):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
+        _describe(store, data, version, copy)
     store.publish_folder(copy, version.folder)
     logger.info("Registered %s/%s | run %s", version.model, name, data.run_id)
     return version

@@ -202,8 +202,10 @@ def finish(context: RunContext) -> dict[str, Any]:
         evaluate(context, "test", best)
         target = store.local(paths.best_student)
         copy = target.with_name(f"_tmp-{target.name}")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(store.fetch_folder(paths.student(best)), copy)
+        student = store.fetch_folder(paths.student(best))
+        with store.explained(paths.best_student, "written"):
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(student, copy)
         store.publish_folder(copy, paths.best_student)
     result = _result(store.read_table(paths.metrics, Metrics), best)
     write_report(store, paths.run_id)

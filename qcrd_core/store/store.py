@@ -130,7 +130,7 @@ class Store:
         Raises:
             StoreError: If the store does not answer.
         """
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             return bool(self.file_system.get_file_info(self.path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
@@ -147,7 +147,7 @@ class Store:
             StoreError: If the store does not answer.
         """
         selector = fs.FileSelector(self.path(rel), allow_not_found=True)
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             names = [info.base_name for info in self.file_system.get_file_info(selector)]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
 
@@ -164,7 +164,7 @@ class Store:
             StoreError: If the store does not answer.
         """
         selector = fs.FileSelector(self.path(rel), allow_not_found=True, recursive=True)
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             found = [info for info in self.file_system.get_file_info(selector) if info.is_file]
         return tuple(self._stored(info) for info in sorted(found, key=lambda info: str(info.path)))
 
@@ -174,7 +174,7 @@ class Store:
         Raises:
             StoreError: If the store cannot delete it.
         """
-        with self._explained(rel, "deleted"):
+        with self.explained(rel, "deleted"):
             info = self.file_system.get_file_info(self.path(rel))
             if info.type == fs.FileType.Directory:
                 # DONE goes first, so that an interrupted deletion leaves no folder that looks
@@ -201,7 +201,7 @@ class Store:
         folder, _, name = path.rpartition("/")
         target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
         try:
-            with self._explained(rel, "written"):
+            with self.explained(rel, "written"):
                 self._make_folder(folder)
                 with self.file_system.open_output_stream(target) as sink:
                     sink.write(content)
@@ -221,7 +221,7 @@ class Store:
         Raises:
             StoreError: If it is absent or unreadable.
         """
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             return read_whole(self.file_system, self.path(rel))
 
     def write_json(self, rel: str, content: Any) -> None:
@@ -356,7 +356,7 @@ class Store:
             if rel.endswith(".parquet")
             else fs.FileSelector(path, allow_not_found=True, recursive=True)
         )
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             found = self.file_system.get_file_info(asked)
         return tuple(
             self._stored(info)
@@ -384,7 +384,7 @@ class Store:
             StoreError: If the store cannot write it.
         """
         target = self.local(rel)
-        with self._explained(rel, "written"):
+        with self.explained(rel, "written"):
             hashes = {
                 path.relative_to(source).as_posix(): file_hash(path)
                 for path in sorted(source.rglob("*"))
@@ -434,7 +434,7 @@ class Store:
             return target
         hashes = self.read_json(f"{rel}/{DONE}")
         # All ranks of a training job fetch the same folder at once, so one copies and others wait.
-        with self._explained(rel, f"copied to {target}"), alone(target):
+        with self.explained(rel, f"copied to {target}"), alone(target):
             if not _has_done(target, hashes):
                 self._fill(target, rel, hashes)
         return target
@@ -467,7 +467,16 @@ class Store:
         temporary.rename(target)
 
     @contextlib.contextmanager
-    def _explained(self, rel: str, action: str) -> Iterator[None]:
+    def explained(self, rel: str, action: str) -> Iterator[None]:
+        """Turn an error of the file system in the block into a StoreError.
+
+        Args:
+            rel: The path that the block works on.
+            action: What fails then, as a participle: `read`, `written`, `deleted`.
+
+        Raises:
+            StoreError: Instead of the file system's error.
+        """
         try:
             yield
         except (OSError, pa.ArrowException) as error:

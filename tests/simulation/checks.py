@@ -103,13 +103,12 @@ def check_end(files: dict[str, bytes], wanted: dict[str, bytes], *, is_double: b
         wanted: The store after an undisturbed night.
         is_double: Whether several processes sampled; a late part may then repeat rows of another.
     """
-    here, there = _samples(files), _samples(wanted)
-    if lost := there - here:
-        raise BrokenError("lost", f"{sum(lost.values())} samples, such as {min(lost)[:3]}")
-    if more := here - there:
-        kind = "doubled" if more.keys() <= there.keys() else "different"
-        if kind == "different" or not is_double:
-            raise BrokenError(kind, f"{sum(more.values())} samples, such as {min(more)[:3]}")
+    here, there = (_samples(each, is_double=is_double) for each in (files, wanted))
+    for key in sorted(here.keys() | there.keys()):
+        if key not in here:
+            raise BrokenError("lost", f"sample {key}")
+        if not here[key] <= there.get(key, set()):
+            raise BrokenError("different", f"sample {key}")
     for path in sorted(_rest(wanted) - _rest(files)):
         raise BrokenError("lost", path)
     for path in sorted(_rest(files) - _rest(wanted)):
@@ -137,14 +136,20 @@ def _rest(files: dict[str, bytes]) -> set[str]:
     return {
         path
         for path in files
-        if "/metrics/timing-" not in path
-        and ("/generation=" not in path or path.endswith(".json"))
+        if "/metrics/timing-" not in path and ("/generation=" not in path or path.endswith(".json"))
     }
 
 
-def _samples(files: dict[str, bytes]) -> Counter[tuple[Any, ...]]:
-    found: Counter[tuple[Any, ...]] = Counter()
+def _samples(files: dict[str, bytes], *, is_double: bool) -> dict[tuple[str, int], set[Any]]:
+    """The rows of each sample; more than one only if its copies differ."""
+    found: dict[tuple[str, int], set[Any]] = {}
     for path, content in files.items():
         if "/generation=" in path and path.endswith(".parquet"):
-            found.update(load(path, content).drop("created_at", "run_id", strict=False).rows())
+            frame = load(path, content)
+            keys = frame.select("question_id", "sample_idx").rows()
+            rows = frame.drop("created_at", "run_id").rows()
+            for key, row in zip(keys, rows, strict=True):
+                if key in found and not is_double:
+                    raise BrokenError("doubled", f"sample {key}")
+                found.setdefault(key, set()).add(row)
     return found

@@ -53,13 +53,15 @@ class Gate:
         present = {kind for start, end, kind in self.troubles if start <= world.now < end}
         mean = self.latency * (200 if "slow" in present else 1)
         world.wait(mean * 2 * world.random.random())
-        process.num_operations += 1
         world.trace.append((world.now, process.name, f"{what} {path.removeprefix(self.root)}"))
-        if process.kill_at is not None and process.num_operations >= process.kill_at:
-            if tear is not None:
-                tear()
-            world.kill(process)
-            raise Killed
+        if what != "read":  # to be killed while reading changes no more than a moment later
+            process.num_changes += 1
+            if process.num_changes == process.kill_at:
+                if tear is not None:
+                    tear()
+                world.num_kills += 1
+                world.kill(process)
+                raise Killed
         if what == "write" and "full" in present:
             if tear is not None:
                 tear()

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import json
+import itertools
 import logging
 import random
-import shutil
 import ssl
 import tempfile
 import time
@@ -22,6 +21,7 @@ import aiohttp
 from data_schemas import Rationales
 from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import LaunchError, StoreAwayError
+from qcrd_core.ids import content_hash
 from qcrd_core.registry import nightly, registry
 from qcrd_core.run import context as run_context
 from qcrd_core.run import locks
@@ -29,13 +29,16 @@ from qcrd_core.runtime.processes import Finished
 from qcrd_core.stages import plan, rounds, sampling, voting
 from qcrd_core.store import filesystem, parts, store
 from qcrd_core.teacher import sample
+from qcrd_core.teacher.servers import dispatch
+from qcrd_core.teacher.servers.server_state import Batch
 from tests.simulation import trainer
 from tests.simulation.disk import Bucket, Folder, Gate
 from tests.simulation.memory import remember
 from tests.simulation.teacher import Pool, Servers, Session
-from tests.simulation.world import Process, World
+from tests.simulation.world import World
 
-ROOT = Path(tempfile.mkdtemp(prefix="qcrd-nights-", dir="/dev/shm"))
+_MEMORY = Path("/dev/shm")
+ROOT = Path(tempfile.mkdtemp(prefix="qcrd-nights-", dir=_MEMORY if _MEMORY.is_dir() else None))
 GATE = Gate(str(ROOT))
 URLS = tuple(f"http://gpu{number}:8000/v1" for number in range(3))
 _MORNING = datetime(2026, 11, 1, tzinfo=UTC)
@@ -56,9 +59,33 @@ class Night:
     """What a user would have read, start by start."""
 
     @property
+    def num_kills(self) -> int:
+        """How many processes were killed."""
+        return self.world.num_kills
+
+    @property
+    def digest(self) -> str:
+        """A hash of every step, by which a replay is compared."""
+        steps = [(when, process, what.split()[0]) for when, process, what in self.world.trace]
+        return content_hash(repr(steps))
+
+    @property
     def days_off(self) -> int:
         """By how many days the wall clock is wrong."""
         return sum(days for when, days in self.jumps if when <= self.world.now)
+
+
+class NumberedBatch(Batch):
+    """A batch whose place in a set does not depend on its address."""
+
+    numbers = itertools.count()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._number = next(self.numbers)
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 NIGHT: Night | None = None
@@ -106,6 +133,7 @@ def install() -> None:
     parts.ThreadPoolExecutor = Inline
     filesystem.lock = locks.lock = lambda path, **more: NIGHT.world.lock(path, **more)
     sampling.teacher_endpoints = _teacher_endpoints
+    dispatch.Batch = NumberedBatch
     rounds.run_job = _run_job
     rounds.write_report = lambda opened, run_id: opened.write_bytes(
         f"runs/{run_id}/report.html", b"<html>"

@@ -1,12 +1,13 @@
 """Draws a night from one integer, plays it to its end, and checks it."""
 
+import itertools
 import os
 import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from qcrd_core.config.run import RunConfig
+
 from qcrd_core.errors import QcrdError
 from qcrd_core.registry import nightly, registry
 from qcrd_core.run import locks
@@ -44,8 +45,6 @@ class Kind:
     work: Callable[[], None]
     before: Callable[[], None]
     """Makes the store that the night finds."""
-    num_operations: int
-    """About as many as an undisturbed start takes on the disk."""
     seconds: float
     """About as long as it takes."""
 
@@ -105,10 +104,14 @@ def _promote() -> None:
 
 
 KINDS = {
-    "whole": Kind("whole", lambda: whole_night(_TONIGHT), _yesterday, 1000, 300.0),
-    "sampling": Kind("sampling", _sample, _begun, 120, 30.0),
-    "promotion": Kind("promotion", _promote, _finished, 70, 0.5),
+    "whole": Kind("whole", lambda: whole_night(_TONIGHT), _yesterday, 300.0),
+    "sampling": Kind("sampling", _sample, _begun, 30.0),
+    "promotion": Kind("promotion", _promote, _finished, 0.5),
 }
+
+
+LAST: Night | None = None
+"""The night that was played last."""
 
 
 def kind_of(seed: int) -> Kind:
@@ -124,15 +127,17 @@ def play(seed: int, kind: Kind | None = None) -> Night:
     Raises:
         BrokenError: If an invariant does not hold.
     """
+    global LAST
     kind = kind or kind_of(seed)
     world = World(seed)
     chance = world.random
     is_bucket = chance.random() < 0.4
-    found, wanted = undisturbed(kind, is_bucket)
+    found, wanted, num_changes = undisturbed(kind, is_bucket)
     night = _begin(world, is_bucket)
     _restore(found)
     _draw_troubles(night, kind)
-    cast = _Cast(night, kind, kills=chance.choice((0, 1, 1, 2, 3)))
+    LAST = night
+    cast = _Cast(night, kind, chance.choice((0, 1, 1, 2, 3)), num_changes)
     starts = [0.0]
     if chance.random() < 0.35:
         starts += [chance.uniform(0.0, kind.seconds) for _ in range(chance.choice((1, 1, 2)))]
@@ -157,8 +162,9 @@ def play(seed: int, kind: Kind | None = None) -> Night:
 class _Cast:
     """The processes of a night: each is started again until its work is done."""
 
-    def __init__(self, night: Night, kind: Kind, kills: int) -> None:
-        self._night, self._kind, self._kills = night, kind, kills
+    def __init__(self, night: Night, kind: Kind, kills: int, num_changes: int) -> None:
+        self._night, self._kind = night, kind
+        self._kills, self._num_changes = kills, num_changes
         self._all: list[Process] = []
         self.num_left = 0
 
@@ -168,7 +174,7 @@ class _Cast:
         kill_at = None
         if self._kills and chance.random() < 0.8:
             self._kills -= 1
-            kill_at = 1 + int(self._kind.num_operations * chance.random() ** 1.5)
+            kill_at = chance.randint(1, self._num_changes)
         process = Process(f"{name}{number}", kill_at)
         self._all.append(process)
 
@@ -178,8 +184,10 @@ class _Cast:
             try:
                 self._kind.work()
                 is_done = True
-            except (QcrdError, OSError) as error:
-                night.errors.append(f"{process.name}: {type(error).__name__}: {error}")
+            except QcrdError as error:
+                night.errors.append(f"{process.name}: {error}")
+            except OSError as error:
+                raise BrokenError("unexplained", f"a traceback: {error!r}") from error
             finally:
                 if is_done:
                     self.num_left -= 1
@@ -207,6 +215,7 @@ class _Cast:
 
 def _begin(world: World, is_bucket: bool) -> Night:
     random.seed(world.random.random())
+    machine.NumberedBatch.numbers = itertools.count()
     night = Night(world, Servers(world, URLS), is_bucket)
     machine.NIGHT, GATE.world, GATE.troubles = night, world, []
     return night
@@ -223,8 +232,8 @@ def _draw_troubles(night: Night, kind: Kind) -> None:
 
 
 @cache
-def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The store before and after a night in which nothing happens."""
+def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str, bytes], int]:
+    """The store before and after a night in which nothing happens, and its number of changes."""
     shutil.rmtree(ROOT)
     ROOT.mkdir()
     stores = []
@@ -240,13 +249,14 @@ def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str
             except BaseException as error:
                 problems.append(error)
 
-        world.start(Process("nobody"), run)
+        process = Process("nobody")
+        world.start(process, run)
         world.run()
         if problems:
             raise problems[0]
         stores.append(_look())
     GATE.world = machine.NIGHT = None
-    return stores[0], stores[1]
+    return stores[0], stores[1], process.num_changes
 
 
 def _look() -> dict[str, bytes]:

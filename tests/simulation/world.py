@@ -18,7 +18,9 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-MOST_STEPS = 60_000
+from qcrd_core.runtime.lock import open_lock_file
+
+MOST_STEPS = 30_000
 MOST_SECONDS = 72 * 3600.0
 
 
@@ -36,8 +38,8 @@ class Process:
 
     name: str
     kill_at: int | None = None
-    """Number of its disk operation at which it is killed; None if it may live."""
-    num_operations: int = 0
+    """Number of its change of the disk at which it is killed; None if it may live."""
+    num_changes: int = 0
     is_dead: bool = False
     stored: frozenset[int] = frozenset()
     """Seeds of the samples that were stored when it started."""
@@ -60,7 +62,7 @@ class World:
     def __init__(self, seed: int | str) -> None:
         self.random = Random(seed)
         self.now = 0.0
-        self.num_steps = 0
+        self.num_steps = self.num_kills = 0
         self.trace: list[tuple[float, str, str]] = []
         """Every disk operation: when, by which process, what."""
         self._hub = getcurrent()
@@ -149,8 +151,7 @@ class World:
     @contextmanager
     def lock(self, path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
         """As `qcrd_core.runtime.lock.lock`: the lock of a dead process is free."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
+        open_lock_file(path).close()
         holders = self._locks.setdefault(str(path), [])
         while any(not holder.is_dead and not (shared and also) for holder, also in holders):
             if not wait:
@@ -168,10 +169,8 @@ class World:
 class _Task(asyncio.Task):
     """A task whose place in a set does not depend on its address."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        self._number = next(self._numbers)
+    def __init__(self, *args: Any, number: int, **more: Any) -> None:
+        self._number = number
         super().__init__(*args, **more)
 
     def __hash__(self) -> int:
@@ -186,7 +185,10 @@ class Loop(asyncio.BaseEventLoop):
         self._world, self._fiber, self._selector = world, getcurrent(), self
         self._sleeps = self._is_over = False
         self.set_exception_handler(lambda *_: None)
-        self.set_task_factory(lambda loop, coro, **more: _Task(coro, loop=loop, **more))
+        numbers = itertools.count()
+        self.set_task_factory(
+            lambda loop, main, **more: _Task(main, loop=loop, number=next(numbers), **more)
+        )
 
     def time(self) -> float:
         return self._world.now
