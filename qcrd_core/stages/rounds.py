@@ -25,6 +25,7 @@ from qcrd_core.progress import Bar, progress
 from qcrd_core.report import write_report
 from qcrd_core.run.context import RunContext, RunJob, timed
 from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job
+from qcrd_core.store.filesystem import access_error
 from qcrd_core.student import jobs as student_jobs
 from qcrd_core.training import jobs as training_jobs
 from qcrd_core.vote.candidates import candidates, training_labels
@@ -245,8 +246,11 @@ def _discriminator_tokenizer(context: RunContext) -> Path:
 def _write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
     """Write a job's input table to the run's scratch folder."""
     path = context.scratch / "inputs" / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(path)
+    except OSError as error:
+        raise access_error(error, str(path), "written") from error
     return path
 
 

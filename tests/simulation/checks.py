@@ -1,4 +1,4 @@
-"""What must hold: nothing lost, nothing doubled, nothing half visible, always a champion to load."""
+"""What must hold at every moment of a night, and at its end."""
 
 import hashlib
 import json
@@ -14,8 +14,16 @@ from qcrd_core.store import store
 from qcrd_core.store.store import DONE
 
 _TABLES = {table.table_name: table for table in TABLES}
-# What a clock or a resumed round may change without harm.
+# What a clock may change without harm.
 _FREE = ("environment.json", "decision.md")
+
+LOST = "lost"
+DOUBLED = "doubled"
+DIFFERENT = "different"
+HALF_VISIBLE = "half visible"
+CHAMPION = "champion"
+ENDLESS = "endless"
+UNEXPLAINED = "unexplained"
 
 _known_as_whole: set[tuple[str, bytes]] = set()
 
@@ -35,9 +43,8 @@ def visible(root: Path) -> dict[str, bytes]:
         folders[:] = sorted(name for name in folders if not name.startswith("_tmp"))
         for name in names:
             if not name.startswith("_tmp"):
-                path = f"{folder}/{name}"
-                with open(path, "rb") as stream:
-                    found[path.removeprefix(f"{root}/")] = stream.read()
+                path = Path(folder, name)
+                found[str(path)[len(str(root)) + 1 :]] = path.read_bytes()
     return found
 
 
@@ -62,7 +69,7 @@ def _check_whole(files: dict[str, bytes], path: str, content: bytes) -> None:
         elif name.endswith(".json") or name == DONE:
             json.loads(content)
     except (SchemaMismatchError, ValueError) as error:
-        raise BrokenError("half visible", f"{path}: {error}") from error
+        raise BrokenError(HALF_VISIBLE, f"{path}: {error}") from error
     _known_as_whole.add((path, content))
 
 
@@ -70,11 +77,11 @@ def _check_folder(files: dict[str, bytes], folder: str) -> None:
     try:
         hashes = json.loads(files[f"{folder}/{DONE}"])
     except ValueError as error:
-        raise BrokenError("half visible", f"{folder}/{DONE}: {error}") from error
+        raise BrokenError(HALF_VISIBLE, f"{folder}/{DONE}: {error}") from error
     for name, digest in hashes.items():
         content = files.get(f"{folder}/{name}", b"")
         if hashlib.sha256(content).hexdigest() != digest:
-            raise BrokenError("half visible", f"{folder}/{name} is not what {DONE} says")
+            raise BrokenError(HALF_VISIBLE, f"{folder}/{name} is not what {DONE} says")
 
 
 def _check_champion(files: dict[str, bytes], path: str) -> None:
@@ -83,7 +90,7 @@ def _check_champion(files: dict[str, bytes], path: str) -> None:
     wanted = (DONE, "version.json", "weights", "test/questions.parquet", "test/predictions.parquet")
     missing = [name for name in wanted if f"{folder}/{name}" not in files]
     if version is not None and missing:
-        raise BrokenError("champion", f"{folder} lacks {', '.join(missing)}")
+        raise BrokenError(CHAMPION, f"{folder} lacks {', '.join(missing)}")
 
 
 def load(path: str, content: bytes) -> Any:
@@ -106,17 +113,17 @@ def check_end(files: dict[str, bytes], wanted: dict[str, bytes], *, is_double: b
     here, there = (_samples(each, is_double=is_double) for each in (files, wanted))
     for key in sorted(here.keys() | there.keys()):
         if key not in here:
-            raise BrokenError("lost", f"sample {key}")
+            raise BrokenError(LOST, f"sample {key}")
         if not here[key] <= there.get(key, set()):
-            raise BrokenError("different", f"sample {key}")
+            raise BrokenError(DIFFERENT, f"sample {key}")
     for path in sorted(_rest(wanted) - _rest(files)):
-        raise BrokenError("lost", path)
+        raise BrokenError(LOST, path)
     for path in sorted(_rest(files) - _rest(wanted)):
-        raise BrokenError("doubled", path)
+        raise BrokenError(DOUBLED, path)
     for path in sorted(_rest(wanted)):
-        if path.startswith("runs/") and not any(part in path for part in _FREE):
-            if files[path] != wanted[path]:
-                raise BrokenError("different", path)
+        is_fixed = path.startswith("runs/") and not path.endswith(_FREE)
+        if is_fixed and files[path] != wanted[path]:
+            raise BrokenError(DIFFERENT, path)
         if path.endswith("champion.json"):
             check_history(files[path], json.loads(wanted[path])["history"])
 
@@ -127,7 +134,7 @@ def check_history(content: bytes, wanted: list[dict[str, Any]]) -> None:
         Counter((entry["action"], entry["version"]) for entry in entries)
         for entries in (json.loads(content)["history"], wanted)
     )
-    for kind, wrong in (("lost", there - here), ("doubled", here - there)):
+    for kind, wrong in ((LOST, there - here), (DOUBLED, here - there)):
         if wrong:
             raise BrokenError(kind, f"decisions {sorted(wrong)}")
 
@@ -150,6 +157,6 @@ def _samples(files: dict[str, bytes], *, is_double: bool) -> dict[tuple[str, int
             rows = frame.drop("created_at", "run_id").rows()
             for key, row in zip(keys, rows, strict=True):
                 if key in found and not is_double:
-                    raise BrokenError("doubled", f"sample {key}")
+                    raise BrokenError(DOUBLED, f"sample {key}")
                 found.setdefault(key, set()).add(row)
     return found

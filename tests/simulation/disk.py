@@ -165,7 +165,7 @@ class _Sink:
             self._date(self._path)
         elif kind is None or not issubclass(kind, Killed):
             self._system.gate.pass_through("write", self._path)
-            fs.SubTreeFileSystem.create_dir(self._system, os.path.dirname(self._path))
+            fs.SubTreeFileSystem.create_dir(self._system, self._path.rpartition("/")[0])
             with fs.SubTreeFileSystem.open_output_stream(self._system, self._path) as stream:
                 stream.write(self._content)
             self._date(f"/{self._path}")

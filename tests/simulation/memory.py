@@ -122,8 +122,8 @@ def remember() -> None:
     pl.DataFrame.write_parquet = lambda frame, path: path.write_bytes(put(frame))
 
     def scan(opened: Any, paths: Any, table: type[Table]) -> pl.LazyFrame:
-        files = [f"/{opened.path(path)}" for path in paths]
-        frames = [decoded(open(file, "rb").read(), table) for file in files]
+        files = [Path("/", opened.path(path)) for path in paths]
+        frames = [decoded(file.read_bytes(), table) for file in files]
         return pl.concat(frames).lazy()
 
     parts.scan_parts = scan

@@ -175,7 +175,8 @@ def _run_job(function: Any, job: Any, *, log: Path, on_event: Any = None) -> Fin
     try:
         value = getattr(trainer, function.__name__)(job, on_event or (lambda _: None))
     except OSError as error:
-        raise LaunchError(f"The job {function.__name__} failed: {error}") from error
+        msg = f"The job {function.__name__} failed: {error}"
+        raise LaunchError(msg) from error
     return Finished(value, 1)
 
 

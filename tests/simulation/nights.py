@@ -1,7 +1,6 @@
 """Draws a night from one integer, plays it to its end, and checks it."""
 
 import itertools
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,15 @@ from qcrd_core.run.paths import RunPaths
 from qcrd_core.stages import plan, sampling
 from qcrd_core.store.store import Store
 from tests.simulation import night as machine
-from tests.simulation.checks import BrokenError, check_end, check_now, visible
+from tests.simulation.checks import (
+    DOUBLED,
+    ENDLESS,
+    UNEXPLAINED,
+    BrokenError,
+    check_end,
+    check_now,
+    visible,
+)
 from tests.simulation.disk import TROUBLES
 from tests.simulation.night import (
     GATE,
@@ -145,17 +152,17 @@ def play(seed: int, kind: Kind | None = None) -> Night:
         cast.start(f"{chr(97 + number)}", after)
     try:
         world.run()
-        if cast.num_left:
-            raise EndlessError(f"{cast.num_left} processes wait for nothing")
     except EndlessError as error:
-        raise BrokenError("endless", str(error)) from error
+        raise BrokenError(ENDLESS, str(error)) from error
     finally:
         cast.stop()
+    if cast.num_left:
+        raise BrokenError(ENDLESS, f"{cast.num_left} processes wait for nothing")
     files = _look()
     check_now(files)
     check_end(files, wanted, is_double=len(starts) > 1)
     if night.servers.twice:
-        raise BrokenError("doubled", f"{len(night.servers.twice)} stored samples asked for again")
+        raise BrokenError(DOUBLED, f"{len(night.servers.twice)} stored samples asked for again")
     return night
 
 
@@ -187,7 +194,7 @@ class _Cast:
             except QcrdError as error:
                 night.errors.append(f"{process.name}: {error}")
             except OSError as error:
-                raise BrokenError("unexplained", f"a traceback: {error!r}") from error
+                raise BrokenError(UNEXPLAINED, f"a traceback: {error!r}") from error
             finally:
                 if is_done:
                     self.num_left -= 1
@@ -201,7 +208,7 @@ class _Cast:
 
     def again(self, name: str, number: int) -> None:
         if number >= _MOST_STARTS:
-            raise BrokenError("endless", f"{name} was started {number} times")
+            raise BrokenError(ENDLESS, f"{name} was started {number} times")
         self.start(name, self._night.world.random.uniform(1.0, 60.0), number + 1)
 
     def stop(self) -> None:
@@ -241,19 +248,9 @@ def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str
         world = World("undisturbed")
         night = _begin(world, is_bucket)
         night.servers.share, night.servers.down = 0.0, {}
-        problems: list[BaseException] = []
-
-        def run(work: Callable[[], None] = work) -> None:
-            try:
-                work()
-            except BaseException as error:
-                problems.append(error)
-
         process = Process("nobody")
-        world.start(process, run)
+        world.start(process, work)
         world.run()
-        if problems:
-            raise problems[0]
         stores.append(_look())
     GATE.world = machine.NIGHT = None
     return stores[0], stores[1], process.num_changes
@@ -271,8 +268,7 @@ def _restore(files: dict[str, bytes]) -> None:
     gate, GATE.world = GATE.world, None
     shutil.rmtree(ROOT)
     for folder in dict.fromkeys(path.rpartition("/")[0] for path in files):
-        os.makedirs(f"{STORE}/{folder}", exist_ok=True)
+        (STORE / folder).mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
-        with open(f"{STORE}/{path}", "wb") as stream:
-            stream.write(content)
+        (STORE / path).write_bytes(content)
     GATE.world = gate

@@ -85,6 +85,15 @@ def _reworded(send_again: Any) -> Any:
     return wrong
 
 
+def _explained_after(decide: Any) -> Any:
+    def wrong(*args: Any, explain: Callable[[Any], None]) -> Any:
+        entry = decide(*args)
+        explain(entry)
+        return entry
+
+    return wrong
+
+
 BUGS = (
     Bug("A file is written in place", "half visible", "promotion", Store, "write_bytes", _in_place),
     Bug("DONE comes first", "half visible", "promotion", Store, "publish_folder", _done_first),
@@ -97,6 +106,12 @@ BUGS = (
         *("doubled", "promotion", registry, "_repeats"),
         lambda _: lambda *_: False,
     ),
+    Bug(
+        "Two starts register at once",
+        *("lost", "promotion", registry, "alone"),
+        lambda _: lambda _: contextlib.nullcontext(),
+    ),
+    Bug("The page comes last", "lost", "promotion", registry, "decide", _explained_after),
     Bug(
         "A failed request is forgotten",
         *("endless", "sampling", Dispatcher, "_send_again"),

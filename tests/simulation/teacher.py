@@ -120,6 +120,7 @@ class Pool(TeacherPool):
 
     def _get(self, url: str, endpoint: Endpoint) -> httpx.Response:
         if self._servers.is_down(endpoint.url):
-            raise httpx.ConnectError("refused")
+            msg = "refused"
+            raise httpx.ConnectError(msg)
         content = {"data": [{"id": self.served_name}]}
         return httpx.Response(200, json=content, request=httpx.Request("GET", url))

@@ -13,6 +13,7 @@ import polars as pl
 
 from data_schemas import Predictions, Rationales, Scores
 from qcrd_core.discriminator.scores import write_scores
+from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import score_predictions
 from qcrd_core.ids import content_hash, derive_seed
 from qcrd_core.run.context import RunContext, RunJob
@@ -96,7 +97,8 @@ def train_round(job: Any, emit: Emit) -> Trained:
     lesson = content_hash(*labels, *map(str, scores))
     step, weights = _newest(context, job.round)
     if step != job.round * _STEPS and not job.round * _STEPS < step <= end:
-        raise RuntimeError(f"round {job.round} starts at step {step}")
+        msg = f"round {job.round} starts at step {step}"
+        raise TrainingError(msg)
     while step < end:
         step, weights = step + 1, content_hash(weights, lesson)
         emit({"advance": 1})

@@ -96,7 +96,8 @@ class World:
             self.now = max(self.now, when)
             self.num_steps += 1
             if self.num_steps > MOST_STEPS or self.now > MOST_SECONDS:
-                raise EndlessError(f"still running after {self.now:.0f} s, {self.num_steps} steps")
+                msg = f"still running after {self.now:.0f} s and {self.num_steps} steps"
+                raise EndlessError(msg)
             fiber.switch()
 
     def drain(self) -> None:
