@@ -1,10 +1,8 @@
-"""The nights that CI plays, in a process of their own: it replaces the clock and the disk."""
+"""The nights that CI plays, in another process, because they replace the clock and the disk."""
 
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 _ROOT = Path(__file__).parents[2]
 
@@ -28,10 +26,10 @@ def test_planted_bugs_are_found():
     assert seen >= {"half visible", "champion", "lost", "doubled", "different", "endless"}
 
 
-@pytest.mark.parametrize("seed", ["3", "4"])  # one of sampling, one of promotion
-def test_replay_takes_the_same_steps(seed):
-    first, second = _simulate(seed), _simulate(seed)
+def test_replay_takes_the_same_steps():
+    first, second = _simulate("3"), _simulate("3")
 
     assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stdout.splitlines()[-2:] == second.stdout.splitlines()[-2:]
-    assert "digest" in first.stdout.splitlines()[-2]
+    digests = [done.stdout.splitlines()[-2] for done in (first, second)]
+    assert digests[0].startswith("digest")
+    assert digests[0] == digests[1]

@@ -75,7 +75,7 @@ class World:
         """The running process; None while the night itself is set up or inspected."""
         return getattr(getcurrent(), "process", None)
 
-    def start(self, process: Process, function: Callable[[], None], after: float = 0.0) -> None:
+    def start(self, process: Process, function: Callable[[], None], after: float = 0.0) -> Fiber:
         """Begin a fiber. If its process is killed, it just ends."""
 
         def body() -> None:
@@ -85,7 +85,9 @@ class World:
             except Killed:
                 pass
 
-        self._wake(Fiber(process, body, self._hub), after)
+        fiber = Fiber(process, body, self._hub)
+        self._wake(fiber, after)
+        return fiber
 
     def run(self) -> None:
         """Run all fibers to their ends."""
@@ -186,10 +188,14 @@ class Loop(asyncio.BaseEventLoop):
         self._world, self._fiber, self._selector = world, getcurrent(), self
         self._sleeps = self._is_over = False
         self.set_exception_handler(lambda *_: None)
-        numbers = itertools.count()
-        self.set_task_factory(
-            lambda loop, main, **more: _Task(main, loop=loop, number=next(numbers), **more)
-        )
+        self._made: list[_Task] = []
+        self._threads: list[Fiber] = []
+        self.set_task_factory(self._make_task)
+
+    def _make_task(self, _: Any, main: Any, **more: Any) -> "_Task":
+        task = _Task(main, loop=self, number=len(self._made), **more)
+        self._made.append(task)
+        return task
 
     def time(self) -> float:
         return self._world.now
@@ -227,12 +233,12 @@ class Loop(asyncio.BaseEventLoop):
             if not self._is_over:
                 self.call_soon_threadsafe(lambda: future.done() or found[0](found[1]))
 
-        self._world.start(process, work)
+        self._threads.append(self._world.start(process, work))
         return future
 
     def end(self) -> None:
         """Cancel what is left; the tasks of a dead process do nothing any more."""
-        left = asyncio.all_tasks(self)
+        left = [task for task in self._made if not task.done()]
         for task in left:
             task.cancel()
         while left and not all(task.done() for task in left):
@@ -243,3 +249,5 @@ class Loop(asyncio.BaseEventLoop):
                 self.run_until_complete(asyncio.wait(left))
         self._is_over = True
         self.close()
+        while not self._fiber.process.is_dead and not all(fiber.dead for fiber in self._threads):
+            self._world.wait(0.01)  # as `asyncio.run` waits for its threads
