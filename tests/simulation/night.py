@@ -184,13 +184,13 @@ def make_config(**sections: dict[str, Any]) -> RunConfig:
     """Settings of a night of two rounds."""
     content: dict[str, Any] = {
         "run": {"name": "night", "store": str(ROOT / "store"), "scratch": str(ROOT / "scratch")},
-        "data": {"dataset": "word_problems", "max_train": 4, "max_validation": 3, "max_test": 6},
+        "data": {"dataset": "word_problems", "max_train": 5, "max_validation": 3, "max_test": 6},
         "teacher": {
             "model": {"type": "hub", "name": "stub"},
             "endpoints": list(URLS),
             "api": "completions",
             "num_samples": 3,
-            "questions_per_shard": 1,
+            "questions_per_shard": 2,
             "concurrency": 4,
         },
         "voting": {"tie": "first"},

@@ -41,6 +41,7 @@ from tests.simulation.world import EndlessError, Process, World
 STORE, SCRATCH = ROOT / "store", ROOT / "scratch"
 _MOST_STARTS = 40
 _YESTERDAY = make_config(training={"num_rounds": 1, "steps_per_round": 1})
+_EARLIER = make_config(data={"max_train": 3}, teacher={"num_samples": 2})
 _TONIGHT = make_config()
 
 
@@ -56,15 +57,16 @@ class Kind:
     """About as long as it takes."""
 
 
-def _nothing() -> None:
-    pass
-
-
 def _yesterday() -> None:
     whole_night(_YESTERDAY)
 
 
 def _begun() -> None:
+    """A run whose generation holds fewer questions and fewer samples of each."""
+    earlier = plan.plan_run(_EARLIER)
+    plan.begin_run(earlier)
+    sampling.sample_teacher(earlier.context)
+    earlier.context.store.delete(earlier.context.paths.root)
     plan.begin_run(plan.plan_run(_TONIGHT))
 
 

@@ -241,12 +241,11 @@ class Loop(asyncio.BaseEventLoop):
         left = [task for task in self._made if not task.done()]
         for task in left:
             task.cancel()
-        while left and not all(task.done() for task in left):
+        if left and not self._fiber.process.is_dead:
+            self.run_until_complete(asyncio.wait(left))
+        while not all(task.done() for task in left):
             self.call_soon(self.stop)
-            if self._fiber.process.is_dead:
-                self.run_forever()
-            else:
-                self.run_until_complete(asyncio.wait(left))
+            self.run_forever()
         self._is_over = True
         self.close()
         while not self._fiber.process.is_dead and not all(fiber.dead for fiber in self._threads):
