@@ -19,12 +19,12 @@ of Arrow's file system let nothing pass that the gate does not see. At the gate 
 its time, finds the disk full, the store away or slow, or is the last of a killed process, whose
 `finally` blocks then reach nothing. A cut write leaves half of its bytes on a disk, nothing in a
 bucket; both kinds of store are played. `memory` looks up what polars has computed before, which
-makes a night thirty times faster. `nights` draws the faults, starts a killed or failed process
-again until its work is done, sometimes starts a second and a third beside it, and lets the wall
-clock jump.
+makes a night about twenty times faster. `nights` draws the faults, starts a killed or failed
+process again until its work is done, sometimes starts a second and a third beside it, and lets the
+wall clock jump.
 
 **What a night is.** One of three kinds; seed modulo 64 decides which, because a whole one takes
-about ten times as long as the others:
+about six times as long as the others:
 
     whole       from planning to promotion, beside yesterday's champion, with two rounds
     sampling    one to three processes that fill one generation from three servers

@@ -1,10 +1,12 @@
 """A night: real planning, sampling, vote, rounds and promotion on the simulated machine."""
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import logging
 import random
+import shutil
 import ssl
 import tempfile
 import time
@@ -118,6 +120,7 @@ class Inline:
 
 def install() -> None:
     """Replace what lies around the code under test: clock, chance, disk, network and jobs."""
+    atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
     logging.disable(logging.CRITICAL)
     remember()
     time.monotonic = lambda: NIGHT.world.now if NIGHT else 0.0
