@@ -97,11 +97,14 @@ def decide_night(night: Night, run_id: str) -> Entry:
     version = registry.register(
         context.store, run_id, name=night.version, warm_start=night.warm_start
     )
+
+    def explain(entry: Entry) -> None:
+        page = decision_page(version, entry, night.news, context.store)
+        context.store.write_bytes(context.paths.decision, page.encode())
+
+    # The page is written first: once the decision is stored, the night is over and is not repeated.
     rule = night.config.promotion
-    entry = registry.decide(context.store, version.model, version.name, rule)
-    page = decision_page(version, entry, night.news, context.store)
-    context.store.write_bytes(context.paths.decision, page.encode())
-    return entry
+    return registry.decide(context.store, version.model, version.name, rule, explain=explain)
 
 
 def _news(plan: RunPlan) -> str:

@@ -19,7 +19,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -181,27 +181,12 @@ def register(
         msg = f"Run {run_id} is not complete. Finish it before you register its student."
         raise StoreError(msg)
     model, name = data.config.run.name, name or version_name(run_id)
-    if _is_there(store, model, name):
-        return _read_version(store, model, name)
-    test = student_accuracy(data)
-    version = Version(
-        model=model,
-        name=name,
-        run_id=run_id,
-        created_at=_now(),
-        accuracy=None if test is None else test.share,
-        num_test=0 if test is None else test.num_questions,
-        warm_start=warm_start,
-    )
-    target = store.local(version.folder)
-    copy = target.with_name(f"_tmp-{target.name}")
-    shutil.rmtree(copy, ignore_errors=True)
-    student = store.fetch_folder(paths.best_student, check=True)
-    shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
-    _describe(store, data, version, copy)
-    store.publish_folder(copy, version.folder)
-    logger.info("Registered %s/%s | run %s", model, name, run_id)
-    return version
+    # Two starts of a night may end at once. Both would copy into one folder, and a version that the
+    # first has published must not be replaced.
+    with alone(store.local(f"{_ROOT}/{model}/{name}")):
+        if _is_there(store, model, name):
+            return _read_version(store, model, name)
+        return _publish(store, data, name, warm_start)
 
 
 def read_champion(store: Store, model: str) -> Champion:
@@ -216,7 +201,14 @@ def read_champion(store: Store, model: str) -> Champion:
     return store.read_json(rel, Champion)
 
 
-def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry:
+def decide(
+    store: Store,
+    model: str,
+    name: str,
+    rule: PromotionSection,
+    *,
+    explain: Callable[[Entry], None] = lambda _: None,
+) -> Entry:
     """Compare a version with the champion; promote it if the rule says so.
 
     Args:
@@ -224,10 +216,11 @@ def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry
         model: The model's name.
         name: The challenger.
         rule: Section `promotion`.
+        explain: Receives the entry before it is stored.
 
     Returns:
         The entry that was added. For the champion itself nothing is added, and its newest entry is
-        returned.
+        returned. The same if it is not promoted again for the same reasons.
 
     Raises:
         ConfigError: If there is no such version.
@@ -242,7 +235,7 @@ def decide(store: Store, model: str, name: str, rule: PromotionSection) -> Entry
         action = PROMOTED if decision.promote else KEPT
         return _entry(action, name, champion.version, decision)
 
-    return _update(store, model, name, make)
+    return _update(store, model, name, make, explain)
 
 
 def promote(store: Store, model: str, name: str, reason: str) -> Entry:
@@ -310,17 +303,35 @@ def champions(champion: Champion) -> set[str]:
     return names | ({champion.version} if champion.version else set())
 
 
-def _update(store: Store, model: str, name: str, make: Callable[[Champion], Entry]) -> Entry:
+def _update(
+    store: Store,
+    model: str,
+    name: str,
+    make: Callable[[Champion], Entry],
+    explain: Callable[[Entry], None] = lambda _: None,
+) -> Entry:
     with alone(store.local(_champion_file(model))):
         champion = read_champion(store, model)
         latest = champion.latest(name)
-        if champion.version == name and latest is not None:
-            return latest
-        entry = make(champion)
+        if latest is not None and champion.version == name:
+            entry = latest
+        else:
+            entry = make(champion)
+            if latest is not None and _repeats(entry, latest):
+                entry = latest
+        explain(entry)
+        if entry is latest:
+            return entry
         current = champion.version if entry.action == KEPT else name
         _write(store, model, Champion(current, (*champion.history, entry)))
     logger.info("%s/%s %s: %s", model, name, entry.action, " ".join(entry.reasons))
     return entry
+
+
+def _repeats(entry: Entry, latest: Entry) -> bool:
+    """Whether a version is not promoted again for the same reasons, as by two starts of a night."""
+    dated = replace(entry, at=latest.at, comparison=latest.comparison)
+    return entry.action == KEPT and dated == latest
 
 
 def _write(store: Store, model: str, champion: Champion) -> None:
@@ -338,6 +349,29 @@ def _before(champion: Champion) -> str | None:
         if entry.action == PROMOTED and entry.version == champion.version:
             return entry.previous
     return None
+
+
+def _publish(store: Store, data: RunData, name: str, warm_start: str | None) -> Version:
+    test = student_accuracy(data)
+    version = Version(
+        model=data.config.run.name,
+        name=name,
+        run_id=data.run_id,
+        created_at=_now(),
+        accuracy=None if test is None else test.share,
+        num_test=0 if test is None else test.num_questions,
+        warm_start=warm_start,
+    )
+    target = store.local(version.folder)
+    copy = target.with_name(f"_tmp-{target.name}")
+    student = store.fetch_folder(RunPaths(data.run_id).best_student, check=True)
+    with store.explained(version.folder, "written"):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(student, copy, ignore=shutil.ignore_patterns(DONE))
+        _describe(store, data, version, copy)
+    store.publish_folder(copy, version.folder)
+    logger.info("Registered %s/%s | run %s", version.model, name, data.run_id)
+    return version
 
 
 def _describe(store: Store, data: RunData, version: Version, folder: Path) -> None:

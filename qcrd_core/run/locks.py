@@ -8,6 +8,7 @@ from pathlib import Path
 from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import StoreError
 from qcrd_core.runtime.lock import lock
+from qcrd_core.store.filesystem import access_error
 
 _RUN, _SAMPLING = "lock", "sampling-lock"
 
@@ -55,7 +56,10 @@ def _held(path: Path, doing: str, *, shared: bool) -> Iterator[None]:
             if doing == "sampled":
                 msg += "Only running servers (teacher.endpoints) can be shared by processes. "
             raise StoreError(msg + "Wait for it, or stop it and run again.")
-        path.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        try:
+            path.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        except OSError as error:
+            raise access_error(error, str(path), "written") from error
         yield
 
 

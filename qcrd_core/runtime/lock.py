@@ -7,6 +7,9 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from qcrd_core.errors import StoreError
 
 
 @contextmanager
@@ -21,13 +24,29 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[boo
 
     Yields:
         Whether the lock is held; always true with `wait`.
+
+    Raises:
+        StoreError: If the file cannot be made, for example because the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    with path.open("ab") as file:
+    with open_lock_file(path) as file:
         is_mine = True
         try:
             fcntl.flock(file, kind)
         except BlockingIOError:
             is_mine = False
         yield is_mine
+
+
+def open_lock_file(path: Path) -> BinaryIO:
+    """Open the file of a lock, and make it if it is absent.
+
+    Raises:
+        StoreError: If it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        msg = f"{path} could not be written: {error.strerror}."
+        raise StoreError(msg) from error

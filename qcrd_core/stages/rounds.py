@@ -26,6 +26,7 @@ from qcrd_core.report import write_report
 from qcrd_core.run.context import RunContext, RunJob, timed
 from qcrd_core.run.records import Result
 from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job
+from qcrd_core.store.filesystem import access_error
 from qcrd_core.student import jobs as student_jobs
 from qcrd_core.training import jobs as training_jobs
 from qcrd_core.vote.candidates import candidates, training_labels
@@ -203,8 +204,10 @@ def finish(context: RunContext) -> dict[str, Any]:
         evaluate(context, "test", best)
         target = store.local(paths.best_student)
         copy = target.with_name(f"_tmp-{target.name}")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(store.fetch_folder(paths.student(best)), copy)
+        student = store.fetch_folder(paths.student(best))
+        with store.explained(paths.best_student, "written"):
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(student, copy)
         store.publish_folder(copy, paths.best_student)
     result = _result(store.read_table(paths.metrics, Metrics), best)
     write_report(store, paths.run_id)
@@ -242,8 +245,11 @@ def _discriminator_tokenizer(context: RunContext) -> Path:
 def _write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
     """Write a job's input table to the run's scratch folder."""
     path = context.scratch / "inputs" / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_parquet(path)
+    except OSError as error:
+        raise access_error(error, str(path), "written") from error
     return path
 
 

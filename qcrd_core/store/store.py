@@ -140,7 +140,7 @@ class Store:
         Raises:
             StoreError: If the store does not answer.
         """
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             return bool(self.file_system.get_file_info(self.path(rel)).type != fs.FileType.NotFound)
 
     def list(self, rel: str, suffix: str = "") -> list[str]:
@@ -157,7 +157,7 @@ class Store:
             StoreError: If the store does not answer.
         """
         selector = fs.FileSelector(self.path(rel), allow_not_found=True)
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             names = [info.base_name for info in self.file_system.get_file_info(selector)]
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(_TEMPORARY))
 
@@ -174,7 +174,7 @@ class Store:
             StoreError: If the store does not answer.
         """
         selector = fs.FileSelector(self.path(rel), allow_not_found=True, recursive=True)
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             found = [info for info in self.file_system.get_file_info(selector) if info.is_file]
         return tuple(self._stored(info) for info in sorted(found, key=lambda info: str(info.path)))
 
@@ -184,7 +184,7 @@ class Store:
         Raises:
             StoreError: If the store cannot delete it.
         """
-        with self._explained(rel, "deleted"):
+        with self.explained(rel, "deleted"):
             info = self.file_system.get_file_info(self.path(rel))
             if info.type == fs.FileType.Directory:
                 # DONE goes first, so that an interrupted deletion leaves no folder that looks
@@ -211,7 +211,7 @@ class Store:
         folder, _, name = path.rpartition("/")
         target = f"{folder}/{_TEMPORARY}-{uuid.uuid4().hex}-{name}" if self.is_local else path
         try:
-            with self._explained(rel, "written"):
+            with self.explained(rel, "written"):
                 self._make_folder(folder)
                 with self.file_system.open_output_stream(target) as sink:
                     sink.write(content)
@@ -231,7 +231,7 @@ class Store:
         Raises:
             StoreError: If it is absent or unreadable.
         """
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             if self.is_local:
                 check_ordinary(Path(self.path(rel)))
             return read_whole(self.file_system, self.path(rel))
@@ -372,7 +372,7 @@ class Store:
             if rel.endswith(".parquet")
             else fs.FileSelector(path, allow_not_found=True, recursive=True)
         )
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             found = self.file_system.get_file_info(asked)
         return tuple(
             self._stored(info)
@@ -400,7 +400,7 @@ class Store:
             StoreError: If the store cannot write it.
         """
         target = self.local(rel)
-        with self._explained(rel, "written"):
+        with self.explained(rel, "written"):
             hashes = {
                 path.relative_to(source).as_posix(): file_hash(path)
                 for path in sorted(source.rglob("*"))
@@ -456,7 +456,7 @@ class Store:
     def _hash(self, rel: str) -> str:
         if not self.is_local:
             return bytes_hash(self.read_bytes(rel))
-        with self._explained(rel, "read"):
+        with self.explained(rel, "read"):
             check_ordinary(self.local(rel))
             return file_hash(self.local(rel))
 
@@ -488,7 +488,7 @@ class Store:
             return target
         hashes = self.read_done(rel)
         # All ranks of a training job fetch the same folder at once, so one copies and others wait.
-        with self._explained(rel, f"copied to {target}"), alone(target):
+        with self.explained(rel, f"copied to {target}"), alone(target):
             if not _has_done(target, hashes):
                 self._fill(target, rel, hashes)
         return target
@@ -521,7 +521,16 @@ class Store:
         temporary.rename(target)
 
     @contextlib.contextmanager
-    def _explained(self, rel: str, action: str) -> Iterator[None]:
+    def explained(self, rel: str, action: str) -> Iterator[None]:
+        """Turn an error of the file system in the block into a StoreError.
+
+        Args:
+            rel: The path that the block works on.
+            action: What fails then, as a participle: `read`, `written`, `deleted`.
+
+        Raises:
+            StoreError: Instead of the file system's error.
+        """
         try:
             yield
         # A name that is not UTF-8 reaches us with characters that Arrow cannot encode.

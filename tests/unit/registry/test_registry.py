@@ -81,6 +81,43 @@ def test_decide_upon_the_champion_adds_nothing(store):
     assert len(registry.read_champion(store, MODEL).history) == 1
 
 
+def test_decide_twice_alike_keeps_one_entry(store):
+    registered(store, "aaaa", lambda _: True)
+    registered(store, "bbbb", lambda number: number < 30)
+    _decide(store, "aaaa")
+
+    first, second = _decide(store, "bbbb"), _decide(store, "bbbb")
+
+    assert first.action == registry.KEPT
+    assert (second.at, second.reasons) == (first.at, first.reasons)
+    assert len(registry.read_champion(store, MODEL).history) == 2
+
+
+def test_decide_with_another_rule_adds_another_entry(store):
+    registered(store, "aaaa", lambda number: number < 30)
+    registered(store, "bbbb", lambda number: number < 31)
+    _decide(store, "aaaa")
+    assert _decide(store, "bbbb").action == registry.KEPT
+
+    entry = registry.decide(store, MODEL, "bbbb", PromotionSection(max_p_value=1.0))
+
+    assert entry.action == registry.PROMOTED
+    assert len(registry.read_champion(store, MODEL).history) == 3
+
+
+def test_decide_that_cannot_explain_its_decision_stores_none(store):
+    registered(store, "aaaa", lambda _: True)
+
+    def explain(entry):
+        assert entry.action == registry.PROMOTED
+        raise StoreError(entry.version)
+
+    with pytest.raises(StoreError, match="aaaa"):
+        registry.decide(store, MODEL, "aaaa", RULE, explain=explain)
+
+    assert registry.read_champion(store, MODEL).history == ()
+
+
 def test_decide_on_changed_test_set_keeps_the_champion_until_a_person_decides(store):
     registered(store, "first", lambda number: number < 30)
     registered(store, "other", lambda _: True, change=lambda frame: frame.head(50))
