@@ -146,7 +146,7 @@ def _kill_imports(folder: Path, draw: random.Random, flaws: list[str]) -> int:
     whole = time.monotonic() - start
     for _ in range(_IMPORT_KILLS):
         process = start_qcrd(*arguments(folder / "killed"), log=folder / "log")
-        ended = _wait(process, folder, draw.uniform(0.5, 1.0) * whole)
+        ended = _wait(process, folder, draw.uniform(0.3, 0.8) * whole)
         _kill(process)
         print(f"    -  import             {'by itself' if ended else 'killed'}", flush=True)
     done = qcrd(*arguments(folder / "killed"))
@@ -172,8 +172,8 @@ def _differences(undisturbed: Path, store: Path) -> list[str]:
     if one.name != other.name:
         return [*flaws, f"{store.parent.name}: another run"]
     for table in _TABLES:
-        files = {path.relative_to(one) for path in one.rglob("*.parquet") if table in str(path)}
-        if files != {p.relative_to(other) for p in other.rglob("*.parquet") if table in str(p)}:
+        files = _files(one, table)
+        if files != _files(other, table):
             flaws.append(f"{store.parent.name}: other files of {table}")
             continue
         for file in files:
@@ -188,6 +188,12 @@ def _differences(undisturbed: Path, store: Path) -> list[str]:
         if not same.exists() or same.read_bytes() != weights.read_bytes():
             flaws.append(f"{store.parent.name}: {weights.relative_to(one)} differs")
     return flaws
+
+
+def _files(run: Path, table: str) -> set[Path]:
+    """The parts of a run's table; those of metrics hold times."""
+    found = {path.relative_to(run) for path in run.rglob("*.parquet")}
+    return {path for path in found if path.parts[0].removesuffix(".parquet") == table}
 
 
 def _findings(store: Path) -> list[str]:
