@@ -30,33 +30,28 @@ from flows.server.busy import WriteInTurn
 from flows.server.login import login_routes
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 NEW_DATABASE = Path(sys.prefix) / f"prefect-{version('prefect')}.db"
 _NAME = "prefect.db"
 
 
-def create_prefect_app() -> "FastAPI":
+def create_prefect_app() -> "ASGIApp":
     """Create the application, with a page that logs a browser in."""
-    app = _create(is_temporary=False)
-    from prefect.settings import PREFECT_HOME
-
-    # Before Prefect's own routes, of which the last takes every path.
-    app.router.routes[:0] = login_routes(PREFECT_HOME.value())
-    return app
+    return _create(has_login=True)
 
 
-def create_shared_prefect_app() -> "FastAPI":
+def create_shared_prefect_app() -> "ASGIApp":
     """Create the application of a server whose users know its password."""
-    return _create(is_temporary=False)
+    return _create()
 
 
-def create_temporary_prefect_app() -> "FastAPI":
+def create_temporary_prefect_app() -> "ASGIApp":
     """Create the application. If settings name another server, the process exits at once."""
     return _create(is_temporary=True)
 
 
-def _create(*, is_temporary: bool) -> "FastAPI":
+def _create(*, is_temporary: bool = False, has_login: bool = False) -> "ASGIApp":
     # Importing creates many objects and no garbage. Collecting takes a sixth of the start-up time.
     gc.disable()
     # uvicorn handles SIGTERM only after it has started, and `qcrd` would have to wait for that.
@@ -78,13 +73,16 @@ def _create(*, is_temporary: bool) -> "FastAPI":
     database = str(PREFECT_API_DATABASE_CONNECTION_URL.value())
     if database.endswith(f":///{home / _NAME}"):
         place_database(home)
-    app = server.create_app(final=True)
-    if database.startswith("sqlite"):
-        app.add_middleware(WriteInTurn)
+    prefect = server.create_app(final=True)
+    if has_login:
+        # Before Prefect's own routes, of which the last takes every path.
+        prefect.router.routes[:0] = login_routes(home)
+    # Around Prefect's application, not in it: its automations call the application itself, under a
+    # host name of their own.
+    app = WriteInTurn(prefect) if database.startswith("sqlite") else prefect
     hosts = own_hosts(PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value())
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     gc.enable()
-    return app
+    return TrustedHostMiddleware(app, allowed_hosts=hosts)
 
 
 def own_hosts(origins: str) -> list[str]:
