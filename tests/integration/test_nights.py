@@ -140,5 +140,5 @@ def test_night_that_died_before_its_decision_decides_without_training(nights, mo
     assert register(nights.store, "tiny-" + result["version"]).name == result["version"]
 
 
-def _die(*_):
+def _die(*_, **__):
     raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.teacher.prepare import prepare_teacher
 from qcrd_core.teacher.servers.managed import teacher_endpoints
+from tests.support.processes import all_gone
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.tiny_llama import make_tiny_llama
 from tests.support.two_engines import two_engines
@@ -87,7 +88,7 @@ def test_killed_engine_is_started_again_and_the_table_is_the_same(tmp_path, llam
         killer.join()
         groups.append(_group(scratch))
     assert log.read_text(errors="replace").count("Application startup complete") == 2
-    assert not any(_processes(group) for group in groups)
+    assert all_gone([pid for group in groups for pid in _processes(group)])
     assert (table["cumulative_logprob"] < 0).all()
     assert undisturbed["text"].n_unique() == 24
     # Another order, other shards, more in flight and no death: the same, text by text.

@@ -2,7 +2,7 @@
 
 Either the command succeeds, or it says in a sentence what is wrong. It never harms another file,
 and it never succeeds without a file that it relies on. Here a part of the cases runs, with each
-command and each damage; `tests/integration/test_every_damage.py` runs all.
+command and each damage; `tests/integration/test_all_damage.py` runs all.
 """
 
 import pytest

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import data_schemas.table
 from data_schemas.table import Table
 from qcrd_core.registry import registry
-from qcrd_core.report import data
+from qcrd_core.run import records
 from qcrd_core.stages import plan
 from qcrd_core.store import parts, store
 
@@ -132,7 +132,7 @@ def remember() -> None:
         (plan, "questions_hash"),
         (plan, "load_spec"),
         (plan.yaml, "safe_dump"),
-        (data, "read_stored_config"),
+        (records, "read_stored_config"),
     ):
         setattr(module, name, remembered(getattr(module, name)))
 
