@@ -77,8 +77,8 @@ def _create(*, is_temporary: bool = False, has_login: bool = False) -> "ASGIApp"
     if has_login:
         # Before Prefect's own routes, of which the last takes every path.
         prefect.router.routes[:0] = login_routes(home)
-    # Around Prefect's application, not in it: its automations call the application itself, under a
-    # host name of their own.
+    # Around the application, not in it: Prefect's automations call the application itself and name
+    # another host.
     app = WriteInTurn(prefect) if database.startswith("sqlite") else prefect
     hosts = own_hosts(PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value())
     gc.enable()
