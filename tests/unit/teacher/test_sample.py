@@ -133,7 +133,8 @@ def test_server_that_fails_at_several_is_asked_for_one_at_a_time(tmp_path, statu
     table, sizes = _sampled_by(tmp_path, fault=lambda body, _: status if body["n"] > 1 else None)
     assert_frame_equal(table, whole)
     assert sizes[1] == 150
-    assert sizes[5] <= 60
+    # A 501 might pass: requests in flight are repeated until the server is known.
+    assert sizes[5] <= (30 if status == 400 else 60)
 
 
 def test_server_without_counts_for_each_sample_is_asked_for_one_at_a_time(tmp_path):
@@ -193,7 +194,7 @@ def test_lasting_fault_raises_and_writes_nothing(tmp_path, monkeypatch):
         # One shard after the other: the first is finished when the second fails.
         config = make_config(tmp_path, [engine.url], shards_in_flight=1)
         sampling = Sampling(config, numbered_questions(6))
-        with pytest.raises(SamplingError, match="Finished shards are kept"):
+        with pytest.raises(SamplingError, match=r"(HTTP 500|disconnected).*Finished shards are kept"):
             sampling.run()
     # The first shard stands; the second, whose requests failed, has left nothing.
     assert answered
