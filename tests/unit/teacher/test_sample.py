@@ -194,7 +194,9 @@ def test_lasting_fault_raises_and_writes_nothing(tmp_path, monkeypatch):
         # One shard after the other: the first is finished when the second fails.
         config = make_config(tmp_path, [engine.url], shards_in_flight=1)
         sampling = Sampling(config, numbered_questions(6))
-        with pytest.raises(SamplingError, match=r"(HTTP 500|disconnected).*Finished shards are kept"):
+        with pytest.raises(
+            SamplingError, match=r"(HTTP 500|disconnected).*Finished shards are kept"
+        ):
             sampling.run()
     # The first shard stands; the second, whose requests failed, has left nothing.
     assert answered
