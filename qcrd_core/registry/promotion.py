@@ -115,11 +115,7 @@ def compare(
         f"{whole.champion_correct:,} of the champion: {found.num_gained:,} gained, "
         f"{found.num_lost:,} lost."
     )
-    return Decision(
-        promote=all(held for held, _ in conditions),
-        reasons=(opening, *(text for _, text in conditions)),
-        comparison=found,
-    )
+    return _decided(opening, conditions, found)
 
 
 def _first(challenger: pl.DataFrame, rule: PromotionSection) -> Decision:
@@ -140,10 +136,17 @@ def _first(challenger: pl.DataFrame, rule: PromotionSection) -> Decision:
         f"{opening}, against {found.whole.champion_correct:,} for the most frequent answer, "
         f"{frequent!r}."
     )
+    return _decided(reason, conditions, None)
+
+
+def _decided(
+    opening: str, conditions: list[tuple[bool, str]], found: Comparison | None
+) -> Decision:
+    """Promote if all conditions hold; each is a reason, met or not."""
     return Decision(
         promote=all(held for held, _ in conditions),
-        reasons=(reason, *(text for _, text in conditions)),
-        comparison=None,
+        reasons=(opening, *(text for _, text in conditions)),
+        comparison=found,
     )
 
 

@@ -12,6 +12,7 @@ from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
 from qcrd_core.teacher.plan import open_generation
 from qcrd_core.teacher.servers.client import _completions
+from qcrd_core.teacher.servers.dispatch import _FAILURES_TOGETHER
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 
@@ -133,8 +134,8 @@ def test_server_that_fails_at_several_is_asked_for_one_at_a_time(tmp_path, statu
     table, sizes = _sampled_by(tmp_path, fault=lambda body, _: status if body["n"] > 1 else None)
     assert_frame_equal(table, whole)
     assert sizes[1] == 150
-    # A 501 might pass: requests in flight are repeated until the server is known.
-    assert sizes[5] <= (30 if status == 400 else 60)
+    # A refusal is believed at once. A 501 might pass, so each of the 30 requests may be repeated.
+    assert sizes[5] <= 30 * (1 if status == 400 else _FAILURES_TOGETHER)
 
 
 def test_server_without_counts_for_each_sample_is_asked_for_one_at_a_time(tmp_path):
