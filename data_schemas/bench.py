@@ -15,7 +15,11 @@ class BenchCells(Table):
     """One row per cell. A failed cell has a row too: `status = failed`, and `error` says why."""
 
     table_name: ClassVar[str] = "bench_cells"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    changes: ClassVar[Mapping[int, str]] = {
+        1: "First version.",
+        2: "num_correct_explained is new.",
+    }
     example: ClassVar[Mapping[str, Any]] = {
         "method": "qcrd",
         "share": 0.5,
@@ -30,6 +34,7 @@ class BenchCells(Table):
         "validation_accuracy": [0.31, 0.44, 0.42],
         "num_test": 200,
         "num_correct": 91,
+        "num_correct_explained": 84,
         "active_hinge_share": 0.37,
         "negatives_right_share": 0.12,
         "auc_polarity": 0.81,
@@ -64,6 +69,11 @@ class BenchCells(Table):
         nullable=True, min=1, description="Number of test questions with a gold answer."
     )
     num_correct = dy.Int32(nullable=True, min=0, description="Number of right answers to them.")
+    num_correct_explained = dy.Int32(
+        nullable=True,
+        min=0,
+        description="The same, answered by explain_then_predict; null if that was not measured.",
+    )
     active_hinge_share = dy.Float64(
         nullable=True,
         min=0,
@@ -106,6 +116,15 @@ class BenchCells(Table):
         nullable=True, min=0, description="Highest memory of the training process."
     )
 
+    @classmethod
+    def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Version 1 measured one kind of inference."""
+        if version != 1:
+            return super().migrate(frame, version)
+        return frame.with_columns(num_correct_explained=pl.lit(None, pl.Int32)).select(
+            cls.column_names()
+        )
+
     @dy.rule()
     def status_agrees_with_columns(cls) -> pl.Expr:
         """An ok cell has accuracies and no error; a failed cell has an error."""
@@ -129,13 +148,18 @@ class BenchAnswers(Table):
     """One row per test question and ok cell, for paired statistics."""
 
     table_name: ClassVar[str] = "bench_answers"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    changes: ClassVar[Mapping[int, str]] = {
+        1: "First version.",
+        2: "is_correct_explained is new.",
+    }
     example: ClassVar[Mapping[str, Any]] = {
         "method": "qcrd",
         "share": 0.5,
         "seed": 1,
         "question_id": "test-0042",
         "is_correct": True,
+        "is_correct_explained": False,
     }
 
     method = dy.String(primary_key=True, min_length=1, description="Foreign key: bench_cells.")
@@ -145,3 +169,15 @@ class BenchAnswers(Table):
     seed = dy.Int32(primary_key=True, min=0, description="Foreign key: bench_cells.")
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     is_correct = dy.Bool(description="The student's answer equals the gold answer.")
+    is_correct_explained = dy.Bool(
+        nullable=True,
+        description="The same for its answer by explain_then_predict; null if that was not "
+        "measured.",
+    )
+
+    @classmethod
+    def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Version 1 held one kind of inference."""
+        if version != 1:
+            return super().migrate(frame, version)
+        return frame.with_columns(is_correct_explained=pl.lit(None, pl.Boolean))

@@ -15,10 +15,11 @@ class Scores(Table):
     """One row per rationale and round, as read by the loss of that round."""
 
     table_name: ClassVar[str] = "scores"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     changes: ClassVar[Mapping[int, str]] = {
         1: "First version.",
         2: "quality_score may be null: if no loss uses it, no discriminator is trained.",
+        3: "rationale_weight may exceed 1: the weights of a polarity are scaled to a mean of 1.",
     }
     example: ClassVar[Mapping[str, Any]] = {
         "round": 3,
@@ -54,12 +55,11 @@ class Scores(Table):
     )
     rationale_weight = dy.Float64(
         min=0,
-        max=1,
         description="Weight in the loss if the rationale is chosen: s for a positive, 1 - s for a "
-        "negative, 1 without s.",
+        "negative, scaled to a mean of 1 unless discriminator.fit is paper; 1 without s.",
     )
 
     @classmethod
     def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
-        """Version 1 had a quality_score in every row."""
-        return frame if version == 1 else super().migrate(frame, version)
+        """Version 1 had a quality_score in every row, and until version 2 no weight exceeded 1."""
+        return frame if version in {1, 2} else super().migrate(frame, version)

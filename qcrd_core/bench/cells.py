@@ -15,6 +15,7 @@ from qcrd_core.stages.plan import plan_run
 from qcrd_core.store.store import Store
 from qcrd_core.vote.rationales import read_rationales
 
+_EXPLAINED = "explain_then_predict"
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
 """Stages of a student: the cost of a method without the teacher's samples."""
 
@@ -109,7 +110,8 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
     metrics = store.read_table(paths.metrics, Metrics)
     best = store.read_json(paths.result, Result).round
     predictions = store.read_table(paths.predictions("test", best), Predictions)
-    known = predictions.drop_nulls("is_correct")
+    known = _with_explained(context, best, predictions.drop_nulls("is_correct"))
+    explained = known["is_correct_explained"]
     validation = _series(metrics, "validation", "accuracy")
     steps = metrics.filter(pl.col("stage") == "train")["global_step"].max()
     has_negatives = config.loss.beta > 0 and config.loss.alpha_contrastive > 0
@@ -123,6 +125,7 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
         "validation_accuracy": validation.to_list(),
         "num_test": known.height,
         "num_correct": int(known["is_correct"].sum()),
+        "num_correct_explained": None if explained.has_nulls() else int(explained.sum()),
         "active_hinge_share": _mean(metrics, "train", "active_hinge_share", has_negatives),
         "negatives_right_share": _mean(metrics, "negatives", "correct_share", has_negatives),
         "auc_polarity": _last(metrics, "discriminator", "auc_polarity"),
@@ -136,8 +139,20 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
         *(pl.lit(row[name]).alias(name) for name in ("method", "share", "seed")),
         "question_id",
         "is_correct",
+        "is_correct_explained",
     )
     return CellResult(row, BenchAnswers.validate(answers, cast=True))
+
+
+def _with_explained(context: RunContext, best: int, known: pl.DataFrame) -> pl.DataFrame:
+    """Add `is_correct_explained`, null if the run did not compare that kind of inference."""
+    if _EXPLAINED not in context.config.evaluation.compare:
+        return known.with_columns(is_correct_explained=pl.lit(None, pl.Boolean))
+    path = context.paths.predictions(f"test-{_EXPLAINED}", best)
+    explained = context.store.read_table(path, Predictions).select(
+        "question_id", is_correct_explained="is_correct"
+    )
+    return known.join(explained, on="question_id", how="left", maintain_order="left")
 
 
 def _key(bench: BenchConfig, cell: Cell) -> dict[str, Any]:

@@ -27,10 +27,21 @@ _NO_NEGATIVES = {
     "loss.beta": 0.0,
 }
 _NO_QUALITY = {"loss.quality_weights": False}
+_PAPER = {"discriminator.fit": "paper"}
 _LABEL_ALONE = {
     "student.predict_prefix": "",
     "loss.alpha_label": 1.0,
     "loss.alpha_contrastive": 0.0,
+}
+_VERIFIED = {
+    **_NO_QUALITY,
+    "voting.positives": "gold",
+    "negatives.lag": 1,
+    "negatives.sampling_temperature": 1.0,
+    "negatives.num_samples": 3,
+    "negatives.verify": "drop",
+    "loss.pos_select": "sample",
+    "loss.neg_select": "mean",
 }
 _ONE_RATIONALE = {"voting.positives": "first_sample"}
 
@@ -66,8 +77,30 @@ METHODS: Mapping[str, Method] = {
             "loss.beta_mutual_information": 0.1,
         },
     ),
-    "qcrd": Method("the configuration as it is: QCRD's equation 8", {}),
+    "dss_gold": Method(
+        "DSS-SC on the rationales whose answer is the gold one",
+        {
+            **_NO_NEGATIVES,
+            **_NO_QUALITY,
+            "loss.pos_select": "sample",
+            "voting.positives": "gold",
+        },
+    ),
+    "qcrd": Method("QCRD's equation 8 as in the paper", _PAPER),
+    "qcrd_cross_fit": Method(
+        "QCRD with cross-fitted scores, scaled to a mean of 1", {"discriminator.fit": "cross_fit"}
+    ),
     "qcrd_no_quality": Method("QCRD without the discriminator (-QJ): s = 1 and 0", _NO_QUALITY),
     # The discriminator still learns from them: -NK takes away the term, nothing else.
-    "qcrd_no_negatives": Method("QCRD without the negative term (-NK)", {"loss.beta": 0.0}),
+    "qcrd_no_negatives": Method(
+        "QCRD without the negative term (-NK)", {**_PAPER, "loss.beta": 0.0}
+    ),
+    "qcrd_verified": Method(
+        "beyond the paper: gold positives, several wrong rationales of the newest student",
+        _VERIFIED,
+    ),
+    "qcrd_promoted": Method(
+        "the same, and the student's right rationales become positives",
+        {**_VERIFIED, "negatives.verify": "promote"},
+    ),
 }

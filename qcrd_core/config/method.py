@@ -20,6 +20,8 @@ from qcrd_core.config.base import (
 from qcrd_core.runtime.hosts import read_hosts
 
 _HOSTS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+Infer = Literal["predict", "explain_then_predict", "vote_k"]
+"""Kinds of inference; see `qcrd_core.student.inference`."""
 NUM_VOTES = 5
 """Rationales per question that `evaluation.infer` vote_k samples: the teacher's default K."""
 
@@ -41,7 +43,9 @@ class NegativesSection(Section):
     teacher_minority: bool = True
     """Use the teacher's outvoted rationales."""
     student: bool = True
-    """Sample one rationale per question from an earlier round's student."""
+    """Sample rationales from an earlier round's student."""
+    num_samples: int = Field(default=1, ge=1, le=100, examples=[3])
+    """Rationales per question that the student writes for a round."""
     lag: int = Field(default=5, ge=1, le=1000, examples=[2])
     """j: round t uses the checkpoint of round t - j."""
     sampling_temperature: float = Field(default=1.5, gt=0, le=100)
@@ -256,14 +260,25 @@ class EvaluationSection(Section):
 
     max_new_tokens: int = Field(default=64, ge=1, le=MAX_TOKENS)
     """Length limit of an answer, tokens. Answers are decoded greedily."""
-    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    infer: Infer = "predict"
     """How the student answers: with the label; with the answer of a rationale that it writes first;
     or with the majority answer of five sampled rationales. If no rationale gives an answer, the
     label counts."""
+    compare: tuple[Infer, ...] = Field(default=(), examples=[["explain_then_predict"]])
+    """Other values of `infer` that the final student is also tested with, for comparison."""
     batch_size: int = Field(default=128, ge=1, le=MAX_BATCH)
     """Questions answered at the same time."""
 
-    @property
-    def texts_per_question(self) -> int:
+    @model_validator(mode="after")
+    def _compared_with_others(self) -> Self:
+        if self.infer in self.compare or len(set(self.compare)) < len(self.compare):
+            msg = (
+                "evaluation.compare must name each kind of inference once, and not "
+                f"evaluation.infer; got {list(self.compare)} beside {self.infer}"
+            )
+            raise ValueError(msg)
+        return self
+
+    def texts_per_question(self, infer: Infer) -> int:
         """Labels or rationales that a student writes for one question."""
-        return NUM_VOTES if self.infer == "vote_k" else 1
+        return NUM_VOTES if infer == "vote_k" else 1

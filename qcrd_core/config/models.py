@@ -182,6 +182,10 @@ class DiscriminatorSection(Section):
 
     expert: ClassVar = frozenset({"loss", "max_tokens"})
 
+    fit: Literal["cross_fit", "paper"] = "cross_fit"
+    """How rationales are scored. cross_fit: two discriminators, each of which scores the questions
+    that the other is trained on; the weights of each polarity are scaled to a mean of 1. paper: one
+    discriminator scores the rationales that it is trained on, and its scores are the weights."""
     model: EncoderOrText | None = Field(default=None, examples=["google/t5-v1_1-base"])
     """Any Hugging Face encoder, named like `student.model`, or a small one from scratch. Null takes
     the student's own encoder; for a student from scratch, an encoder of as many layers and half
@@ -190,9 +194,9 @@ class DiscriminatorSection(Section):
     """Cross entropy over all questions; equation 2 as printed, of s in (0, 1); or InfoNCE on the
     logits. The last two compare the rationales of one question."""
     pretrain_steps: int = Field(default=500, ge=0, le=MAX_COUNT)
-    """Optimiser steps on teacher rationales before round 0."""
+    """Optimiser steps of each discriminator on teacher rationales before round 0."""
     update_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
-    """Optimiser steps per later round."""
+    """Optimiser steps of each discriminator per later round."""
     learning_rate: float = Field(default=5e-5, gt=0, le=100)
     """Learning rate of AdamW in round 0. Each later round multiplies it by 0.9."""
     max_tokens: int = Field(default=256, ge=8, le=MAX_TOKENS)

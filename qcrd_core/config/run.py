@@ -207,6 +207,12 @@ class RunConfig(Section):
             content["student"].pop("lora")
         if self.student.explain_target == "rationale":  # as before there was a choice
             content["student"].pop("explain_target")
+        if self.negatives.num_samples == 1:
+            content["negatives"].pop("num_samples")
+        if not self.evaluation.compare:
+            content["evaluation"].pop("compare")
+        if self.discriminator.fit == "paper" or not self.loss.reads_quality:
+            content["discriminator"].pop("fit")
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 

@@ -1,16 +1,21 @@
-"""The discriminator's job per round: learn, be measured on held-out questions, score everything.
+"""The discriminator's job per round: learn, score everything, be measured on unseen questions.
 
-Reads: candidate rationales, the newest discriminator of an earlier round.
+Reads: candidate rationales, the newest discriminators of an earlier round.
 Writes: the round's discriminator folder, table `metrics`, and finally table `scores`. If `scores`
 exists, the round has been scored.
 
 Source: arXiv 2405.13014, section on the discriminator: at most 500 steps before round 0 on teacher
-rationales and corrupted positives, then updates on fresh student samples. Deviation: by default
-binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`).
+rationales and corrupted positives, then updates on fresh student samples. Two deviations by
+default: binary cross entropy on balanced batches instead of equation 2 (`discriminator.loss`); and
+cross-fitting (`discriminator.fit`), because a discriminator that scores the rows it was trained on
+says mostly which class they had.
 """
 
+import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -33,9 +38,22 @@ from qcrd_core.training.losses import quality_bce, quality_infonce, quality_rati
 # loss itself changes next to nothing.
 _RATE_DECAY = 0.9
 HELD_OUT_SHARE = 0.1
-"""Share of questions on which the discriminator is never trained, so that it can be measured."""
+"""Share of questions on which the paper's one discriminator is not trained, to be measured."""
 
 _SCORE_BATCH = 128
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What one discriminator learns from and what it scores."""
+
+    learnt: pl.DataFrame
+    scored: pl.DataFrame
+    """With columns `row`, its place among the candidates, and `is_measured`."""
+    seed: int
+    """Of its draws."""
 
 
 def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
@@ -55,36 +73,75 @@ def score_rationales(job: ScoreRationales, emit: Emit) -> dict[str, Any]:
     context, round_ = job.context, job.round
     candidates = pl.read_parquet(job.candidates)
     texts = _Texts(load_tokenizer(job.tokenizer), context.config)
-    discriminator, learned = _current(context, round_, texts.tokenizer)
-    discriminator.to(texts.device)
-    rate, num_steps = _schedule(context, round_, is_new=learned is None)
-    held_out = pl.col("question_id").map_elements(
-        lambda question_id: is_held_out(question_id, context.config.run.seed),
-        return_dtype=pl.Boolean,
-    )
-    loss = None
+    folds = _folds(context, round_, candidates)
+    discriminators, is_new = _current(context, round_, texts.tokenizer, len(folds))
+    rate, num_steps = _schedule(context, round_, is_new=is_new)
+    losses = []
+    for discriminator, fold in zip(discriminators, folds, strict=True):
+        discriminator.to(texts.device)
+        if num_steps:
+            schedule = (num_steps, rate, fold.seed)
+            losses.append(_learn(discriminator, texts, fold.learnt, schedule, emit))
     if num_steps:
-        seed = derive_seed(context.config.run.seed, "discriminator", round_)
-        loss = _learn(
-            discriminator, texts, candidates.filter(~held_out), (num_steps, rate, seed), emit
-        )
-        _publish(context, round_, discriminator)
-    scores, num_cut = _score(discriminator, texts, candidates, emit)
-    scored = candidates.with_columns(pl.Series("quality_score", scores, pl.Float64))
-    numbers = {"loss": loss, "learning_rate": rate, **measure(scored.filter(held_out))}
-    _write_metrics(context, round_, numbers, num_cut)
+        _publish(context, round_, discriminators)
+    texts.num_cut = 0  # of training, where a text may be cut many times
+    parts = [
+        _score(discriminator, texts, fold, emit)
+        for discriminator, fold in zip(discriminators, folds, strict=True)
+    ]
+    scored = pl.concat(parts).sort("row").drop("row")
+    known = [loss for loss in losses if loss is not None]
+    numbers = {
+        "loss": sum(known) / len(known) if known else None,
+        "learning_rate": rate,
+        **measure(scored.filter("is_measured")),
+    }
+    _write_metrics(context, round_, numbers, texts.num_cut)
     write_scores(context, round_, scored)
     return {
-        "num_scored": len(scores),
+        "num_scored": scored.height,
         "auc_polarity": numbers["auc_polarity"],
-        "num_cut": num_cut,
+        "num_cut": texts.num_cut,
     }
 
 
 def is_held_out(question_id: str, seed: int) -> bool:
-    """Whether the discriminator is measured, not trained, on a question."""
+    """Whether the paper's one discriminator is measured, not trained, on a question."""
     # By question, so that no rationale of a held-out one is learned, and the same in every round.
     return derive_seed(seed, "held out", question_id) % 1000 < 1000 * HELD_OUT_SHARE
+
+
+def fold_of(question_id: str, seed: int) -> int:
+    """Which of the two cross-fitted discriminators scores a question: 0 or 1, in every round."""
+    return derive_seed(seed, "fold", question_id) % 2
+
+
+def _folds(context: RunContext, round_: int, candidates: pl.DataFrame) -> list[_Fold]:
+    """Share the candidates among the discriminators: two, or the paper's one."""
+    seed = context.config.run.seed
+    rows, ids = candidates.with_row_index("row"), candidates["question_id"].to_list()
+    if context.config.discriminator.fit == "paper":
+        held_out = pl.Series([is_held_out(name, seed) for name in ids], dtype=pl.Boolean)
+        learnt = rows.filter(~held_out)
+        draws = derive_seed(seed, "discriminator", round_)
+        return [_Fold(learnt, rows.with_columns(is_measured=held_out), draws)]
+    number = pl.Series([fold_of(name, seed) for name in ids], dtype=pl.Int8)
+    halves = [rows.filter(number == half) for half in (0, 1)]
+    is_split = all("positive" in half["polarity"].to_list() for half in halves)
+    if not is_split:
+        logger.warning(
+            "Only one half of the questions has a positive rationale, so the discriminators of "
+            "round %d are trained on all questions and their scores are not held out.",
+            round_,
+        )
+    return [
+        _Fold(
+            learnt=halves[1 - half] if is_split else rows,
+            scored=halves[half].with_columns(is_measured=is_split),
+            seed=derive_seed(seed, "discriminator", round_, half),
+        )
+        for half in (0, 1)
+    ]
 
 
 def measure(scored: pl.DataFrame) -> dict[str, float | None]:
@@ -131,13 +188,23 @@ class _Texts:
         return ids.to(self.device), mask.to(self.device)
 
 
-def _current(context: RunContext, round_: int, tokenizer: Any) -> tuple[Discriminator, int | None]:
+def _current(
+    context: RunContext, round_: int, tokenizer: Any, count: int
+) -> tuple[list[Discriminator], bool]:
+    """The newest discriminators, and whether they are untrained."""
     for earlier in range(round_ - 1, -1, -1):
         rel = context.paths.discriminator(earlier)
         if context.store.is_published(rel):
-            return Discriminator.load(context.store.fetch_folder(rel)), earlier
+            folder = context.store.fetch_folder(rel)
+            return [Discriminator.load(at) for at in _places(folder, count)], False
     config = context.config
-    return make_discriminator(config.discriminator_model, tokenizer, config.run.seed), None
+    model, seed = config.discriminator_model, config.run.seed
+    return [make_discriminator(model, tokenizer, seed) for _ in range(count)], True
+
+
+def _places(folder: Path, count: int) -> list[Path]:
+    """Folders of `count` discriminators inside a round's folder."""
+    return [folder] if count == 1 else [folder / f"half-{half}" for half in range(count)]
 
 
 def _schedule(context: RunContext, round_: int, *, is_new: bool) -> tuple[float, int]:
@@ -192,12 +259,10 @@ def _loss(name: str, logits: Tensor, pairs: Pairs) -> Tensor:
 
 
 @torch.no_grad()
-def _score(
-    discriminator: Discriminator, texts: _Texts, candidates: pl.DataFrame, emit: Emit
-) -> tuple[list[float], int]:
+def _score(discriminator: Discriminator, texts: _Texts, fold: _Fold, emit: Emit) -> pl.DataFrame:
+    """The fold's rows with their quality_score."""
     discriminator.eval()
-    texts.num_cut = 0
-    pairs = candidates.select("question", "rationale").rows()
+    pairs = fold.scored.select("question", "rationale").rows()
     # Texts of similar length together, so that little padding is computed.
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     scores = [0.0] * len(pairs)
@@ -208,16 +273,20 @@ def _score(
         for row, value in zip(rows, values.tolist(), strict=True):
             scores[row] = value
         emit({"advance": len(rows)})
-    return scores, texts.num_cut
+    return fold.scored.with_columns(pl.Series("quality_score", scores, pl.Float64))
 
 
-def _publish(context: RunContext, round_: int, discriminator: Discriminator) -> None:
+def _publish(context: RunContext, round_: int, discriminators: Sequence[Discriminator]) -> None:
     rel = context.paths.discriminator(round_)
     target = context.store.local(rel)
     temporary = target.with_name(f"_tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    discriminator.save(temporary)
+    for discriminator, place in zip(
+        discriminators, _places(temporary, len(discriminators)), strict=True
+    ):
+        place.mkdir(exist_ok=True)
+        discriminator.save(place)
     context.store.publish_folder(temporary, rel)
 
 

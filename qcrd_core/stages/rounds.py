@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Metrics
-from qcrd_core.config.method import NegativesSection
+from qcrd_core.config.method import Infer, NegativesSection
 from qcrd_core.config.models import ScratchEncoder
 from qcrd_core.discriminator import jobs as discriminator_jobs
 from qcrd_core.discriminator.pairs import BATCH_SIZE
@@ -79,8 +79,8 @@ def sample_negatives(context: RunContext, round_: int, checkpoint: int) -> dict[
     if context.store.exists(context.paths.metrics_part("negatives", round_)):
         return {}
     job = student_jobs.SampleNegatives(context.config, context.paths.run_id, round_, checkpoint)
-    num_questions = context.read_questions("train").height
-    step = _Step(context, "sample_negatives", round_, num_questions, "questions")
+    num_texts = context.read_questions("train").height * context.config.negatives.num_samples
+    step = _Step(context, "sample_negatives", round_, num_texts, "rationales")
     return step.run(student_jobs.sample_negatives, job)
 
 
@@ -124,7 +124,8 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
     )
     config = context.config.discriminator
     num_steps = config.pretrain_steps if round_ == 0 else config.update_steps
-    num_texts = num_steps * BATCH_SIZE + rows.height
+    num_discriminators = 2 if config.fit == "cross_fit" else 1
+    num_texts = num_discriminators * num_steps * BATCH_SIZE + rows.height
     step = _Step(context, "score_rationales", round_, num_texts, "texts")
     return step.run(discriminator_jobs.score_rationales, job)
 
@@ -153,14 +154,17 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
     return {"loss": trained.loss}
 
 
-def evaluate(context: RunContext, split: str, round_: int) -> dict[str, Any]:
-    """Let the student of a round answer the questions of a split."""
-    if context.store.exists(context.paths.metrics_part(split, round_)):
+def evaluate(
+    context: RunContext, split: str, round_: int, infer: Infer | None = None
+) -> dict[str, Any]:
+    """Let the student of a round answer the questions of a split; `infer` None is as configured."""
+    job = student_jobs.AnswerSplit(context.config, context.paths.run_id, round_, split, infer)
+    if context.store.exists(context.paths.metrics_part(job.stage, round_)):
         return {}
-    job = student_jobs.AnswerSplit(context.config, context.paths.run_id, round_, split)
+    evaluation = context.config.evaluation
     num_questions = context.read_questions(split).height
-    num_texts = num_questions * context.config.evaluation.texts_per_question
-    step = _Step(context, f"answer_{split}", round_, num_texts, "answers")
+    num_texts = num_questions * evaluation.texts_per_question(infer or evaluation.infer)
+    step = _Step(context, f"answer_{job.stage}", round_, num_texts, "answers")
     return step.run(student_jobs.answer_split, job)
 
 
@@ -202,6 +206,8 @@ def finish(context: RunContext) -> dict[str, Any]:
     best = best_round(metrics)
     if not store.is_published(paths.best_student):
         evaluate(context, "test", best)
+        for infer in context.config.evaluation.compare:
+            evaluate(context, "test", best, infer)
         target = store.local(paths.best_student)
         copy = target.with_name(f"_tmp-{target.name}")
         student = store.fetch_folder(paths.student(best))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qcrd_core.config.method import Infer
 from qcrd_core.run.context import RunJob
 from qcrd_core.runtime.processes import Emit
 
@@ -58,6 +59,13 @@ class AnswerSplit(RunJob):
     """Round whose student answers."""
     split: str
     """validation or test."""
+    infer: Infer | None = None
+    """Kind of inference if it is not the run's."""
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage in tables `metrics` and `predictions`."""
+        return self.split if self.infer is None else f"{self.split}-{self.infer}"
 
 
 def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:

@@ -5,12 +5,12 @@ be copied and used without the run, the store or the data set's file.
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from qcrd_core.config.base import MAX_TOKENS, Name, Section
 from qcrd_core.config.files import parse_json, read_ordinary
+from qcrd_core.config.method import Infer
 from qcrd_core.config.models import StudentSection
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
@@ -41,7 +41,7 @@ class StudentMetadata(Section):
     """Longest question with its prefix in training."""
     max_new_tokens: int = Field(ge=1, le=MAX_TOKENS)
     """Longest answer in evaluation."""
-    infer: Literal["predict", "explain_then_predict", "vote_k"] = "predict"
+    infer: Infer = "predict"
     """Kind of inference; see `qcrd_core.student.inference`."""
     num_votes: int = Field(default=1, ge=1, le=1000)
     """Rationales per question, with vote_k."""
@@ -59,11 +59,12 @@ class StudentMetadata(Section):
     """Form of answers."""
 
     @classmethod
-    def of(cls, context: RunContext, round_: int) -> "StudentMetadata":
-        """Describe a run's student after a round."""
+    def of(cls, context: RunContext, round_: int, infer: Infer | None = None) -> "StudentMetadata":
+        """Describe a run's student after a round; `infer` replaces the run's kind of inference."""
         spec, student = context.read_spec(), context.config.student
         evaluation = context.config.evaluation
-        is_vote = evaluation.infer == "vote_k"
+        infer = infer or evaluation.infer
+        is_vote = infer == "vote_k"
         longest = evaluation.max_new_tokens
         if student.target == "rationale_and_label":
             longest = student.max_target_tokens
@@ -75,8 +76,8 @@ class StudentMetadata(Section):
             explain_prefix=EXPLAIN_PREFIX,
             max_input_tokens=student.max_input_tokens,
             max_new_tokens=longest,
-            infer=evaluation.infer,
-            num_votes=evaluation.texts_per_question,
+            infer=infer,
+            num_votes=evaluation.texts_per_question(infer),
             sampling_temperature=_VOTE_TEMPERATURE if is_vote else None,
             max_rationale_tokens=student.max_target_tokens,
             seed=context.config.run.seed,

@@ -1,4 +1,4 @@
-"""Negatives of a round: one hot sample per training question from the student of an earlier round.
+"""Negatives of a round: hot samples per training question from the student of an earlier round.
 
 Reads: training questions, the checkpoint of round t - j.
 Writes: table `rationales` (source = student) in parts of fixed questions, then table `metrics`; if
@@ -37,7 +37,7 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
 
     Args:
         job: The run, the round that trains on them, and the round whose student writes them.
-        emit: Receives `{"advance": n}` after n questions.
+        emit: Receives `{"advance": n}` after n rationales.
 
     Returns:
         `{"num_rows": int, "num_no_answer": int, "correct_share": float | None}`.
@@ -53,7 +53,7 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
     for number, part in enumerate(questions.iter_slices(QUESTIONS_PER_PART)):
         name = part_name(part.select("question_id"))
         if name in stored:
-            emit({"advance": part.height})
+            emit({"advance": part.height * context.config.negatives.num_samples})
             continue
         frame = writer.sample(part, number, emit)
         context.store.write_table(f"{folder}/{name}", frame, Rationales)
@@ -87,8 +87,18 @@ class _Writer:
         )
 
     def sample(self, questions: pl.DataFrame, number: int, emit: Emit) -> pl.DataFrame:
-        """Write one rationale per question, as rows of table `rationales`."""
-        seed = derive_seed(self.context.config.run.seed, "negatives", self.round, number)
+        """Write each question's rationales, as rows of table `rationales`."""
+        drawn = [self._draw(questions, number, k, emit) for k in range(self.config.num_samples)]
+        rows = [row for of_question in zip(*drawn, strict=True) for row in of_question]
+        return pl.DataFrame(rows, schema=Rationales.create_empty().schema)
+
+    def _draw(
+        self, questions: pl.DataFrame, number: int, index: int, emit: Emit
+    ) -> list[dict[str, Any]]:
+        """One rationale per question, as rows with sample_idx `index`."""
+        # The first sample of a question is the same however many there are.
+        key = (number, index) if index else (number,)
+        seed = derive_seed(self.context.config.run.seed, "negatives", self.round, *key)
         options = DecodeOptions(
             max_new_tokens=self.max_new_tokens,
             batch_size=self.context.config.evaluation.batch_size,
@@ -98,18 +108,19 @@ class _Writer:
         prefix = EXPLAIN_PREFIX
         prompts = [prefix + question for question in questions["question"]]
         written = write(self.model, self.tokenizer, prompts, options, emit)
-        rows = [
-            self._row(row, text, seed)
+        return [
+            self._row(row, index, text, seed)
             for row, text in zip(questions.iter_rows(named=True), written, strict=True)
         ]
-        return pl.DataFrame(rows, schema=Rationales.create_empty().schema)
 
-    def _row(self, question: dict[str, Any], written: Written, seed: int) -> dict[str, Any]:
+    def _row(
+        self, question: dict[str, Any], index: int, written: Written, seed: int
+    ) -> dict[str, Any]:
         is_cut = not written.is_finished
         found = extract(written.text, self.answer, question["choices"], is_cut=is_cut)
         return {
             "question_id": question["question_id"],
-            "sample_idx": 0,
+            "sample_idx": index,
             "source": "student",
             "round": self.round,
             "model": self.name,

@@ -41,13 +41,13 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     """
     context, round_, split = job.context, job.round, job.split
     paths, questions = context.paths, context.read_questions(split)
-    metadata = StudentMetadata.of(context, round_)
+    metadata = StudentMetadata.of(context, round_, job.infer)
     folder = context.store.fetch_folder(paths.student(round_))
     batch_size = context.config.evaluation.batch_size
     frame, counts = _answer(folder, metadata, questions, batch_size, emit)
-    context.store.write_table(paths.predictions(split, round_), frame, Predictions)
+    context.store.write_table(paths.predictions(job.stage, round_), frame, Predictions)
     numbers = {**measure(frame), **counts}
-    context.write_metrics(split, round_, numbers)
+    context.write_metrics(job.stage, round_, numbers)
     return numbers
 
 

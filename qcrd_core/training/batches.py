@@ -30,7 +30,8 @@ class Rationale:
 
     ids: list[int]
     is_positive: bool
-    quality_score: float
+    weight: float
+    """s of a positive, 1 - s of a negative; 1 without a discriminator."""
     first: int = 0
     """First token that counts in its cross entropy."""
 
@@ -68,8 +69,8 @@ class Batch:
     """The same of each negative, [B, N]."""
     first: Tensor
     """First token of each rationale that counts, [R]."""
-    score: Tensor
-    """Quality score of each rationale, [R]."""
+    weight: Tensor
+    """Weight of each rationale, [R]: s of a positive, 1 - s of a negative."""
     draw: Tensor
     """Random numbers in [0, 1) for sampling a positive and a negative, [B, 2]."""
 
@@ -111,16 +112,13 @@ def make_examples(
     by_question: dict[str, list[Rationale]] = defaultdict(list)
     too_long = 0
     ids = encode_texts(tokenizer, scores["rationale"].to_list(), end=True)
-    rows = scores.select("question_id", "polarity", "quality_score").rows()
-    for row, (question_id, polarity, quality_score) in zip(ids, rows, strict=True):
+    rows = scores.select("question_id", "polarity", "rationale_weight").rows()
+    for row, (question_id, polarity, weight) in zip(ids, rows, strict=True):
         # Cut short, it would be learned as if it were whole: it is left out and counted.
         if len(row) > student.max_target_tokens:
             too_long += 1
             continue
-        is_positive = polarity == "positive"
-        # Without a discriminator equations 6 and 7 have weight 1: s = 1 and 1 - s = 1.
-        score = float(is_positive) if quality_score is None else quality_score
-        by_question[question_id].append(Rationale(row, is_positive, score))
+        by_question[question_id].append(Rationale(row, polarity == "positive", weight))
     # A question without rationales stays: its label is learned all the same.
     examples = [
         Example(question_id, p, e, y, tuple(by_question[question_id]))
@@ -243,6 +241,6 @@ def collate(
         positive=pad_rows(slots[True], -1)[0],  # [B, P]
         negative=pad_rows(slots[False], -1)[0],  # [B, N]
         first=torch.tensor([r.first for _, r in rationales] or [0]),  # [R]
-        score=torch.tensor([r.quality_score for _, r in rationales] or [0.0]),  # [R]
+        weight=torch.tensor([r.weight for _, r in rationales] or [0.0]),  # [R]
         draw=torch.tensor(draws or [[0.0, 0.0]] * len(examples)),  # [B, 2]
     )

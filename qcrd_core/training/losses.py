@@ -148,12 +148,12 @@ def softmin_weights(nll: Tensor, mask: Tensor, temperature: float) -> Tensor:
     return scaled.softmax(dim=1) * mask  # [B, P]
 
 
-def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
+def positive_loss(nll: Tensor, weight: Tensor) -> Tensor:
     """Pull the student to a chosen positive, l_pos = s CE(r | x).
 
     Args:
         nll: CE of the chosen positives, any shape, nats.
-        quality_score: s = D(x, r) of each, in [0, 1].
+        weight: s = D(x, r) of each, in [0, 1], or scaled to a mean of 1.
 
     Returns:
         l_pos of each, same shape.
@@ -162,15 +162,15 @@ def positive_loss(nll: Tensor, quality_score: Tensor) -> Tensor:
         Equation 6. s is detached: with a gradient the loss is minimised by s = 0.
     """
     # A positive of poor quality is followed less: s is only a weight.
-    return quality_score.detach() * nll
+    return weight.detach() * nll
 
 
-def negative_loss(nll: Tensor, quality_score: Tensor, delta: float) -> Tensor:
+def negative_loss(nll: Tensor, weight: Tensor, delta: float) -> Tensor:
     """Push the student off a chosen negative, l_neg = (1 - s) min(CE(r | x) - delta, 0).
 
     Args:
         nll: CE of the chosen negatives, any shape, nats.
-        quality_score: s = D(x, r) of each, in [0, 1].
+        weight: 1 - s of each, in [0, 1], or scaled to a mean of 1.
         delta: Margin above which a negative is left alone, > 0, nats.
 
     Returns:
@@ -181,17 +181,15 @@ def negative_loss(nll: Tensor, quality_score: Tensor, delta: float) -> Tensor:
     """
     # min(., 0) stops the push at the margin: an ever less likely negative would teach nothing more,
     # and -CE alone has no lower bound.
-    return (1 - quality_score.detach()) * (nll - delta).clamp(max=0)
+    return weight.detach() * (nll - delta).clamp(max=0)
 
 
-def softplus_negative_loss(
-    nll: Tensor, quality_score: Tensor, delta: float, sharpness: float
-) -> Tensor:
+def softplus_negative_loss(nll: Tensor, weight: Tensor, delta: float, sharpness: float) -> Tensor:
     """Push like the hinge but smoothly, l_neg = -(1 - s) softplus(b (delta - CE)) / b.
 
     Args:
         nll: CE of the chosen negatives, any shape, nats.
-        quality_score: s = D(x, r) of each, in [0, 1].
+        weight: 1 - s of each, in [0, 1], or scaled to a mean of 1.
         delta: Margin at which the push has half its strength, > 0, nats.
         sharpness: b, > 0, per nat; large, it is the hinge.
 
@@ -202,13 +200,11 @@ def softplus_negative_loss(
         Ours: equation 7 without the corner. s is detached.
     """
     # Divided by b, so that the slope far below the margin is 1, as the hinge's.
-    return (
-        -(1 - quality_score.detach()) * functional.softplus(sharpness * (delta - nll)) / sharpness
-    )
+    return -weight.detach() * functional.softplus(sharpness * (delta - nll)) / sharpness
 
 
 def pairwise_negative_loss(
-    nll: Tensor, positive_nll: Tensor, quality_score: Tensor, *, delta: float, sharpness: float
+    nll: Tensor, positive_nll: Tensor, weight: Tensor, *, delta: float, sharpness: float
 ) -> Tensor:
     """Push a negative away from the positive, -(1 - s) softplus(-(b (CE_neg - CE_pos) - m)) / b.
 
@@ -218,7 +214,7 @@ def pairwise_negative_loss(
     Args:
         nll: CE_neg of the chosen negatives, [B, N], nats.
         positive_nll: CE_pos of each question, [B], nats.
-        quality_score: s = D(x, r) of each negative, [B, N], in [0, 1].
+        weight: 1 - s of each negative, [B, N].
         delta: Distance at which the push has half its strength, nats; m = b delta.
         sharpness: b, > 0, per nat.
 
@@ -229,7 +225,7 @@ def pairwise_negative_loss(
         Ours; Bradley-Terry on token means. s is detached.
     """
     # [B, N] - [B, 1]: each negative is compared with the positive of its question.
-    return softplus_negative_loss(nll - positive_nll[:, None], quality_score, delta, sharpness)
+    return softplus_negative_loss(nll - positive_nll[:, None], weight, delta, sharpness)
 
 
 def first_divergence(negative: Sequence[int], positives: Sequence[Sequence[int]]) -> int:

@@ -62,8 +62,8 @@ class Side:
     """Index of each among the R of the batch, [B, P]; -1 where there is none."""
     nll: Tensor
     """CE(r | x), [B, P], nats; arbitrary where there is none."""
-    score: Tensor
-    """s = D(x, r), [B, P], in [0, 1]; arbitrary where there is none."""
+    weight: Tensor
+    """s = D(x, r) of a positive, 1 - s of a negative, [B, P]; arbitrary where there is none."""
 
     @property
     def mask(self) -> Tensor:
@@ -134,7 +134,7 @@ class QcrdObjective(nn.Module):
         negative = batch.negative if has_push else batch.negative[:, :0]
         sides = ((positive, loss.pos_select), (negative, loss.neg_select))
         by_nll = [slots for slots, select in sides if select in {"min", "max"} and slots.numel()]
-        nll = torch.zeros_like(batch.score)  # [R]
+        nll = torch.zeros_like(batch.weight)  # [R]
         # If each question has at most one candidate there is nothing to compare. ZeRO-3's ranks
         # (one bucket) compare all the same, because another rank may have more.
         if by_nll and (self.max_buckets == 1 or max(slots.shape[1] for slots in by_nll) > 1):
@@ -200,9 +200,9 @@ def _score_together(
 
 def _terms(positive: Side, negative: Side, loss: LossSection) -> tuple[Tensor, Tensor, Tensor]:
     """Step 4: l_pos, l_neg and the share of active hinges of each question, [B]."""
-    weights = _weights(positive, positive.score, loss.pos_select, loss)  # [B, P]
+    weights = _weights(positive, loss.pos_select, loss)  # [B, P]
     # Equation 6, for one chosen positive or a weighted mean of several.
-    pull = (weights * positive_loss(positive.nll, positive.score)).sum(dim=1)  # [B, P] -> [B]
+    pull = (weights * positive_loss(positive.nll, positive.weight)).sum(dim=1)  # [B, P] -> [B]
     reached = negative.nll  # [B, N], what is compared with the margin
     if loss.neg_loss == "pairwise":
         # A negative is measured from the question's positive. Without one it pushes nothing.
@@ -211,22 +211,22 @@ def _terms(positive: Side, negative: Side, loss: LossSection) -> tuple[Tensor, T
         negative = replace(negative, slots=slots)
         reached = negative.nll - positive_nll[:, None]  # [B, N] - [B, 1]
         each = pairwise_negative_loss(
-            negative.nll, positive_nll, negative.score, delta=loss.delta, sharpness=_SHARPNESS
+            negative.nll, positive_nll, negative.weight, delta=loss.delta, sharpness=_SHARPNESS
         )
     elif loss.neg_loss == "softplus":
-        each = softplus_negative_loss(negative.nll, negative.score, loss.delta, _SHARPNESS)
+        each = softplus_negative_loss(negative.nll, negative.weight, loss.delta, _SHARPNESS)
     else:
-        each = negative_loss(negative.nll, negative.score, loss.delta)  # [B, N]
-    # Equation 7. A good negative is one with a low s, so its quality is 1 - s.
-    weights = _weights(negative, 1 - negative.score, loss.neg_select, loss)  # [B, N]
+        each = negative_loss(negative.nll, negative.weight, loss.delta)  # [B, N]
+    # Equation 7. A good negative is one with a low s, so it is weighed by 1 - s.
+    weights = _weights(negative, loss.neg_select, loss)  # [B, N]
     push, active = weights * each, weights * (reached < loss.delta)
     return pull, push.sum(dim=1), active.sum(dim=1)  # [B] each
 
 
-def _weights(side: Side, quality: Tensor, select: str, loss: LossSection) -> Tensor:
+def _weights(side: Side, select: str, loss: LossSection) -> Tensor:
     """How much each rationale counts, [B, P]; 1 for the only one of a question."""
     if select == "weighted":
-        return quality_weights(quality, side.mask)
+        return quality_weights(side.weight, side.mask)
     if select == "softmin":
         return softmin_weights(side.nll, side.mask, loss.softmin_temperature)
     return mean_weights(side.mask)
@@ -251,7 +251,7 @@ def _side(batch: Batch, slots: Tensor, scored: Tensor, nll: Tensor) -> Side:
     return Side(
         slots,
         nll.new_zeros(slots.shape).masked_scatter(scored, nll),  # -> [B, P]
-        batch.score[slots.clamp(min=0)],  # [R] -> [B, P]
+        batch.weight[slots.clamp(min=0)],  # [R] -> [B, P]
     )
 
 

@@ -1,5 +1,7 @@
 """The discriminator's job on rationales that it can tell apart."""
 
+import random
+
 import polars as pl
 import pytest
 
@@ -7,6 +9,7 @@ from data_schemas import Metrics, Scores
 from qcrd_core.config.run import RunConfig
 from qcrd_core.discriminator.jobs import ScoreRationales, score_rationales
 from qcrd_core.discriminator.score import is_held_out, measure
+from qcrd_core.evaluation import auc
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.student.tokenizer import make_tokenizer
@@ -64,13 +67,49 @@ def test_discriminator_separates_wild_guesses_and_scores_every_rationale(tmp_pat
         assert result["num_cut"] == 0
         assert result["auc_polarity"] > 0.95
     scores = context.store.read_table(context.paths.scores(1), Scores)
+    for polarity in ("positive", "negative"):
+        weights = scores.filter(pl.col("polarity") == polarity)["rationale_weight"]
+        assert weights.mean() == pytest.approx(1.0)
+    metrics = context.store.read_table(context.paths.metrics_part("discriminator", 1), Metrics)
+    rate = metrics.filter(pl.col("name") == "learning_rate")["value"][0]
+    assert rate == pytest.approx(0.9 * 3e-3)
+
+
+def test_paper_s_weights_are_the_scores(tmp_path):
+    context = _context(tmp_path, fit="paper")
+    job = ScoreRationales(context.config, context.paths.run_id, 0, **_candidates(context))
+    run_job(score_rationales, job, log=tmp_path / "score.log")
+    scores = context.store.read_table(context.paths.scores(0), Scores)
     negative = scores.filter(pl.col("polarity") == "negative")
     assert (negative["rationale_weight"] + negative["quality_score"]).to_list() == pytest.approx(
         [1.0] * 60
     )
-    metrics = context.store.read_table(context.paths.metrics_part("discriminator", 1), Metrics)
-    rate = metrics.filter(pl.col("name") == "learning_rate")["value"][0]
-    assert rate == pytest.approx(0.9 * 3e-3)
+
+
+@pytest.mark.parametrize(("fit", "is_leaking"), [("paper", True), ("cross_fit", False)])
+def test_only_cross_fitted_scores_know_nothing_of_polarities_without_a_pattern(
+    tmp_path, fit, is_leaking
+):
+    context = _context(tmp_path, fit=fit, pretrain_steps=300)
+    inputs = _candidates(context)
+    coin = random.Random(0)
+    rows = pl.read_parquet(inputs["candidates"])
+    polarity = [coin.choice(["positive", "negative"]) for _ in range(rows.height)]
+    words = [" ".join(coin.choices(["We", "guess", "wildly", "+", "="], k=6)) for _ in polarity]
+    rows.with_columns(
+        polarity=pl.Series(polarity),
+        is_correct=pl.lit(None, pl.Boolean),
+        rationale=pl.Series(words),
+    ).write_parquet(inputs["candidates"])
+
+    job = ScoreRationales(context.config, context.paths.run_id, 0, **inputs)
+    run_job(score_rationales, job, log=tmp_path / "score.log")
+
+    scores = context.store.read_table(context.paths.scores(0), Scores)
+    separation = auc(
+        scores["quality_score"].to_list(), (scores["polarity"] == "positive").to_list()
+    )
+    assert (separation > 0.8) is is_leaking, separation
 
 
 @pytest.mark.parametrize("loss", ["ratio", "infonce"])

@@ -51,11 +51,9 @@ def slow_loss(nll, examples, loss, draws):
         label = label + nll(e.predict_ids, e.label_ids, 0)
         good = [r for r in e.rationales if r.is_positive]
         bad = [(r, _start(r, good, loss)) for r in e.rationales if not r.is_positive]
-        positives = [(nll(e.explain_ids, r.ids, 0), r.quality_score) for r in good]
+        positives = [(nll(e.explain_ids, r.ids, 0), r.weight) for r in good]
         negatives = [
-            (nll(e.explain_ids, r.ids, start), 1 - r.quality_score)
-            for r, start in bad
-            if start < len(r.ids)
+            (nll(e.explain_ids, r.ids, start), r.weight) for r, start in bad if start < len(r.ids)
         ]
         anchor = torch.tensor(0.0)
         for w, ce, s in _taken(positives, loss.pos_select, draw[0], loss.softmin_temperature):

@@ -75,7 +75,7 @@ def make_cells(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 def make_answers(rows: Mapping[tuple[str, float, int], str]) -> pl.DataFrame:
     """Build table `bench_answers` from (method, share, seed) -> a `1` or `0` a question."""
     full = [
-        (*key, f"q{index:04d}", mark == "1")
+        (*key, f"q{index:04d}", mark == "1", None)
         for key, marks in rows.items()
         for index, mark in enumerate(marks)
     ]

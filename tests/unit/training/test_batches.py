@@ -17,7 +17,7 @@ LABELS = pl.DataFrame(
 def _examples(rationales, *, end=True, max_target_tokens=30):
     scores = pl.DataFrame(
         rationales,
-        schema=["question_id", "polarity", "quality_score", "rationale"],
+        schema=["question_id", "polarity", "rationale_weight", "rationale"],
         orient="row",
     )
     student = StudentSection(model=ScratchWeights(), max_target_tokens=max_target_tokens)
@@ -29,7 +29,7 @@ def test_make_examples_gives_each_question_its_own_rationales_in_order():
     (first, second), num_left_out = _examples(rows)
     assert (first.question_id, second.question_id, num_left_out) == ("a", "b", 0)
     assert first.rationales == ()
-    assert [(r.is_positive, r.quality_score) for r in second.rationales] == [
+    assert [(r.is_positive, r.weight) for r in second.rationales] == [
         (True, 0.9),
         (False, 0.2),
     ]
@@ -39,7 +39,7 @@ def test_make_examples_leaves_out_rationales_that_are_too_long_and_counts_them()
     rows = [("a", "positive", 0.9, "1 " * 40), ("a", "positive", 0.8, "1")]
     (first, _), num_left_out = _examples(rows)
     assert num_left_out == 1
-    assert [r.quality_score for r in first.rationales] == [0.8]
+    assert [r.weight for r in first.rationales] == [0.8]
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["encoder", "causal"])

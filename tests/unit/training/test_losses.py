@@ -48,7 +48,7 @@ def test_quality_weights_of_worthless_rationales_are_zero():
 
 def test_negative_loss_beyond_margin_is_exactly_zero_with_zero_gradient():
     nll = torch.tensor([3.0, 4.5], requires_grad=True)
-    loss = losses.negative_loss(nll, torch.tensor([0.2, 0.2]), delta=3.0)
+    loss = losses.negative_loss(nll, torch.tensor([0.8, 0.8]), delta=3.0)
     loss.sum().backward()
     assert loss.tolist() == [0.0, 0.0]
     assert nll.grad is not None
@@ -68,8 +68,8 @@ def test_softplus_negative_loss_approaches_the_hinge():
 def test_pairwise_negative_loss_pulls_positive_as_much_as_it_pushes_negative():
     negative = torch.tensor([[2.0]], requires_grad=True)
     positive = torch.tensor([1.0], requires_grad=True)
-    score = torch.tensor([[0.25]])
-    loss = -losses.pairwise_negative_loss(negative, positive, score, delta=1.0, sharpness=2.0)
+    weight = torch.tensor([[0.75]])
+    loss = -losses.pairwise_negative_loss(negative, positive, weight, delta=1.0, sharpness=2.0)
     loss.sum().backward()
     # 0.75 softplus(-(2 * 1 - 2)) / 2; half the slope of 0.75 each way.
     assert loss.item() == pytest.approx(0.75 * 0.6931472 / 2)

@@ -206,15 +206,15 @@ def test_order_of_rationales_and_padding_change_nothing(options):
     assert padded == pytest.approx((len(examples) * whole + alone) / (len(examples) + 1), abs=1e-12)
 
 
-def test_scores_get_no_gradient_under_any_option():
+def test_weights_get_no_gradient_under_any_option():
     for options in SELECTIONS:
         examples = make_examples(seed=2)
         loss = LossSection(**options)
         batch = _batch(examples, loss, make_draws(len(examples)))
-        batch.score.requires_grad_()
+        batch.weight.requires_grad_()
         objective = QcrdObjective(TableStudent(examples, 2), loss, max_buckets=2)
         objective(batch)[0].backward()
-        assert batch.score.grad is None, options
+        assert batch.weight.grad is None, options
 
 
 def test_negatives_beyond_the_margin_have_no_loss_and_no_gradient():
