@@ -97,9 +97,10 @@ class LossSection(Section):
     neg_loss: Literal["hinge", "softplus", "pairwise"] = "hinge"
     """How a negative is pushed away: up to the margin (hinge); smoothly (softplus); or smoothly and
     by its distance from the positive (pairwise)."""
-    neg_tokens: Literal["all", "after_divergence"] = "all"
-    """Which tokens of a negative count: all, or those after the point where it leaves the positive
-    that it follows longest."""
+    neg_tokens: Literal["all", "after_divergence", "after_false_step"] = "all"
+    """Which tokens of a negative count: all; those after the point where it leaves the positive
+    that it follows longest; or those from the result of its first false equation on, and after the
+    divergence if no equation is known to be false."""
     beta_mutual_information: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the mutual-information term between label and rationale (arXiv 2403.03348). 0
     leaves it out."""
@@ -122,6 +123,17 @@ class LossSection(Section):
                 "loss.beta_mutual_information applies only when loss.pos_select takes one "
                 "rationale (min, max, sample) and loss.neg_tokens is all; they are "
                 f"{self.pos_select} and {self.neg_tokens}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_of_whole_rationales(self) -> Self:
+        if self.neg_loss == "pairwise" and self.neg_tokens != "all":
+            msg = (
+                "loss.neg_loss=pairwise needs loss.neg_tokens=all; it is "
+                f"{self.neg_tokens}, and the end of a negative would be compared with a whole "
+                "positive"
             )
             raise ValueError(msg)
         return self

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qcrd_core.config.models import StudentSection
+from qcrd_core.data.equations import false_step
 from qcrd_core.ids import derive_seed
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
 from qcrd_core.student.tokenizer import encode_texts, pad_rows
@@ -90,6 +91,7 @@ def make_examples(
     student: StudentSection,
     *,
     end: bool,
+    find_false_steps: bool = False,
 ) -> tuple[list[Example], int]:
     """Tokenise the questions and rationales of a round.
 
@@ -99,6 +101,8 @@ def make_examples(
         tokenizer: The student's.
         student: Prefixes and length limits.
         end: Whether prompts end with the end token, as encoder inputs do.
+        find_false_steps: Let a negative count from the result of its first false equation on, if
+            one is known to be false.
 
     Returns:
         Examples in the order of question_id, and the number of rationales left out because they
@@ -112,13 +116,16 @@ def make_examples(
     by_question: dict[str, list[Rationale]] = defaultdict(list)
     too_long = 0
     ids = encode_texts(tokenizer, scores["rationale"].to_list(), end=True)
+    first = [0] * len(ids)
+    if find_false_steps:
+        first = _first_false_tokens(tokenizer, scores)
     rows = scores.select("question_id", "polarity", "rationale_weight").rows()
-    for row, (question_id, polarity, weight) in zip(ids, rows, strict=True):
+    for row, start, (question_id, polarity, weight) in zip(ids, first, rows, strict=True):
         # Cut short, it would be learned as if it were whole: it is left out and counted.
         if len(row) > student.max_target_tokens:
             too_long += 1
             continue
-        by_question[question_id].append(Rationale(row, polarity == "positive", weight))
+        by_question[question_id].append(Rationale(row, polarity == "positive", weight, start))
     # A question without rationales stays: its label is learned all the same.
     examples = [
         Example(question_id, p, e, y, tuple(by_question[question_id]))
@@ -129,8 +136,30 @@ def make_examples(
     return examples, too_long
 
 
+def _first_false_tokens(tokenizer: Any, scores: pl.DataFrame) -> list[int]:
+    """Token with which the result of the first false equation begins; 0 if there is none."""
+    found = [
+        false_step(text) if polarity == "negative" else None
+        for text, polarity in scores.select("rationale", "polarity").rows()
+    ]
+    first = [0] * scores.height
+    rows = [row for row, offset in enumerate(found) if offset is not None]
+    if not rows:
+        return first
+    texts = scores["rationale"].gather(rows).to_list()
+    spans = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    for row, offsets in zip(rows, spans["offset_mapping"], strict=True):
+        # A token may begin with the space before the number.
+        first[row] = next(
+            (index for index, (_, stop) in enumerate(offsets) if stop > found[row] + 1), 0
+        )
+    return first
+
+
 def skip_shared_tokens(examples: Sequence[Example]) -> tuple[list[Example], int]:
     """Let each negative count from its first divergence from the positives of its question.
+
+    One that counts from its false step keeps it.
 
     Args:
         examples: Tokenised questions.
@@ -143,7 +172,7 @@ def skip_shared_tokens(examples: Sequence[Example]) -> tuple[list[Example], int]
     for example in examples:
         positives = [r.ids for r in example.rationales if r.is_positive]
         rationales = [
-            r if r.is_positive else replace(r, first=first_divergence(r.ids, positives))
+            r if r.is_positive or r.first else replace(r, first=first_divergence(r.ids, positives))
             for r in example.rationales
         ]
         # Of a copy of a positive no token is left to push down.

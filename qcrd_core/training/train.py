@@ -230,11 +230,19 @@ def _examples(
     context: RunContext, round_: int, labels: pl.DataFrame, tokenizer: Any, model: Any
 ) -> tuple[list[Example], dict[str, int]]:
     scores = context.store.read_table(context.paths.scores(round_), Scores)
+    neg_tokens = context.config.loss.neg_tokens
     examples, too_long = make_examples(
-        labels, scores, tokenizer, context.config.student, end=model.config.is_encoder_decoder
+        labels,
+        scores,
+        tokenizer,
+        context.config.student,
+        end=model.config.is_encoder_decoder,
+        find_false_steps=neg_tokens == "after_false_step",
     )
     counts = {"num_rationales_too_long": too_long}
-    if context.config.loss.neg_tokens == "after_divergence":
+    if neg_tokens != "all":
+        starts = [r.first for example in examples for r in example.rationales if r.first]
+        counts["num_false_steps_found"] = len(starts)
         examples, counts["num_negatives_like_a_positive"] = skip_shared_tokens(examples)
     return examples, counts
 

@@ -27,7 +27,7 @@ PROMPTS = [f"explain: {number} + {number * number}{' + 2' * (number % 4)}" for n
 SELECTIONS = [
     {"pos_select": "min", "neg_select": "max"},
     {"pos_select": "softmin", "neg_select": "mean"},
-    {"neg_loss": "pairwise", "neg_tokens": "after_divergence"},
+    {"neg_loss": "softplus", "neg_tokens": "after_divergence"},
 ]
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from qcrd_core.config.models import ScratchWeights, StudentSection
 from qcrd_core.student.tokenizer import encode_texts, make_tokenizer
-from qcrd_core.training.batches import make_examples
+from qcrd_core.training.batches import make_examples, skip_shared_tokens
 
 TOKENIZER = make_tokenizer(["explain: predict: What is 1 plus 2? 1 + 2 = 3."] * 2, 100)
 END = TOKENIZER.eos_token_id
+SCORES = ["question_id", "polarity", "rationale_weight", "rationale"]
 LABELS = pl.DataFrame(
     {"question_id": ["b", "a"], "question": ["What is 2?", "What is 1?"], "label": ["2", "1"]}
 )
@@ -17,7 +18,7 @@ LABELS = pl.DataFrame(
 def _examples(rationales, *, end=True, max_target_tokens=30):
     scores = pl.DataFrame(
         rationales,
-        schema=["question_id", "polarity", "rationale_weight", "rationale"],
+        schema=SCORES,
         orient="row",
     )
     student = StudentSection(model=ScratchWeights(), max_target_tokens=max_target_tokens)
@@ -40,6 +41,24 @@ def test_make_examples_leaves_out_rationales_that_are_too_long_and_counts_them()
     (first, _), num_left_out = _examples(rows)
     assert num_left_out == 1
     assert [r.weight for r in first.rationales] == [0.8]
+
+
+def test_negative_counts_from_the_result_of_its_false_step():
+    rows = [
+        ("a", "negative", 1.0, "1 + 2 = 3. 1 + 1 = 3."),
+        ("a", "negative", 1.0, "1 + 2 = 3."),
+        ("a", "positive", 1.0, "1 + 1 = 3."),
+    ]
+    scores = pl.DataFrame(rows, schema=SCORES, orient="row")
+    student = StudentSection(model=ScratchWeights(), max_target_tokens=30)
+    ((example, _), _) = make_examples(
+        LABELS, scores, TOKENIZER, student, end=True, find_false_steps=True
+    )
+    wrong, right, positive = example.rationales
+    assert TOKENIZER.decode(wrong.ids[wrong.first :], skip_special_tokens=True).strip() == "3."
+    assert (right.first, positive.first) == (0, 0)
+    (skipped, _), _ = skip_shared_tokens([example, example])
+    assert [r.first for r in skipped.rationales] == [wrong.first, 2, 0]
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["encoder", "causal"])

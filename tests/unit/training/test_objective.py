@@ -28,7 +28,7 @@ OPTIONS = [
     {"pos_select": "min", "neg_select": "max"},
     {"pos_select": "softmin", "neg_select": "mean"},
     {"pos_select": "sample", "neg_select": "min"},
-    {"neg_loss": "pairwise", "neg_tokens": "after_divergence"},
+    {"neg_loss": "softplus", "neg_tokens": "after_divergence"},
 ]
 
 

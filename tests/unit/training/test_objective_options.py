@@ -31,7 +31,7 @@ SELECTIONS = [
     {"neg_loss": "pairwise", "pos_select": "mean", "neg_select": "mean"},
     {"beta": 0.0, "neg_select": "max"},
     {"neg_tokens": "after_divergence"},
-    {"neg_tokens": "after_divergence", "neg_loss": "pairwise", "neg_select": "sample"},
+    {"neg_loss": "pairwise", "neg_select": "sample"},
 ]
 MEAN_MEAN = {"pos_select": "mean", "neg_select": "mean"}
 
