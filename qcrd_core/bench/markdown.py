@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from qcrd_core.bench.charts import plots, validation_curves
-from qcrd_core.bench.results import ALL_DATA, BenchResults
+from qcrd_core.bench.results import ALL_DATA, BenchResults, explained
 from qcrd_core.bench.statistics import Comparison, Summary
 from qcrd_core.bench.text import (
     accuracy_text,
@@ -42,6 +42,7 @@ def section(results: BenchResults, plot_folder: str | None = None) -> str:
         _facts(results),
         results.description.notes.strip(),
         *_accuracy(results, images.get("accuracy")),
+        *_explained(results),
         *_shares(results, images.get("shares")),
         *_learning(results, images.get("validation")),
         *_cost(results),
@@ -81,6 +82,19 @@ def _accuracy(results: BenchResults, image: str | None) -> Iterator[str | None]:
             f"{num_compared} comparisons were made. If no method differed, up to about "
             f"{by_chance:.1f} of them would be bold by chance."
         )
+
+
+def _explained(results: BenchResults) -> Iterator[str | None]:
+    other = explained(results)
+    if other is None:
+        return
+    _, _, *blocks = _accuracy(other, None)
+    yield "### Accuracy of the answer after the student's own rationale"
+    yield (
+        "The same students, asked to explain first (`explain_then_predict`): the answer is read "
+        "from the rationale that they write."
+    )
+    yield from blocks
 
 
 def _shares(results: BenchResults, image: str | None) -> Iterator[str | None]:

@@ -122,6 +122,27 @@ def analyse(
     return BenchResults(description, cells, answers, summaries, comparisons)
 
 
+def explained(results: BenchResults) -> BenchResults | None:
+    """The same cells, answered by the rationale that the student writes first.
+
+    Args:
+        results: A bench.
+
+    Returns:
+        The cells that were also answered by explain_then_predict, with their statistics; None if
+        there are none.
+    """
+    cells = results.cells.filter(pl.col("num_correct_explained").is_not_null())
+    if cells.is_empty():
+        return None
+    answers = results.answers.drop_nulls("is_correct_explained")
+    return analyse(
+        results.description,
+        cells.with_columns(num_correct="num_correct_explained"),
+        answers.with_columns(is_correct="is_correct_explained"),
+    )
+
+
 def read_bench(store: Store, folder: str) -> BenchResults:
     """Read a bench's folder.
 

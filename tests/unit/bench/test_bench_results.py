@@ -6,6 +6,7 @@ from xml.dom import minidom
 import polars as pl
 import pytest
 
+from data_schemas import BenchCells
 from qcrd_core.bench.charts import plots, validation_curves
 from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.document import write_results
@@ -14,6 +15,7 @@ from qcrd_core.bench.results import (
     BenchDescription,
     analyse,
     describe,
+    explained,
     read_bench,
     write_bench,
 )
@@ -294,3 +296,29 @@ def test_terminal_table_with_long_names_and_many_references_fits():
     lines = terminal_table(tiny(marks, description)).splitlines()
     assert max(map(len, lines)) <= 100
     assert sum(line.startswith("method") for line in lines) == 2
+
+
+def test_answers_after_a_rationale_have_their_own_table_with_their_own_differences():
+    results = tiny(clear_difference())
+    assert explained(results) is None
+    assert "explain_then_predict" not in section(results)
+
+    # Asked to explain first, qcrd is always wrong and dss always right.
+    is_dss = pl.col("method") == "dss"
+    cells = results.cells.filter(pl.col("method") != "mi").with_columns(
+        num_correct_explained=pl.when(is_dss).then("num_test").otherwise(0)
+    )
+    answers = results.answers.filter(pl.col("method") != "mi").with_columns(
+        is_correct_explained=is_dss
+    )
+    both = analyse(DESCRIPTION, BenchCells.validate(cells, cast=True), answers)
+
+    other = explained(both)
+    assert other is not None
+    assert other.summaries["dss", 1.0].mean == pytest.approx(1.0)
+    assert other.comparisons["qcrd", "dss", 1.0].difference == pytest.approx(-1.0)
+    assert both.comparisons["qcrd", "dss", 1.0].difference > 0
+    text = section(both)
+    _, after = text.split("own rationale\n", 1)
+    assert "explain_then_predict" in after
+    assert "-100.0" in after.split("### ")[0]
