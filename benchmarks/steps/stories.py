@@ -28,7 +28,7 @@ from qcrd_core.ids import content_hash, derive_seed
 
 MAX_VALUE = 12
 """Largest number in a story. A small student learns the facts up to it within minutes."""
-NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 2000, 200, 2000
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 1500, 200, 2000
 _FACTORS = (2, 3, 4)
 _LESSON_SHARE, _UNTAUGHT_SHARE = 4, 6
 _NAMES = ("Tom", "Ann", "Sam", "Eva", "Leo", "Mia", "Ben", "Zoe")

@@ -5,7 +5,7 @@
     qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
     qcrd join --config FILE [section.key=value ...]
     qcrd predict STUDENT FILE
-    qcrd bench --config configs/bench_word_problems.yaml [section.key=value ...] [--dry-run]
+    qcrd bench --config BENCH.yaml | --recommend RUN.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
     qcrd validate STORE [--repair], qcrd compact STORE, qcrd explore STORE
@@ -125,7 +125,8 @@ def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-
 @app.command(group=_RUN)
 def bench(
     *overrides: str,
-    config: Annotated[Path, Parameter(name=["--config", "-c"])],
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+    recommend: Path | None = None,
     publish: Path | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -140,6 +141,8 @@ def bench(
     Args:
         overrides: Settings that override those of the run, for example training.num_rounds=2.
         config: YAML file of a bench. Examples are configs/bench_*.yaml.
+        recommend: YAML file of a run, in place of --config: compare the main methods with three
+            seeds each on the run's own questions, and recommend one.
         publish: Also copy the results to this folder, for example docs, and write its results.md
             again from all benches under its results/. Cells already published there for the same
             settings, questions and teacher are not run again.
@@ -147,11 +150,19 @@ def bench(
     """
     from qcrd_core.bench.cells import bench_folder, find, stored
     from qcrd_core.bench.config import load_bench
+    from qcrd_core.bench.recommend import load_recommending
     from qcrd_core.stages.describe import describe_plan
     from qcrd_core.stages.plan import plan_run
     from qcrd_core.store.store import Store
 
-    settings = load_bench(config, overrides)
+    if (config is None) == (recommend is None):
+        msg = "qcrd bench needs either --config BENCH.yaml or --recommend RUN.yaml."
+        raise ConfigError(msg)
+    if recommend is not None:
+        settings = load_recommending(recommend, overrides)
+    else:
+        assert config is not None
+        settings = load_bench(config, overrides)
     plan = plan_run(settings.run_config(settings.methods[0], settings.seeds[0]))
     cells = list(settings.cells(plan.split("train").height))
     known = stored(plan.context.store, bench_folder(settings))
@@ -164,7 +175,8 @@ def bench(
     for method in settings.methods:
         print(f"  {method:20} {settings.description(method)}")
     print(f"\n  cells           {len(cells)}, of which {num_done} are done")
-    command = shlex.join([_program(), "bench", "--config", str(config), *overrides])
+    source = ["--config", str(config)] if recommend is None else ["--recommend", str(recommend)]
+    command = shlex.join([_program(), "bench", *source, *overrides])
     if dry_run:
         print(f"\nNothing was started or written. To run it:\n{command}")
         return
@@ -176,7 +188,7 @@ def bench(
 
     with server.used():
         benchmark(settings)
-    _show_bench(settings, plan.context, publish)
+    _show_bench(settings, plan.context, publish, is_asked=recommend is not None)
 
 
 def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) -> None:
@@ -191,9 +203,12 @@ def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) ->
         write_bench(context.store, here, read_bench(published, there))
 
 
-def _show_bench(settings: "BenchConfig", context: "RunContext", publish: Path | None) -> None:
+def _show_bench(
+    settings: "BenchConfig", context: "RunContext", publish: Path | None, *, is_asked: bool
+) -> None:
     from qcrd_core.bench.cells import bench_folder
     from qcrd_core.bench.document import write_results
+    from qcrd_core.bench.recommend import recommendation
     from qcrd_core.bench.results import read_bench, write_bench
     from qcrd_core.bench.terminal import terminal_table
     from qcrd_core.store.store import Store
@@ -201,6 +216,8 @@ def _show_bench(settings: "BenchConfig", context: "RunContext", publish: Path | 
     store, page = context.store, "bench.md"
     results = read_bench(store, bench_folder(settings))
     print(f"\n{terminal_table(results)}\n")
+    if is_asked:
+        print(f"{recommendation(results)}\n")
     if publish is not None:
         store = Store(str(publish), context.config.run.scratch)
         write_bench(store, f"results/{settings.name}", results)

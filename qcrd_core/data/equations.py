@@ -1,10 +1,11 @@
 """The equations that a rationale writes, and the first of them that is false.
 
-    false_step("5 + 3 = 8. 8 / 4 = 3. The answer is 3.")    18, just behind the second "="
+false_step("5 + 3 = 8. 8 / 4 = 3. The answer is 3.")    18, just behind the second "="
 """
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from qcrd_core.data.arithmetic import Expression, find_expressions, plain
 
@@ -36,7 +37,7 @@ def false_step(text: str) -> int | None:
         return None
     simple = plain(text)
     found = find_expressions(simple)
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in pairwise(found):
         if _is_false(simple, left, right):
             number = simple.count("=", 0, right.start)
             ends = [match.end() for match in _EQUALS.finditer(text)]
