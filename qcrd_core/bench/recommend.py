@@ -87,7 +87,7 @@ def _verdict(best: Comparison) -> str:
 def _power(results: BenchResults, best: Comparison) -> str:
     assert best.interval is not None
     half = 100 * (best.interval.high - best.interval.low) / 2
-    cost = results.cells["seconds"].drop_nulls().sum()
+    cost = float(results.cells["seconds"].drop_nulls().sum())
     return (
         f"Differences below about {half:.1f} points cannot be seen with {len(best.seeds)} seeds "
         f"and these test questions, which took {seconds(cost)} of training. To see half of that "

@@ -138,21 +138,17 @@ def make_examples(
 
 def _first_false_tokens(tokenizer: Any, scores: pl.DataFrame) -> list[int]:
     """Token with which the result of the first false equation begins; 0 if there is none."""
-    found = [
-        false_step(text) if polarity == "negative" else None
-        for text, polarity in scores.select("rationale", "polarity").rows()
-    ]
     first = [0] * scores.height
-    rows = [row for row, offset in enumerate(found) if offset is not None]
-    if not rows:
-        return first
-    texts = scores["rationale"].gather(rows).to_list()
-    spans = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    for row, offsets in zip(rows, spans["offset_mapping"], strict=True):
+    for row, (text, polarity) in enumerate(scores.select("rationale", "polarity").rows()):
+        start = false_step(text) if polarity == "negative" else None
+        if start is None:
+            continue
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         # A token may begin with the space before the number.
-        first[row] = next(
-            (index for index, (_, stop) in enumerate(offsets) if stop > found[row] + 1), 0
+        inside = (
+            index for index, (_, stop) in enumerate(spans["offset_mapping"]) if stop > start + 1
         )
+        first[row] = next(inside, 0)
     return first
 
 
