@@ -35,6 +35,9 @@ from qcrd_core.student.decoding_state import (
 )
 from qcrd_core.student.fused import fuse
 
+_LOGITS_PER_PIECE = 2**26
+"""Logits computed at once without gradient: 256 MiB in float32."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -134,19 +137,23 @@ class Student(nn.Module):
         for rows, longest in buckets:
             # Rows of the bucket, without columns that are padding in all of them.
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
-            pieces.append(self._nll(context, question[rows], ids, mask, first[rows]))
+            hidden = self._decode(context, question[rows], ids, mask)  # [S', T, H]
+            # The ranks of ZeRO-3, which have one bucket, must reach the vocabulary equally often.
+            can_split = max_buckets > 1 and not torch.is_grad_enabled()
+            pieces.append(self._nll(hidden, ids, _counted(mask, first[rows]), can_split=can_split))
         order = torch.cat([rows for rows, _ in buckets])  # [S], a permutation
         return torch.cat(pieces)[order.argsort()]  # [S], in the order asked for
 
-    def _nll(
-        self, context: Context, question: Tensor, ids: Tensor, mask: Tensor, first: Tensor
-    ) -> Tensor:
-        """CE of the targets of one pass, [S], nats."""
-        hidden = self._decode(context, question, ids, mask)  # [S, T, H]
-        # Only real tokens reach the vocabulary: a third of a padded batch would be wasted on it.
-        real = _counted(mask, first)  # [S, T]
-        logits = self._logits(hidden[real])  # [tokens that count, V]
-        return token_mean_nll(logits, ids[real], real.nonzero()[:, 0], ids.shape[0])
+    def _nll(self, hidden: Tensor, ids: Tensor, real: Tensor, *, can_split: bool) -> Tensor:
+        """CE of the targets of one pass, [S], nats, of the tokens that count, `real`, [S, T]."""
+        # Only these reach the vocabulary: a third of a padded batch would be wasted on it.
+        hidden, targets = hidden[real], ids[real]  # [tokens that count, H], [tokens that count]
+        size = len(targets)
+        if can_split:  # logits that no gradient needs later need not exist all at once
+            size = min(size, max(1, _LOGITS_PER_PIECE // self.model.config.vocab_size))
+        pieces = zip(hidden.split(max(1, size)), targets.split(max(1, size)), strict=True)
+        nll = torch.cat([token_nll(self._logits(some), aims) for some, aims in pieces])
+        return sequence_mean(nll, real.nonzero()[:, 0], ids.shape[0])
 
     def nll_and_peak(
         self, context: Context, question: Tensor, target_ids: Tensor, target_mask: Tensor
@@ -166,8 +173,8 @@ class Student(nn.Module):
         logits = self._logits(self._decode(context, question, target_ids, target_mask))  # [S, T, V]
         real = target_mask.bool()  # [S, T]
         sequence = real.nonzero()[:, 0]  # [real tokens], in [0, S)
-        nll = token_mean_nll(logits[real], target_ids[real], sequence, target_ids.shape[0])
-        return nll, logits.float().softmax(dim=-1).amax(dim=1)  # [S], [S, T, V] -> [S, V]
+        nll = token_nll(logits[real], target_ids[real])  # [real tokens]
+        return sequence_mean(nll, sequence, target_ids.shape[0]), logits.float().softmax(dim=-1).amax(dim=1)  # [S], [S, T, V] -> [S, V]
 
 
 class Seq2SeqStudent(Student):
@@ -320,24 +327,27 @@ def wrap(model: Any) -> Student:
     return Seq2SeqStudent(model) if model.config.is_encoder_decoder else CausalStudent(model)
 
 
-def token_mean_nll(logits: Tensor, targets: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of each token, [T], at least float32, nats, from logits [T, V]."""
+    # bfloat16 has three digits: too few for a logarithm over the vocabulary and for a margin.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(logits, targets, reduction="none")
+
+
+def sequence_mean(nll: Tensor, sequence: Tensor, num_sequences: int) -> Tensor:
     """Average the cross entropy over the tokens of each sequence.
 
     Args:
-        logits: Scores of all real tokens, without padding, [T, V].
-        targets: Token ids, [T].
+        nll: Cross entropy of all real tokens, without padding, [T], nats.
         sequence: Sequence of each token, [T], in [0, num_sequences).
         num_sequences: S.
 
     Returns:
-        Mean cross entropy of each sequence, [S], at least float32, nats; 0 for empty sequences.
+        Mean cross entropy of each sequence, [S], nats; 0 for empty sequences.
 
     Source:
         CE of equations 6 and 7; token mean instead of sum is this project's reading.
     """
-    # bfloat16 has three digits: too few for a logarithm over the vocabulary and for a margin.
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    nll = functional.cross_entropy(logits, targets, reduction="none")  # [T]
     total = nll.new_zeros(num_sequences).index_add(0, sequence, nll)  # [T] -> [S]
     count = torch.bincount(sequence, minlength=num_sequences)  # [S]
     # Clamped, so that a sequence without counted tokens has CE 0 instead of 0 / 0.

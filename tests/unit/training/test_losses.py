@@ -5,14 +5,15 @@ import math
 import pytest
 import torch
 
-from qcrd_core.student.model import token_mean_nll
+from qcrd_core.student.model import sequence_mean, token_nll
 from qcrd_core.training import losses
 
 
-def test_token_mean_nll_averages_per_sequence_not_per_batch():
+def test_sequence_mean_averages_per_sequence_not_per_batch():
     # Two classes with equal logits cost log 2 a token; the second sequence is surely right.
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [100.0, 0.0]])
-    mean = token_mean_nll(logits, torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]), 3)
+    nll = token_nll(logits, torch.tensor([0, 1, 0]))
+    mean = sequence_mean(nll, torch.tensor([0, 0, 1]), 3)
     assert mean.tolist() == pytest.approx([0.6931472, 0.0, 0.0])
 
 

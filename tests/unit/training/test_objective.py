@@ -85,6 +85,24 @@ def test_objective_with_gradient_checkpointing_has_equal_loss_and_gradient(make)
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("make", [tiny_t5, tiny_llama], ids=["t5", "llama"])
+def test_choice_in_pieces_of_logits_is_the_same(make, monkeypatch):
+    student, batch = wrap(make()), collate(make_examples(), 0, 1)
+    objective = QcrdObjective(student, LossSection(delta=20.0), max_buckets=2)
+    shapes, logits = [], student._logits
+    monkeypatch.setattr(student, "_logits", lambda x: shapes.append(len(x)) or logits(x))
+    whole, _ = objective(batch)
+    longest = max(shapes)
+    shapes.clear()
+    monkeypatch.setattr("qcrd_core.student.model._LOGITS_PER_PIECE", 7 * 200)
+
+    pieces, _ = objective(batch)
+
+    assert pieces.item() == pytest.approx(whole.item(), abs=1e-6)
+    assert 7 in shapes  # without gradient
+    assert max(shapes) <= longest
+
+
 @contextmanager
 def _counted_passes(model):
     passes = []
