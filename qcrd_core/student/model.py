@@ -174,7 +174,9 @@ class Student(nn.Module):
         real = target_mask.bool()  # [S, T]
         sequence = real.nonzero()[:, 0]  # [real tokens], in [0, S)
         nll = token_nll(logits[real], target_ids[real])  # [real tokens]
-        return sequence_mean(nll, sequence, target_ids.shape[0]), logits.float().softmax(dim=-1).amax(dim=1)  # [S], [S, T, V] -> [S, V]
+        return sequence_mean(nll, sequence, target_ids.shape[0]), logits.float().softmax(
+            dim=-1
+        ).amax(dim=1)  # [S], [S, T, V] -> [S, V]
 
 
 class Seq2SeqStudent(Student):
