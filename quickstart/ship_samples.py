@@ -1,11 +1,13 @@
-"""Take the shipped teacher samples from a store in which the quickstart has sampled everything.
+"""Take the shipped teacher samples from a store in which a run has sampled everything.
 
     make quickstart FRESH=1
-    .venv/bin/python quickstart/ship_samples.py .qcrd/quickstart-fresh
+    .venv/bin/python -m quickstart.ship_samples .qcrd/quickstart-fresh
+    .venv/bin/python -m quickstart.ship_samples .qcrd/bench --bench configs/bench_steps.yaml \
+      --target benchmarks/steps/samples --num-live 0
 
-Writes `quickstart/samples/`: `generation.json` and one part with the samples of all training
-questions but the last NUM_LIVE, which every quickstart samples live. A run takes the part over only
-if its own generation (model, adapter, prompt, sampling) has the same fingerprint.
+Writes `generation.json` and one part with the samples of all training questions but the last
+NUM_LIVE, which every quickstart samples live. A run takes the part over only if its own generation
+(model, adapter, prompt, sampling) has the same fingerprint.
 """
 
 import argparse
@@ -13,46 +15,60 @@ import shutil
 import sys
 from pathlib import Path
 
+from data_schemas import Rationales
+from qcrd_core.bench.config import load_bench
+from qcrd_core.config.run import RunConfig, load_config
+from qcrd_core.stages.plan import plan_run
+from qcrd_core.store.store import Store, part_name
+from qcrd_core.teacher.plan import read_samples
+
 NUM_LIVE = 60
 TARGET = Path(__file__).parent / "samples"
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 
-def main(source: str) -> None:
+def main(source: str, bench: Path | None, target: Path, num_live: int) -> None:
     """Write the part.
 
     Args:
         source: Store of the finished run.
+        bench: YAML file of a bench; None is the quickstart.
+        target: Folder to write, replaced.
+        num_live: Training questions, the last ones, whose samples are left out.
     """
-    # Ran as a script, so the repository's root is not on the path yet.
-    sys.path.insert(0, str(TARGET.parents[1]))
-    from data_schemas import Rationales
-    from qcrd_core.config.run import load_config
-    from qcrd_core.stages.plan import plan_run
-    from qcrd_core.store.store import Store, part_name
-    from qcrd_core.teacher.plan import read_samples
-
-    overrides = (f"run.store={source}", "teacher.reuse=[]")
-    plan = plan_run(load_config(TARGET.parents[1] / "configs" / "quickstart.yaml", overrides))
+    plan = plan_run(_config(bench, (f"run.store={source}", "teacher.reuse=[]")))
     assert plan.sampling is not None
     if plan.sampling.num_missing:
         sys.exit(f"{source} must hold all samples; {plan.sampling.num_missing} are missing.")
-    shipped = plan.split("train").head(-NUM_LIVE)
+    questions = plan.split("train")
+    shipped = questions.head(questions.height - num_live)
     rows = read_samples(
         plan.context.store,
         plan.sampling.folder,
         questions=shipped,
         num_samples=plan.context.config.teacher.num_samples,
     )
-    shutil.rmtree(TARGET, ignore_errors=True)
-    store = Store(str(TARGET), TARGET)
+    shutil.rmtree(target, ignore_errors=True)
+    store = Store(str(target), target)
     store.write_json("generation.json", dict(plan.sampling.identity))
     name = part_name(rows.select("question_id", "sample_idx"))
     store.write_table(name, rows, Rationales)
-    size = (TARGET / name).stat().st_size
-    print(f"{rows.height} samples of {shipped.height} questions, {size / 1e6:.2f} MB, in {TARGET}")
+    size = (target / name).stat().st_size
+    print(f"{rows.height} samples of {shipped.height} questions, {size / 1e6:.2f} MB, in {target}")
+
+
+def _config(bench: Path | None, overrides: tuple[str, ...]) -> RunConfig:
+    if bench is None:
+        return load_config(CONFIG, overrides)
+    settings = load_bench(bench, overrides)
+    return settings.run_config(settings.methods[0], settings.seeds[0])
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Take the quickstart's samples from a store.")
+    parser = argparse.ArgumentParser(description="Take a teacher's samples from a store.")
     parser.add_argument("store")
-    main(parser.parse_args().store)
+    parser.add_argument("--bench", type=Path)
+    parser.add_argument("--target", type=Path, default=TARGET)
+    parser.add_argument("--num-live", type=int, default=NUM_LIVE)
+    arguments = parser.parse_args()
+    main(arguments.store, arguments.bench, arguments.target, arguments.num_live)

@@ -7,15 +7,17 @@ reads every `docs/results/<bench>/`, writes `docs/results.md`, and writes plots 
 
 from qcrd_core.bench.charts import plots
 from qcrd_core.bench.markdown import section
+from qcrd_core.bench.overview import draw_overview, overview
 from qcrd_core.bench.results import read_bench
 from qcrd_core.report.svg import standalone
 from qcrd_core.store.store import Store
 
 _HEAD = """# Results
 
-Written by `qcrd bench` from the tables in `{folder}/`. Changes made here by hand are lost.
+{overview}
+## How to read this page
 
-How to read the numbers:
+Written by `qcrd bench` from the tables in `{folder}/`. Changes made here by hand are lost.
 
 - Accuracies are on the test questions, in percent: mean and standard deviation over seeds. Each run
   chose its round on validation and was tested once.
@@ -45,14 +47,20 @@ def write_results(store: Store, folder: str) -> str:
         StoreError: If the store cannot be written.
         DataError: If a bench's tables are damaged or contradict each other.
     """
-    parts = [_HEAD.format(folder=folder)]
+    here, sections, benches = folder.rsplit("/", 1)[-1], [], []
     for name in store.list(folder):
         place = f"{folder}/{name}"
         if store.exists(f"{place}/bench.json"):
             results = read_bench(store, place)
+            benches.append(results)
             for plot, drawing in plots(results).items():
                 store.write_bytes(f"{place}/{plot}.svg", standalone(drawing).encode())
-            parts.append(section(results, f"{folder.rsplit('/', 1)[-1]}/{name}"))
+            sections.append(section(results, f"{here}/{name}"))
+    drawing = draw_overview(benches)
+    if drawing is not None:
+        store.write_bytes(f"{folder}/overview.svg", standalone(drawing).encode())
+    first = overview(benches, None if drawing is None else f"{here}/overview.svg")
+    parts = [_HEAD.format(folder=folder, overview=first), *sections]
     document = f"{folder}.md"
     store.write_bytes(document, "\n".join(parts).encode())
     return document

@@ -174,7 +174,11 @@ def test_document_holds_every_bench_and_is_made_from_files_alone(tmp_path):
         write_bench(store, f"results/{name}", synthetic_bench(name=name, skills=FEW, num_test=30))
     assert write_results(store, "results") == "results.md"
     document = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", document, re.MULTILINE) == ["svamp", r"word\_problems"]
+    assert re.findall(r"^## (.*)$", document, re.MULTILINE) == [
+        "How to read this page",
+        "svamp",
+        r"word\_problems",
+    ]
     links = re.findall(r"!\[.*?\]\((.*?)\)", document)
     assert len(links) == 6
     before = {link: (tmp_path / "docs" / link).read_bytes() for link in links}
