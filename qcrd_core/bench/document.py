@@ -56,10 +56,10 @@ def write_results(store: Store, folder: str) -> str:
             for plot, drawing in plots(results).items():
                 store.write_bytes(f"{place}/{plot}.svg", standalone(drawing).encode())
             sections.append(section(results, f"{here}/{name}"))
-    drawing = draw_overview(benches)
-    if drawing is not None:
-        store.write_bytes(f"{folder}/overview.svg", standalone(drawing).encode())
-    first = overview(benches, None if drawing is None else f"{here}/overview.svg")
+    whole = draw_overview(benches)
+    if whole is not None:
+        store.write_bytes(f"{folder}/overview.svg", standalone(whole).encode())
+    first = overview(benches, None if whole is None else f"{here}/overview.svg")
     parts = [_HEAD.format(folder=folder, overview=first), *sections]
     document = f"{folder}.md"
     store.write_bytes(document, "\n".join(parts).encode())

@@ -101,7 +101,7 @@ def _row(bench: BenchResults) -> list[str]:
     widths = [found.interval.high - found.interval.low for found in ours.values() if found.interval]
     return [
         f"`{visible(bench.description.name)}`",
-        f"{cells['num_test'].max():,} x {len(best.seeds)}",
+        f"{max(cells['num_test'].to_list()):,} x {len(best.seeds)}",
         accuracy_text(bench.summaries.get((_REFERENCE, ALL_DATA))),
         "-" if paper is None else _marked(paper),
         f"`{visible(best.method)}` {_marked(best)}",
