@@ -180,7 +180,7 @@ def test_document_holds_every_bench_and_is_made_from_files_alone(tmp_path):
         r"word\_problems",
     ]
     links = re.findall(r"!\[.*?\]\((.*?)\)", document)
-    assert len(links) == 6
+    assert len(links) == 7
     before = {link: (tmp_path / "docs" / link).read_bytes() for link in links}
     write_results(store, "results")
     assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == document
