@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import dataframely as dy
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from data_schemas.light import dy
 
 METADATA_KEY = b"qcrd"
 
@@ -189,7 +190,8 @@ def load_part(source: pa.NativeFile, table: type[Table], where: str) -> pl.DataF
             another table, or was written by a newer version.
     """
     try:
-        arrow = pq.read_table(source, page_checksum_verification=True)
+        # Not `read_table`, which loads pandas.
+        arrow = pq.ParquetFile(source, page_checksum_verification=True).read()
         stored = stored_metadata(arrow.schema, where)
         frame = _to_polars(arrow)
     except (pa.ArrowException, OSError, UnicodeError, pl.exceptions.PanicException) as error:
