@@ -280,7 +280,7 @@ def check_rows(frame: pl.DataFrame, table: type[Table], where: str) -> pl.DataFr
         msg = f"{where} must have {name} as {wanted[name]}; got {frame.schema[name]}."
         raise SchemaMismatchError(msg)
     try:
-        cast = frame.select(wanted.names()).cast(dict(wanted))
+        cast = frame.select(wanted.names()).cast(wanted)
         if cast.select(_holds(table)).item():
             return cast
     except pl.exceptions.PolarsError:
