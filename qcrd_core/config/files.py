@@ -9,7 +9,6 @@ A file may be cut, foreign or hostile. All of them end in one of the errors that
 
 import errno
 import stat
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,7 +179,11 @@ def parse_json(content: bytes, shape: type[Shape], where: str) -> Shape:
     raise StoreError(msg)
 
 
-@cache
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
 def _adapter(shape: Any) -> TypeAdapter[Any]:
     """Made once per shape, because making it takes a hundred times as long as reading a file."""
-    return TypeAdapter(shape)
+    if shape not in _adapters:
+        _adapters[shape] = TypeAdapter(shape)
+    return _adapters[shape]
