@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import dataframely as dy
 import polars as pl
 
+from data_schemas.light import dy
 from data_schemas.table import Table
 
 CELL_STATUSES = ("ok", "failed")

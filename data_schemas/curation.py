@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import dataframely as dy
-
+from data_schemas.light import dy
 from data_schemas.table import Table
 
 MARKS = ("keep", "reject", "none")

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import dataframely as dy
-
+from data_schemas.light import dy
 from data_schemas.table import Table
 
 

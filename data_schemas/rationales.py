@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import dataframely as dy
 import polars as pl
 
+from data_schemas.light import dy
 from data_schemas.table import Table
 
 SOURCES = ("teacher", "student", "imported")

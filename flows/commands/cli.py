@@ -38,13 +38,12 @@ from flows.commands.inspect import audit, compact, explore, inspect, plan, valid
 from flows.commands.models import janitor, models, promote, rollback
 from flows.commands.server import deploy, down, status, up
 from flows.commands.settings import settings as list_settings
-from flows.server.temporary import TemporaryServer
-from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.errors import ConfigError, QcrdError
-from qcrd_core.progress import progress
 
 if TYPE_CHECKING:
+    from flows.server.temporary import TemporaryServer
     from qcrd_core.bench.config import BenchConfig
+    from qcrd_core.config.run import RunConfig
     from qcrd_core.run.context import RunContext
 
 app = App(
@@ -76,14 +75,16 @@ def run(
         config: YAML file of settings. Examples are in configs/.
         dry_run: Show the plan, the first prompt and the estimated tokens, but start nothing.
     """
-    # Imported when needed: `qcrd --help` should not wait for polars.
-    from qcrd_core.stages.describe import describe_plan, describe_prompt
-    from qcrd_core.stages.plan import plan_run
+    # Imported when needed: `qcrd --help` should not wait for them.
+    from qcrd_core.config.run import load_config
 
     settings = load_config(config, overrides)
     # The server takes longer to start than the plan, so it starts first. If there turns out to be
     # nothing to run, it ends with this process.
-    server = None if dry_run else TemporaryServer.start()
+    server = None if dry_run else _start_server()
+    from qcrd_core.stages.describe import describe_plan, describe_prompt
+    from qcrd_core.stages.plan import plan_run
+
     plan = plan_run(settings)
     command = shlex.join([_program(), "run", "--config", str(config), *overrides])
     print(describe_plan(plan))
@@ -114,6 +115,7 @@ def join(*overrides: str, config: Annotated[Path, Parameter(name=["--config", "-
             run.scratch=/local.
         config: The same YAML file of settings as on the first host.
     """
+    from qcrd_core.config.run import load_config
     from qcrd_core.training.join import join_rounds
 
     settings = load_config(config, overrides)
@@ -183,12 +185,18 @@ def bench(
     print(f"\nIf this is stopped, the same command continues it:\n{command}\n", flush=True)
     if publish is not None:
         _take_over(settings, plan.context, publish)
-    server = TemporaryServer.start()
+    server = _start_server()
     from flows.bench import benchmark
 
     with server.used():
         benchmark(settings)
     _show_bench(settings, plan.context, publish, is_asked=recommend is not None)
+
+
+def _start_server() -> "TemporaryServer":
+    from flows.server.temporary import TemporaryServer
+
+    return TemporaryServer.start()
 
 
 def _take_over(settings: "BenchConfig", context: "RunContext", publish: Path) -> None:
@@ -225,8 +233,8 @@ def _show_bench(
     print(f"Tables, plots and costs:\n{store}/{page}")
 
 
-def _show_result(settings: RunConfig, run_id: str) -> None:
-    from qcrd_core.report import terminal_summary
+def _show_result(settings: "RunConfig", run_id: str) -> None:
+    from qcrd_core.report.terminal import terminal_summary
     from qcrd_core.run.context import RunContext
 
     context = RunContext.open(settings, run_id)
@@ -254,6 +262,7 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
             the folder of the input file.
         batch_size: Number of questions answered at once.
     """
+    from qcrd_core.progress import progress
     from qcrd_core.stages.prediction import predict_file
 
     if not file.name:

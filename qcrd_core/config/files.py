@@ -99,6 +99,17 @@ _TOO_MUCH = f"more than {_MAX_DEPTH} levels or {_MAX_VALUES:,} values"
 class _Loader(yaml.SafeLoader):
     """A scalar that is not of the type that it looks like is an error with its line."""
 
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML, which takes seconds to reach Python's limit of recursion."""
+        if self._depth > _MAX_DEPTH:
+            raise RecursionError
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
@@ -150,9 +161,11 @@ def parse_json(content: bytes, shape: type[Shape], where: str) -> Shape:
         StoreError: If it is no JSON, or has another shape; names the first problem.
     """
     try:
-        return TypeAdapter(shape).validate_json(content)
+        value: Shape = _adapter(shape).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+    else:
+        return value
     if first["type"] == "json_invalid":
         msg = f"{where} must be valid JSON; got {first['ctx']['error']}. Restore or delete it."
         raise StoreError(msg)
@@ -164,3 +177,13 @@ def parse_json(content: bytes, shape: type[Shape], where: str) -> Shape:
         f"{rule}{shown}. Restore or delete it."
     )
     raise StoreError(msg)
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    """Made once per shape, because making it takes a hundred times as long as reading a file."""
+    if shape not in _adapters:
+        _adapters[shape] = TypeAdapter(shape)
+    return _adapters[shape]

@@ -82,12 +82,12 @@ class _Template:
     names: tuple[str, ...]
     items: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def lesson_tuples(self) -> tuple[tuple[int, ...], ...]:
         """Numbers for lessons."""
         return tuple(numbers for numbers in self.tuples if _is_for_lessons(self.name, numbers))
 
-    @property
+    @functools.cached_property
     def question_tuples(self) -> tuple[tuple[int, ...], ...]:
         """Numbers for questions."""
         return tuple(numbers for numbers in self.tuples if not _is_for_lessons(self.name, numbers))

@@ -12,7 +12,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import summary
 from qcrd_core.report.data import RunData
 from qcrd_core.report.markdown import cell, table
-from qcrd_core.report.text import percent, plain_name
+from qcrd_core.report.text import percent, plain_name, teacher_name
 
 _DATA_ROWS = ("num_teacher_positives", "num_teacher_negatives", "num_student_negatives")
 
@@ -118,7 +118,7 @@ def _lineage(data: RunData, warm_start: str | None) -> list[tuple[str, str]]:
         ("run", data.run_id),
         ("chosen round", "not measured" if chosen is None else str(chosen)),
         ("weights at the start", f"version {warm_start}" if warm_start else _weights(data)),
-        ("teacher", _text(summary.teacher_name(data.config.teacher.model))),
+        ("teacher", _text(teacher_name(data.config.teacher.model))),
         ("teacher's samples (generation)", str(environment.get("generation"))),
         ("hash of the questions", str(environment.get("questions_hash"))),
         ("started at", str(environment.get("started_at"))),

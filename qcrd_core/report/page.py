@@ -16,7 +16,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.html import PAGE_CSS, templates
-from qcrd_core.report.text import clip
+from qcrd_core.report.text import clip, teacher_name
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 
@@ -142,7 +142,7 @@ def _context(data: RunData) -> dict[str, Any]:
     return {
         "css": Markup(PAGE_CSS),  # our own file, so it needs no escaping
         "data": data,
-        "teacher": summary.teacher_name(data.config.teacher.model),
+        "teacher": teacher_name(data.config.teacher.model),
         "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data),
         "chosen": chosen,

@@ -5,17 +5,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qcrd_core.config.models import (
-    FolderModel,
-    GgufPackageModel,
-    HubModel,
-    ImportedModel,
-    TeacherModel,
-)
 from qcrd_core.errors import DataError
 from qcrd_core.evaluation import CONFIDENCE, Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
-from qcrd_core.report.text import percent
+from qcrd_core.report.text import percent, teacher_name
 from qcrd_core.vote.majority import summarize_votes
 
 USELESS_AUC = 0.6
@@ -199,20 +192,6 @@ def servers(data: RunData) -> list[dict[str, str | float]]:
         url, _, figure = name.rpartition(" ")
         found.setdefault(url, {"url": url})[figure] = value
     return sorted(found.values(), key=lambda server: -float(server["tokens_per_second"]))
-
-
-def teacher_name(model: TeacherModel) -> str:
-    """Name the teacher in a few words."""
-    match model:
-        case HubModel():
-            return model.name
-        case FolderModel():
-            return str(model.path)
-        case GgufPackageModel():
-            adapter = f" with {model.adapter.name}" if model.adapter else ""
-            return f"{model.package}{adapter}"
-        case ImportedModel():
-            return f"imported rationales {model.generation}"
 
 
 def _accuracy(label: str, predictions: pl.DataFrame, confidence: float) -> Accuracy | None:

@@ -3,6 +3,14 @@
 import re
 from collections.abc import Iterable
 
+from qcrd_core.config.models import (
+    FolderModel,
+    GgufPackageModel,
+    HubModel,
+    ImportedModel,
+    TeacherModel,
+)
+
 TERMINAL_WIDTH = 100
 """Greatest number of columns in a terminal line."""
 
@@ -64,3 +72,17 @@ def clip(text: str) -> str:
     """Cut a very long text, and say how much was cut."""
     gone = len(text) - _MAX_CHARACTERS
     return f"{text[:_MAX_CHARACTERS]} … ({gone:,} more characters)" if gone > 0 else text
+
+
+def teacher_name(model: TeacherModel) -> str:
+    """Name the teacher in a few words."""
+    match model:
+        case HubModel():
+            return model.name
+        case FolderModel():
+            return str(model.path)
+        case GgufPackageModel():
+            adapter = f" with {model.adapter.name}" if model.adapter else ""
+            return f"{model.package}{adapter}"
+        case ImportedModel():
+            return f"imported rationales {model.generation}"

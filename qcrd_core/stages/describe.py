@@ -2,15 +2,17 @@
 
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from qcrd_core.config.models import LoraSection
-from qcrd_core.report.summary import teacher_name
-from qcrd_core.report.text import visible
+from qcrd_core.report.text import teacher_name, visible
 from qcrd_core.stages.plan import RunPlan
 from qcrd_core.teacher.rendering import describe_estimate
-from qcrd_core.teacher.servers.client import Prompt
+
+if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a second to import
+    from qcrd_core.teacher.servers.client import Prompt
 
 _NAME_WIDTH, _WIDTH = 16, 98
 
@@ -57,7 +59,7 @@ def _adapters(lora: LoraSection | None) -> str:
     return f", adapters of rank {lora.rank}{held}"
 
 
-def describe_prompt(prompt: Prompt) -> str:
+def describe_prompt(prompt: "Prompt") -> str:
     """Show a rendered prompt, each part under its role."""
     if isinstance(prompt, str):
         return visible(prompt)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from platform import platform, python_version
+from typing import TYPE_CHECKING
 
 import polars as pl
 import yaml
@@ -31,9 +32,11 @@ from qcrd_core.teacher.generation import generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, plan_sampling
 from qcrd_core.teacher.prepare import describe_teacher
 from qcrd_core.teacher.rendering import render
-from qcrd_core.teacher.servers.client import Prompt
 from qcrd_core.teacher.servers.launch import find_vllm_python
 from qcrd_core.vote.curation import marks_hash, read_marks
+
+if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a second to import
+    from qcrd_core.teacher.servers.client import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class RunPlan:
     """Imported rationales of the run's questions."""
     marks: pl.DataFrame
     """Table `curation`: marks on the run's rationales."""
-    first_prompt: Prompt | None
+    first_prompt: "Prompt | None"
     """The teacher's first rendered prompt; None for imported rationales."""
 
     @property

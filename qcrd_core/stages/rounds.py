@@ -22,7 +22,7 @@ from qcrd_core.discriminator.scores import write_scores
 from qcrd_core.errors import TrainingError
 from qcrd_core.evaluation import best_round
 from qcrd_core.progress import Bar, progress
-from qcrd_core.report import write_report
+from qcrd_core.report.page import write_report
 from qcrd_core.run.context import RunContext, RunJob, timed
 from qcrd_core.run.records import Result
 from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job

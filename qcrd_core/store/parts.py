@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_schemas import SchemaMismatchError, Table
@@ -130,6 +129,8 @@ def scan_parts(store: Store, paths: Sequence[str], table: type[Table]) -> pl.Laz
     schema = table.create_empty().schema
     if store.is_local:
         return pl.scan_parquet([store.local(path) for path in paths], schema=schema, glob=False)
+    import pyarrow.dataset as ds  # it loads pandas, which no local store needs
+
     names = [store.path(path) for path in paths]
     try:
         dataset = ds.dataset(names, filesystem=store.file_system, format="parquet")

@@ -1,12 +1,16 @@
 """Prompts in the form that `teacher.api` requires, and the most that a sampling plan can cost."""
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.prompts import render_messages, render_text
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.teacher.plan import SamplingPlan
-from qcrd_core.teacher.servers.client import Prompt
+
+if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a second to import
+    from qcrd_core.teacher.servers.client import Prompt
 
 _BYTES_PER_TOKEN = 4
 
@@ -69,7 +73,7 @@ def describe_estimate(
     return f"{text} (sampling stops at budget.{' or '.join(limits)})" if limits else text
 
 
-def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
+def render(config: RunConfig, spec: DatasetSpec, question: str) -> "Prompt":
     """Write a question's prompt in the form that `teacher.api` requires.
 
     Args:
@@ -85,7 +89,7 @@ def render(config: RunConfig, spec: DatasetSpec, question: str) -> Prompt:
     return render_text(spec, question)
 
 
-def num_bytes(prompt: Prompt) -> int:
+def num_bytes(prompt: "Prompt") -> int:
     """Bytes of a prompt's texts in UTF-8, without the chat template."""
     if isinstance(prompt, str):
         return len(prompt.encode())

@@ -19,7 +19,13 @@ from data_schemas.reference import (
     store_layout,
     stored_path,
 )
-from data_schemas.table import METADATA_KEY, read_part, write_part
+from data_schemas.table import (
+    METADATA_KEY,
+    SchemaMismatchError,
+    check_rows,
+    read_part,
+    write_part,
+)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -102,3 +108,42 @@ def test_example_row_of_every_table_can_be_written():
         sink = pa.BufferOutputStream()
         write_part(frame, table, sink)
         assert read_part(pa.BufferReader(sink.getvalue()), table, "part").equals(frame)
+
+
+@each_table
+def test_check_rows_gives_and_refuses_what_validate_does(table):
+    (key, *_) = table.primary_key() or table.column_names()
+    good = {**table.example, key: "another"}
+    tables = [[table.example], [table.example] * 2, [table.example, good]]
+    tables += [[good, {**table.example, n: odd}] for n in good for odd in _odd(good[n])]
+    outcomes = {True: 0, False: 0}
+    for rows in tables:
+        frame = pl.DataFrame(rows, strict=False, infer_schema_length=None)
+        wanted, found = (_outcome(check, frame) for check in (_validate(table), _check(table)))
+        outcomes[wanted is None] += 1
+        assert (found is None) == (wanted is None), rows
+        assert wanted is None or found.equals(wanted, null_equal=True), rows
+        assert wanted is None or found.schema == wanted.schema
+
+    assert min(outcomes.values()) > 0
+
+
+def _odd(value):
+    """Values that a frame can hold beside this one."""
+    return (None,) if isinstance(value, list | datetime) else (None, "no category", -1)
+
+
+def _validate(table):
+    return lambda frame: table.validate(frame, cast=True)
+
+
+def _check(table):
+    return lambda frame: check_rows(frame, table, "Rows")
+
+
+def _outcome(check, frame):
+    """The rows as a check gives them; None if it refuses them."""
+    try:
+        return check(frame)
+    except (SchemaMismatchError, dy.exc.ValidationError, pl.exceptions.PolarsError):
+        return None

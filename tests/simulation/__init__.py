@@ -18,10 +18,10 @@ real code would wait. `disk` is a folder in memory behind a gate: Python's audit
 of Arrow's file system let nothing pass that the gate does not see. At the gate an operation takes
 its time, finds the disk full, the store away or slow, or is the last of a killed process, whose
 `finally` blocks then reach nothing. A cut write leaves half of its bytes on a disk, nothing in a
-bucket; both kinds of store are played. `memory` looks up what polars has computed before, which
-makes a night about twenty times faster. `nights` draws the faults, starts a killed or failed
-process again until its work is done, sometimes starts a second and a third beside it, and lets the
-wall clock jump.
+bucket; both kinds of store are played. `tree` puts the store back as a night finds it. `memory`
+looks up what polars has computed before, which makes a night about twenty times faster. `nights`
+draws the faults, starts a killed or failed process again until its work is done, sometimes starts a
+second and a third beside it, and lets the wall clock jump.
 
 **What a night is.** One of three kinds; seed modulo 64 decides which, because a whole one takes
 about six times as long as the others:

@@ -1,20 +1,22 @@
 """Plays nights: see the package's page.
 
 python -m tests.simulation                            the nights that CI plays
-python -m tests.simulation --nights 50000 --first 1   more, or others
+python -m tests.simulation --nights 50000 --first 1   more, or others, on all cores
 python -m tests.simulation 4711                       one night again, step by step
 python -m tests.simulation --planted                  which night sees which planted bug
 """
 
 import argparse
 import gc
+import itertools
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
 
 NIGHTS = 1200
-"""As many as take less than a minute on one core."""
+"""As many as take half a minute on two cores."""
 
 
 def main() -> int:
@@ -23,14 +25,29 @@ def main() -> int:
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--nights", type=int, default=NIGHTS)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--planted", action="store_true")
     asked = parser.parse_args()
+    if asked.seed is None and not asked.planted and asked.jobs > 1:
+        return _share(asked.first, asked.nights, asked.jobs)
     from tests.simulation.night import install
 
     install()
     if asked.planted:
         return _find_planted()
     return _play(asked.first, asked.nights) if asked.seed is None else _replay(asked.seed)
+
+
+def _share(first: int, count: int, jobs: int) -> int:
+    """Play the nights in as many processes; returns 1 if one of them breaks an invariant."""
+    ends = [first + count * job // jobs for job in range(jobs + 1)]
+    ranges = [(start, end - start) for start, end in itertools.pairwise(ends) if end > start]
+    command = [sys.executable, "-m", "tests.simulation", "--jobs=1"]
+    processes = [
+        subprocess.Popen([*command, f"--first={start}", f"--nights={number}"])
+        for start, number in ranges
+    ]
+    return max(process.wait() for process in processes)
 
 
 def _play(first: int, count: int) -> int:

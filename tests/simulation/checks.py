@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -34,19 +33,6 @@ class BrokenError(AssertionError):
     def __init__(self, invariant: str, detail: str) -> None:
         super().__init__(f"{invariant}: {detail}")
         self.invariant = invariant
-
-
-def visible(root: Path) -> dict[str, bytes]:
-    """Every file of a store that readers see, with its content."""
-    found, start = {}, len(str(root)) + 1
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("_tmp"))
-        for name in names:
-            if not name.startswith("_tmp"):
-                path = f"{folder}/{name}"
-                with open(path, "rb") as stream:  # noqa: PTH123  (a Path costs more than the read)
-                    found[path[start:]] = stream.read()
-    return found
 
 
 def check_now(files: dict[str, bytes]) -> None:
@@ -81,8 +67,13 @@ def _check_folder(files: dict[str, bytes], folder: str) -> None:
         raise BrokenError(HALF_VISIBLE, f"{folder}/{DONE}: {error}") from error
     for name, digest in hashes.items():
         content = files.get(f"{folder}/{name}", b"")
-        if hashlib.sha256(content).hexdigest() != digest:
+        if _digest(content) != digest:
             raise BrokenError(HALF_VISIBLE, f"{folder}/{name} is not what {DONE} says")
+
+
+@cache
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check_champion(files: dict[str, bytes], path: str) -> None:

@@ -43,7 +43,7 @@ _MEMORY = Path("/dev/shm")
 ROOT = Path(tempfile.mkdtemp(prefix="qcrd-nights-", dir=_MEMORY if _MEMORY.is_dir() else None))
 GATE = Gate(str(ROOT))
 URLS = tuple(f"http://gpu{number}:8000/v1" for number in range(3))
-_MORNING = datetime(2026, 11, 1, tzinfo=UTC)
+MORNING = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Wall(datetime):
 
     @classmethod
     def now(cls, tz: Any = None) -> datetime:
-        return datetime.fromtimestamp(_MORNING.timestamp() + 86_400 * NIGHT.days_off, tz)
+        return datetime.fromtimestamp(MORNING.timestamp() + 86_400 * NIGHT.days_off, tz)
 
 
 class Inline:
@@ -120,7 +120,8 @@ class Inline:
 
 def install() -> None:
     """Replace what lies around the code under test: clock, chance, disk, network and jobs."""
-    atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
+    for folder in (ROOT, f"{ROOT}-aside"):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     logging.disable(logging.CRITICAL)
     remember()
     time.monotonic = lambda: NIGHT.world.now if NIGHT else 0.0

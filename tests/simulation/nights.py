@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,6 @@ from tests.simulation.checks import (
     BrokenError,
     check_end,
     check_now,
-    visible,
 )
 from tests.simulation.disk import TROUBLES
 from tests.simulation.night import (
@@ -36,9 +34,11 @@ from tests.simulation.night import (
     whole_night,
 )
 from tests.simulation.teacher import Servers
+from tests.simulation.tree import Tree
 from tests.simulation.world import EndlessError, Process, World
 
 STORE, SCRATCH = ROOT / "store", ROOT / "scratch"
+_TREE = Tree(ROOT, STORE.name)
 _MOST_STARTS = 40
 _YESTERDAY = make_config(training={"num_rounds": 1, "steps_per_round": 1})
 _EARLIER = make_config(data={"max_train": 3}, teacher={"num_samples": 2})
@@ -143,7 +143,7 @@ def play(seed: int, kind: Kind | None = None) -> Night:
     is_bucket = chance.random() < 0.4
     found, wanted, num_changes = undisturbed(kind, is_bucket)
     night = _begin(world, is_bucket)
-    _restore(found)
+    _restore(found, f"{kind.name} {is_bucket}")
     _draw_troubles(night, kind)
     LAST = night
     cast = _Cast(night, kind, chance.choice((0, 1, 1, 2, 3)), num_changes)
@@ -243,8 +243,7 @@ def _draw_troubles(night: Night, kind: Kind) -> None:
 @cache
 def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str, bytes], int]:
     """The store before and after a night in which nothing happens, and its number of changes."""
-    shutil.rmtree(ROOT)
-    ROOT.mkdir()
+    _TREE.empty()
     stores = []
     for work in (kind.before, kind.work):
         world = World("undisturbed")
@@ -261,16 +260,12 @@ def undisturbed(kind: Kind, is_bucket: bool) -> tuple[dict[str, bytes], dict[str
 def _look() -> dict[str, bytes]:
     """The visible store, past the gate."""
     world, GATE.world = GATE.world, None
-    files = visible(STORE)
+    files = _TREE.visible()
     GATE.world = world
     return files
 
 
-def _restore(files: dict[str, bytes]) -> None:
+def _restore(files: dict[str, bytes], kind: str) -> None:
     gate, GATE.world = GATE.world, None
-    shutil.rmtree(ROOT)
-    for folder in dict.fromkeys(path.rpartition("/")[0] for path in files):
-        (STORE / folder).mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        (STORE / path).write_bytes(content)
+    _TREE.restore(files, kind, machine.MORNING.timestamp() - 86_400)
     GATE.world = gate

@@ -5,7 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.simulation.__main__ import NIGHTS
+
 _ROOT = Path(__file__).parents[2]
+_PARTS = 2
+"""One for each process of pytest."""
 
 
 def _simulate(*arguments):
@@ -13,8 +19,10 @@ def _simulate(*arguments):
     return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
 
 
-def test_nights_keep_every_invariant():
-    done = _simulate()
+@pytest.mark.parametrize("part", range(_PARTS))
+def test_nights_keep_every_invariant(part):
+    count = NIGHTS // _PARTS
+    done = _simulate("--jobs=1", f"--first={part * count}", f"--nights={count}")
 
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,6 +1,7 @@
 """A small store with one of everything, and whatever may be wrong with a file of it."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,17 +83,18 @@ class Site:
         return sorted(changed)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+def _state(path: str | Path) -> tuple[int, int]:
+    stat = os.stat(path)  # noqa: PTH116  (a Path costs more than the look)
     return stat.st_mtime_ns, stat.st_size
 
 
 def _listed(folder: Path) -> dict[str, tuple[int, int]]:
-    return {
-        path.relative_to(folder).as_posix(): _state(path)
-        for path in folder.rglob("*")
-        if path.is_file() and ".qcrd" not in path.parts and not path.name.startswith("_tmp-lock")
-    }
+    found, start = {}, len(str(folder)) + 1
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".qcrd"]
+        paths = [f"{where}/{name}" for name in names if not name.startswith("_tmp-lock")]
+        found |= {path[start:]: _state(path) for path in paths}
+    return found
 
 
 def make_site(folder: Path) -> Site:

@@ -18,7 +18,8 @@ from explorer.data import Explorer
 from flows.commands.cli import app
 from qcrd_core.errors import QcrdError, StoreError
 from qcrd_core.registry import registry
-from qcrd_core.report import terminal_summary, write_report
+from qcrd_core.report.page import write_report
+from qcrd_core.report.terminal import terminal_summary
 from qcrd_core.stages.prediction import fetch_student
 from qcrd_core.student.jobs import AnswerFile
 from qcrd_core.student.predict import answer_file

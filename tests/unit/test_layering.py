@@ -54,16 +54,28 @@ def light_modules():
     ]
 
 
-def test_modules_outside_the_heavy_rooms_load_no_engine():
-    loaded = subprocess.run(
-        [sys.executable, "-c", _REPORT_LOADED, " ".join(HEAVY), *light_modules()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+def _loaded(heavy, *modules):
+    """Each module, and behind it the heavy ones that it was first to load."""
+    command = [sys.executable, "-c", _REPORT_LOADED, " ".join(heavy), *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
-    assert loaded == light_modules()  # a name behind a module is the engine it was first to load
+
+def test_modules_outside_the_heavy_rooms_load_no_engine():
+    assert _loaded(HEAVY, *light_modules()) == light_modules()
+
+
+@pytest.mark.parametrize(
+    ("module", "unused"),
+    [
+        ("flows.commands.cli", {"httpx", "polars", "pyarrow", "pydantic", "yaml"}),
+        # `qcrd run --dry-run`, as far as it goes for every run.
+        ("qcrd_core.stages.describe", {"aiohttp", "httpx", "pandas", "scipy", "sqlalchemy"}),
+    ],
+    ids=["help", "dry run"],
+)
+def test_command_waits_for_no_library_that_it_does_not_use(module, unused):
+    assert _loaded(unused, module) == [module]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)

@@ -9,7 +9,7 @@ import yaml
 
 from data_schemas import Scores, Votes
 from qcrd_core.errors import DataError, StoreError
-from qcrd_core.report import write_report
+from qcrd_core.report.page import write_report
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run

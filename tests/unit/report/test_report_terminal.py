@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from qcrd_core.report import terminal_summary, write_report
+from qcrd_core.report.page import write_report
+from qcrd_core.report.terminal import terminal_summary
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
