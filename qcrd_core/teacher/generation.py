@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_schemas import Rationales
 from qcrd_core.config.files import parse_json, read_ordinary
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.prompts import prompt_identity
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import StoreError
-from qcrd_core.ids import fingerprint
+from qcrd_core.ids import IDENTITY_VERSION, fingerprint
 from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def generation_identity(
     """
     teacher = config.teacher
     return {
-        "schema_version": Rationales.version,
+        "schema_version": IDENTITY_VERSION,
         "model": dict(identity),
         "api": teacher.api,
         "prompt": prompt_identity(spec),
