@@ -27,6 +27,7 @@ from qcrd_core.config.method import (
     VotingSection,
 )
 from qcrd_core.config.models import (
+    NEW_IN_IDENTITY,
     NUM_HEADS,
     DiscriminatorSection,
     FolderModel,
@@ -213,6 +214,9 @@ class RunConfig(Section):
             content["evaluation"].pop("compare")
         if self.discriminator.fit == "paper" or not self.loss.reads_quality:
             content["discriminator"].pop("fit")
+        for name in (*NEW_IN_IDENTITY, "rationale"):  # as before teachers that think
+            if not self.teacher.changed(name):
+                content["teacher"].pop(name)
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
@@ -228,6 +232,7 @@ _NOT_IDENTITY = (
     ("teacher", "shards_in_flight"),
     ("teacher", "questions_per_shard"),
     ("teacher", "reuse"),
+    ("teacher", "max_cut_thoughts"),
     ("training", "checkpoint_seconds"),
     ("training", "cpu_offload"),
     ("training", "gradient_checkpointing"),

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from qcrd_core.config.base import THINK_TAGS
 from qcrd_core.data.answers import AnswerSpec, extract
-from qcrd_core.data.thoughts import THINK_TAGS, Tags, split_thought
+from qcrd_core.data.thoughts import Tags, split_thought
 
 
 def read_completion(

@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from qcrd_core.config.base import THINK_TAGS
+
 Tags = tuple[str, str]
 """Opening and closing tag. With an empty opening tag every completion begins inside a thought."""
-
-THINK_TAGS: Tags = ("<think>", "</think>")
 
 
 @dataclass(frozen=True)

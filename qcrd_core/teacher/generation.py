@@ -51,6 +51,7 @@ def generation_identity(
         "top_p": TOP_P,
         "max_new_tokens": teacher.max_new_tokens,
         "seed": teacher.seed,
+        **teacher.added_to_identity(),
     }
 
 
