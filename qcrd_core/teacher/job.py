@@ -53,6 +53,8 @@ class ShardResult:
     num_ok: int
     num_no_answer: int
     num_failed: int
+    num_thought_only: int
+    """Samples with nothing behind their thought, mostly because it was cut."""
     num_tokens: int
     """Sampled tokens."""
     num_prompt_tokens: int
