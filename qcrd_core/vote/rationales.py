@@ -1,6 +1,7 @@
 """Reads the teacher rationales of a run, sampled or imported."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import polars as pl
 
@@ -11,11 +12,37 @@ from qcrd_core.run.records import Environment
 from qcrd_core.teacher.generation import rationales_folder
 from qcrd_core.teacher.plan import read_samples
 
+Taught = Literal["answer", "reasoning", "both"]
+
 _KEYS = ("question_id", "sample_idx")
+
+
+def taught(what: Taught) -> pl.Expr:
+    """What a student learns of each row of table `rationales`, by `teacher.rationale`.
+
+    Column `rationale` is the explanation in the answer, or the thought if the answer explains
+    nothing.
+
+    Args:
+        what: The setting.
+
+    Returns:
+        An expression over `rationale` and `reasoning`, named `rationale`.
+    """
+    explained, thought = pl.col("rationale"), pl.col("reasoning")
+    if what == "answer":
+        return explained
+    if what == "reasoning":
+        return pl.coalesce(thought, explained).alias("rationale")
+    both = pl.concat_str(thought, pl.lit("\n\n"), explained)  # null without one of them
+    has_two = thought.is_not_null() & (thought != explained)
+    return pl.when(has_two).then(both).otherwise(explained).alias("rationale")
 
 
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Table `rationales` of the run's training questions, without rejected rationales.
+
+    Column `rationale` is what `teacher.rationale` says is taught.
 
     Args:
         context: The run.
@@ -27,8 +54,14 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     Raises:
         DataError: If a part is damaged, or there is no such imported generation.
     """
+    what = context.config.teacher.rationale
     wanted = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
-    rows = read_all_rationales(context, wanted)
+    needed = wanted
+    if wanted is not None and "rationale" in wanted and what != "answer":
+        needed = [*dict.fromkeys([*wanted, "reasoning"])]
+    rows = read_all_rationales(context, needed)
+    if "rationale" in rows.columns:
+        rows = rows.with_columns(taught(what))
     rejected = context.read_marks("reject")
     if not rejected.is_empty():
         rows = rows.join(rejected, on=_KEYS, how="anti", maintain_order="left")

@@ -6,6 +6,7 @@ import polars as pl
 
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.audit.similar import Duplicates, Leakage, find_duplicates, find_leakage
+from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, sweep_samples
 from qcrd_core.inspect.summary import bin_votes
 from qcrd_core.inspect.view import View
@@ -14,7 +15,7 @@ from qcrd_core.vote.majority import pseudo_label_precision, vote
 
 _COLUMNS = (
     "question_id", "sample_idx", "source", "answer", "cumulative_logprob", "num_tokens",
-    "rationale",
+    "rationale", "status",
 )  # fmt: skip
 
 
@@ -35,6 +36,7 @@ class Audit:
     sweep: Sweep
     duplicates: Duplicates
     leakage: Leakage
+    thoughts: Thoughts
 
 
 def audit(view: View, generation: str | None = None) -> Audit:
@@ -69,6 +71,7 @@ def audit(view: View, generation: str | None = None) -> Audit:
         sweep=sweep_samples(rows, asked),
         duplicates=find_duplicates(rows),
         leakage=find_leakage(questions),
+        thoughts=find_thoughts(rows),
     )
 
 
