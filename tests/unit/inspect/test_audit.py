@@ -10,6 +10,7 @@ from qcrd_core.inspect.audit.audit import audit
 from qcrd_core.inspect.audit.charts import audit_charts
 from qcrd_core.inspect.audit.page import audit_text, render, write_audit
 from qcrd_core.inspect.audit.similar import find_duplicates, find_leakage
+from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, _knee, sweep_samples
 from qcrd_core.inspect.view import View
 from qcrd_core.store.store import Store
@@ -163,3 +164,30 @@ def test_audit_of_a_store_votes_over_its_one_generation(run):
     with pytest.raises(DataError, match="which generation to audit"):
         audit(View(run.store, None))
     assert audit(View(run.store, None), GENERATION).num_rationales == 300
+
+
+def test_thoughts_that_damaged_rationales_are_counted_with_what_to_do():
+    rows = make_rationales(
+        [
+            {"question_id": "q", "sample_idx": 0, "answer": "1"},
+            {"question_id": "q", "sample_idx": 1, "answer": "1", "rationale": "<think>\nHmm"},
+            {"question_id": "q", "sample_idx": 2, "answer": "1", "rationale": "Hm.\n</Think>\nSo"},
+            {"question_id": "q", "sample_idx": 3, "answer": "1", "rationale": None},
+            {"question_id": "q", "sample_idx": 4, "rationale": None},
+        ]
+    )
+    cut = rows.head(1).with_columns(status=pl.lit("thought_only"), rationale=pl.lit(None))
+    found = find_thoughts(pl.concat([rows, cut], how="vertical_relaxed"))
+    assert found == Thoughts(6, num_with_tags=2, num_bare=1, num_thought_only=1)
+    assert [problem.partition(":")[0] for problem in found.problems] == [
+        "Think tags in a rationale",
+        "No rationale beside an answer",
+        "A thought without an answer",
+    ]
+
+
+def test_audit_of_a_run_without_thoughts_has_no_problem_with_them(run):
+    found = audit(run)
+    assert found.thoughts.problems == []
+    assert "thoughts    0 rationales with think tags" in audit_text(found)
+    assert "0 rationales with think tags" in render(found)
