@@ -20,6 +20,7 @@ from qcrd_core.teacher.lengths import check_prompt_lengths
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
+from qcrd_core.teacher.retry import failed_reasons
 from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.servers.launch import num_engines
 from qcrd_core.teacher.servers.managed import teacher_endpoints
@@ -67,6 +68,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         with timed(context, "sample_teacher"):
             sampled = _sample_missing(context, spec, questions, plan, meter)
         check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
+        _say_failed(context, questions, plan)
     joined = join_many(context.store, plan.folder)
     if joined is not None:
         logger.info(
@@ -165,6 +167,23 @@ def _sample_missing(
         )
     _note_rates(context, sampled, began, seconds)
     return sampled
+
+
+def _say_failed(context: RunContext, questions: pl.DataFrame, plan: SamplingPlan) -> None:
+    """Log why samples failed, with their number per reason."""
+    num_samples = context.config.teacher.num_samples
+    reasons = failed_reasons(
+        context.store, plan.folder, questions=questions, num_samples=num_samples
+    )
+    if reasons.height:
+        shown = "; ".join(f"{count} x {error}" for error, count in reasons.head(3).rows())
+        logger.warning(
+            "The teacher refused %d of %d samples: %s. `qcrd run --retry-failed` asks for them "
+            "again, before the vote.",
+            reasons["num_rows"].sum(),
+            plan.num_wanted,
+            shown,
+        )
 
 
 def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:
