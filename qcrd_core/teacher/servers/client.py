@@ -178,7 +178,7 @@ class TeacherClient:
         """Whether a refused request should be sent again in another dialect."""
         known = self._dialects.get(url, USUAL)
         if known != used:
-            return True  # another request has met the same refusal meanwhile
+            return True  # another request has met the same refusal since
         learnt = used.after(content)
         if learnt is None:
             return False
