@@ -16,7 +16,8 @@ from functools import lru_cache
 from qcrd_core.config.base import THINK_TAGS
 
 Tags = tuple[str, str]
-"""Opening and closing tag. With an empty opening tag every completion begins inside a thought."""
+"""Opening and closing tag. With an empty opening tag every completion begins inside a thought, and
+the opening tag that belongs to the closing one (`<think>`) begins another one."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,20 @@ def split_thought(text: str, tags: Tags = THINK_TAGS) -> Split:
 
     Args:
         text: Text of a model.
-        tags: The tags, compared without case.
+        tags: The tags, compared exactly: they are single tokens of the model.
 
     Returns:
         Thought and final part. A text without tags is a final part, unchanged.
     """
-    opening = tags[0].lower()
-    pieces = _pattern(tags).split(text)
-    if len(pieces) == 1 and opening:
-        return Split(None, text)
+    is_thinking, (opening, closing) = not tags[0], _both(tags)
+    if not is_thinking and opening not in text and closing not in text:
+        return Split(None, text)  # most texts, and much faster than the pattern
     thoughts: list[str] = []
     finals: list[str] = []
-    is_thinking = not opening
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(_pattern(opening, closing).split(text)):
         if number % 2 == 0:
             (thoughts if is_thinking else finals).append(piece)
-        elif piece.lower() == opening:
+        elif piece == opening:
             is_thinking = True
         else:
             if not is_thinking:  # it ends a thought that was not opened here
@@ -67,15 +66,19 @@ def split_thought(text: str, tags: Tags = THINK_TAGS) -> Split:
 
 def opens_in_prompt(text: str, tags: Tags = THINK_TAGS) -> bool:
     """Whether a text closes a thought that it did not open, so its chat template opened it."""
-    opening, closing = (tag.lower() for tag in tags)
-    before, found, _ = text.lower().partition(closing)
-    return bool(found) and (not opening or opening not in before)
+    opening, closing = _both(tags)
+    before, found, _ = text.partition(closing)
+    return bool(found) and opening not in before
 
 
 def _joined(pieces: list[str]) -> str | None:
     return "\n".join(piece.strip() for piece in pieces if piece.strip()) or None
 
 
+def _both(tags: Tags) -> Tags:
+    return (tags[0] or tags[1].replace("/", "", 1), tags[1])
+
+
 @lru_cache(maxsize=16)
-def _pattern(tags: Tags) -> re.Pattern[str]:
-    return re.compile(f"({'|'.join(re.escape(tag) for tag in tags if tag)})", re.IGNORECASE)
+def _pattern(opening: str, closing: str) -> re.Pattern[str]:
+    return re.compile(f"({re.escape(opening)}|{re.escape(closing)})")

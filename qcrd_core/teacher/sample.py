@@ -206,8 +206,8 @@ class _Sampling:
             self._job.config.teacher.max_new_tokens if written is None else written,
         )
         self._thoughts.add(outcome)
-        if self._thoughts.error is not None:
-            self.dispatcher.end(self._thoughts.error)
+        if (error := self._thoughts.error) is not None:
+            self.dispatcher.end(error)
 
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
         """Release a finished shard; without a result, another sampler was first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-_TAG = r"(?i)</?think>"
+_TAG = "</?think>"
 
 
 @dataclass(frozen=True)

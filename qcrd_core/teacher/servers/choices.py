@@ -133,9 +133,10 @@ def _logprobs(choice: Any) -> list[Any] | None:
         return None
     tokens = found.get("content")
     if isinstance(tokens, list):
-        return [
-            token.get("logprob") if isinstance(token, dict) else None for token in tokens
-        ] or None
+        try:
+            return [token["logprob"] for token in tokens] or None
+        except (TypeError, KeyError):
+            return [None] * len(tokens)
     plain = found.get("token_logprobs")
     return (plain or None) if isinstance(plain, list) else None
 
@@ -144,11 +145,11 @@ def _sum(logprobs: list[Any] | None) -> float | None:
     """Their sum, in nats; None if one of them is no finite number."""
     if logprobs is None:
         return None
-    are_numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        for value in logprobs
-    )
-    return math.fsum(logprobs) if are_numbers else None
+    try:
+        total = math.fsum(logprobs)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return total if math.isfinite(total) else None
 
 
 def _count(value: Any) -> int | None:

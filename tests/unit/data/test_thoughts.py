@@ -19,7 +19,6 @@ FINAL = "3 * 4 = 12. The answer is 12."
         (FINAL, None, FINAL),
         (f" {FINAL} ", None, f" {FINAL} "),
         (f"<think>\n{THOUGHT}\n</think>\n\n{FINAL}", THOUGHT, FINAL),
-        (f"<THINK>{THOUGHT}</Think>{FINAL}", THOUGHT, FINAL),
         # The chat template opened the thought in the prompt.
         (f"{THOUGHT}\n</think>\n{FINAL}", THOUGHT, FINAL),
         # Qwen3 with thinking switched off.
@@ -50,6 +49,8 @@ def test_split_thought_with_an_empty_opening_tag_begins_inside_the_thought():
     tags = ("", "</think>")
     assert split_thought(f"{THOUGHT}</think>{FINAL}", tags) == Split(THOUGHT, FINAL)
     assert split_thought(THOUGHT, tags) == Split(THOUGHT, None)
+    assert split_thought(f"<think>{THOUGHT}</think>{FINAL}", tags) == Split(THOUGHT, FINAL)
+    assert split_thought("a</think>b<think>c", tags).final is None
 
 
 @pytest.mark.parametrize(

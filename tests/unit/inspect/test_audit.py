@@ -171,7 +171,7 @@ def test_thoughts_that_damaged_rationales_are_counted_with_what_to_do():
         [
             {"question_id": "q", "sample_idx": 0, "answer": "1"},
             {"question_id": "q", "sample_idx": 1, "answer": "1", "rationale": "<think>\nHmm"},
-            {"question_id": "q", "sample_idx": 2, "answer": "1", "rationale": "Hm.\n</Think>\nSo"},
+            {"question_id": "q", "sample_idx": 2, "answer": "1", "rationale": "Hm.\n</think>\nSo"},
             {"question_id": "q", "sample_idx": 3, "answer": "1", "rationale": None},
             {"question_id": "q", "sample_idx": 4, "rationale": None},
         ]
