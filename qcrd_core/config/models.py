@@ -136,6 +136,9 @@ class TeacherSection(Section):
     with `completions` the prompt is one plain text."""
     num_samples: int = Field(default=5, ge=1, le=1000, examples=[8])
     """K, rationales per question."""
+    stop_when_settled: float | None = Field(default=None, gt=0, lt=1, examples=[0.05])
+    """Draw the K samples of a question in waves, and no more when the chance that its majority
+    still changes is below this bound. Null: always K. docs/operations.md has what it saves."""
     sampling_temperature: float = Field(default=0.7, gt=0, le=100)
     """Temperature of the teacher's samples."""
     max_new_tokens: int = Field(default=256, ge=1, le=1_048_576)

@@ -11,6 +11,7 @@ from qcrd_core.run.context import RunContext
 from qcrd_core.run.records import Environment
 from qcrd_core.teacher.generation import rationales_folder
 from qcrd_core.teacher.plan import read_samples
+from qcrd_core.vote.settled import num_needed
 
 Taught = Literal["answer", "reasoning", "both"]
 
@@ -42,6 +43,7 @@ def taught(what: Taught) -> pl.Expr:
 def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Table `rationales` of the run's training questions, without rejected rationales.
 
+    With `teacher.stop_when_settled`, samples beyond those that the bound asks for are left out.
     Column `rationale` is what `teacher.rationale` says is taught.
 
     Args:
@@ -59,7 +61,15 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     needed = wanted
     if wanted is not None and "rationale" in wanted and what != "answer":
         needed = [*dict.fromkeys([*wanted, "reasoning"])]
+    bound = context.config.teacher.stop_when_settled
+    if needed is not None and bound is not None:
+        needed = [*dict.fromkeys([*needed, "answer"])]
     rows = read_all_rationales(context, needed)
+    if bound is not None:
+        # A run without the bound may have stored more; they must not change this run's vote.
+        ends = num_needed(rows, num_samples=context.config.teacher.num_samples, bound=bound)
+        rows = rows.join(ends, on="question_id", how="left", maintain_order="left")
+        rows = rows.filter(pl.col("sample_idx") < pl.col("num_needed")).drop("num_needed")
     if "rationale" in rows.columns:
         rows = rows.with_columns(taught(what))
     rejected = context.read_marks("reject")

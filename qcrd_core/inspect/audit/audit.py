@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.errors import DataError
+from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import Duplicates, Leakage, find_duplicates, find_leakage
 from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, sweep_samples
@@ -34,6 +35,8 @@ class Audit:
     precision: pl.DataFrame
     """Result of `pseudo_label_precision`."""
     sweep: Sweep
+    settled: pl.DataFrame
+    """Result of `replay_settled`."""
     duplicates: Duplicates
     leakage: Leakage
     thoughts: Thoughts
@@ -69,6 +72,7 @@ def audit(view: View, generation: str | None = None) -> Audit:
         bins=bin_votes(votes, "agreement"),
         precision=pseudo_label_precision(votes),
         sweep=sweep_samples(rows, asked),
+        settled=replay_settled(rows, asked),
         duplicates=find_duplicates(rows),
         leakage=find_leakage(questions),
         thoughts=find_thoughts(rows),
