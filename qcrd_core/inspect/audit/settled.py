@@ -64,6 +64,6 @@ def _replay(
     gold = both.drop_nulls("gold_answer").with_columns(
         pl.col("is_majority_correct", "is_majority_correct_of_all").fill_null(value=False)
     )
-    cost = asked["cost"].sum() / max(rows["cost"].sum(), 1)
+    cost = int(asked["cost"].sum()) / max(int(rows["cost"].sum()), 1)
     accuracies = (gold["is_majority_correct"].mean(), gold["is_majority_correct_of_all"].mean())
     return (bound, cost, changed, *accuracies)  # type: ignore[return-value]

@@ -58,7 +58,7 @@ def sweep_samples(rationales: pl.DataFrame, questions: pl.DataFrame) -> Sweep:
 
 
 def in_drawn_order(rationales: pl.DataFrame, draw: int) -> pl.DataFrame:
-    """The samples of each question, numbered anew in a random order that `draw` decides."""
+    """The samples of each question, numbered again in a random order that `draw` decides."""
     chance = pl.struct("question_id", "sample_idx").hash(draw)
     place = (chance.rank("ordinal").over("question_id") - 1).cast(pl.Int32)
     return rationales.with_columns(sample_idx=place)

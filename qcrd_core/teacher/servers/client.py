@@ -233,7 +233,7 @@ def _explained(reply: Unavailable, target: Target) -> Unavailable:
         return replace(reply, reason=reason)
     if reply.is_hopeless:
         reason = (
-            f"{target.url} cannot be used; it answered {reply.reason}. Check {key}, "
+            f"{target.url} rejected the request with {reply.reason}. Check {key}, "
             "teacher.endpoints and teacher.api."
         )
         return replace(reply, reason=reason)
