@@ -126,6 +126,7 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
         "model_revision": pl.lit(None),
         "generation": pl.lit(fingerprint(IDENTITY)),
         "text": pl.when(has_text).then(text + end),
+        "reasoning": pl.lit(None, pl.String),
         "rationale": pl.when(has_text).then(text),
         "answer_raw": answer,
         "answer": answer,

@@ -20,7 +20,7 @@ from qcrd_core.store.parts import collect
 ROWS_PER_PAGE = 25
 FILTERS = {
     "source": ("teacher", "imported", "student"),
-    "status": ("ok", "no_answer", "failed"),
+    "status": ("ok", "no_answer", "thought_only", "failed"),
     "polarity": ("positive", "negative"),
     "correct": ("right", "wrong", "no gold"),
     "mark": ("keep", "reject", "none"),
@@ -224,6 +224,7 @@ def _shown_row(record: QuestionRecord, row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "side": side or "other",
         "scores": scores,
+        "thought": visible(row["reasoning"] or ""),
         "body": highlighted(row["text"] or row["error"] or "", row["answer_raw"]),
     }
 

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+IDENTITY_VERSION = 1
+"""`schema_version` in the identity of a generation. A new version of table `rationales` does not
+change it: stored samples are migrated when they are read, and stay usable."""
+
 
 def content_hash(*parts: str, length: int = 16) -> str:
     """Hash strings, including their boundaries.

@@ -1,6 +1,7 @@
 """The command `qcrd`.
 
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
+             [--retry-failed]
     qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
     qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
     qcrd join --config FILE [section.key=value ...]
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from qcrd_core.bench.config import BenchConfig
     from qcrd_core.config.run import RunConfig
     from qcrd_core.run.context import RunContext
+    from qcrd_core.stages.plan import RunPlan
 
 app = App(
     name="qcrd",
@@ -65,6 +67,7 @@ def run(
     *overrides: str,
     config: Annotated[Path, Parameter(name=["--config", "-c"])],
     dry_run: bool = False,
+    retry_failed: bool = False,
 ) -> None:
     """Distil a student: sample the teacher, vote, train in rounds, evaluate, report.
 
@@ -74,6 +77,7 @@ def run(
         overrides: Settings that override the file, for example teacher.num_samples=4.
         config: YAML file of settings. Examples are in configs/.
         dry_run: Show the plan, the first prompt and the estimated tokens, but start nothing.
+        retry_failed: Ask the teacher again for samples that it refused in earlier starts.
     """
     # Imported when needed: `qcrd --help` should not wait for them.
     from qcrd_core.config.run import load_config
@@ -86,6 +90,8 @@ def run(
     from qcrd_core.stages.plan import plan_run
 
     plan = plan_run(settings)
+    if retry_failed:
+        plan = _retry_failed(plan, dry_run=dry_run)
     command = shlex.join([_program(), "run", "--config", str(config), *overrides])
     print(describe_plan(plan))
     if server is None:
@@ -101,6 +107,18 @@ def run(
         with server.used():
             distill(settings)
     _show_result(settings, plan.run_id)
+
+
+def _retry_failed(plan: "RunPlan", *, dry_run: bool) -> "RunPlan":
+    """Say what failed and, unless it is a dry run, forget it; returns the plan with it missing."""
+    from qcrd_core.stages.plan import plan_run
+    from qcrd_core.stages.retrying import describe_failed, forget
+
+    print(f"{describe_failed(plan)}\n")
+    if dry_run:
+        return plan
+    forget(plan)
+    return plan_run(plan.context.config)
 
 
 @app.command(group=_RUN)

@@ -14,6 +14,8 @@ MAX_TOKENS = 65_536
 MAX_BATCH = 65_536
 MAX_PROCESSES = 4096
 MAX_SECONDS = 1e9
+THINK_TAGS = ("<think>", "</think>")
+"""Opening and closing tag of a thought, as most models that reason write them."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 """What becomes the name of a folder in a store: it cannot lead out of that folder."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from qcrd_core.config.base import (
     MAX_BATCH,
@@ -11,12 +11,24 @@ from qcrd_core.config.base import (
     MAX_PROCESSES,
     MAX_SEED,
     MAX_TOKENS,
+    THINK_TAGS,
     Fingerprint,
     Section,
 )
 from qcrd_core.config.endpoints import Endpoints
 from qcrd_core.config.files import expand_user
 
+SET_BY_QCRD = {
+    **dict.fromkeys(("model", "messages", "prompt", "n", "stream"), "leave it out"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "set teacher.max_new_tokens"),
+    **{name: f"set teacher.{name}" for name in ("seed", "stop", "top_k", "min_p")},
+    "temperature": "set teacher.sampling_temperature",
+    "logprobs": "it is left out by itself if a server refuses it",
+    "top_p": "it is always 1, because the vote needs the whole distribution",
+}
+"""Keys of a request that `teacher.extra_body` must leave alone, and what to do instead."""
+NEW_IN_IDENTITY = ("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags")
+"""Settings of a teacher that generations and runs are named after only if they are set."""
 NUM_HEADS = 4
 """Attention heads of models from scratch: such models are a few hundred wide at most."""
 
@@ -103,7 +115,13 @@ class VllmServer(Section):
 class TeacherSection(Section):
     """The large model and how it is sampled."""
 
-    expert: ClassVar = frozenset({"seed", "shards_in_flight", "questions_per_shard", "reuse"})
+    expert: ClassVar = frozenset(
+        {
+            *("seed", "shards_in_flight", "questions_per_shard", "reuse"),
+            *("system_prompt", "stop", "top_k", "min_p", "extra_body"),
+            *("think_tags", "max_cut_thoughts"),
+        }
+    )
 
     model: TeacherModelOrText = Field(examples=["Qwen/Qwen2.5-7B-Instruct"])
     """The teacher: the name of a hub model or, if it begins with `.`, `/` or `~`, a folder; other
@@ -118,10 +136,37 @@ class TeacherSection(Section):
     with `completions` the prompt is one plain text."""
     num_samples: int = Field(default=5, ge=1, le=1000, examples=[8])
     """K, rationales per question."""
+    stop_when_settled: float | None = Field(default=None, gt=0, lt=1, examples=[0.05])
+    """Draw the K samples of a question in waves, and no more when the chance that its majority
+    still changes is below this bound. Null: always K. docs/operations.md has what it saves."""
     sampling_temperature: float = Field(default=0.7, gt=0, le=100)
     """Temperature of the teacher's samples."""
     max_new_tokens: int = Field(default=256, ge=1, le=1_048_576)
     """Length limit of a completion, tokens."""
+    rationale: Literal["answer", "reasoning", "both"] = "answer"
+    """What of a teacher that thinks before it answers is taught: the explanation in its answer, its
+    thought, or the thought followed by the explanation. If it wrote only one of them, that one."""
+    system_prompt: str | None = Field(default=None, min_length=1, examples=["You are a teacher."])
+    """Text of a system message before everything else. Needs `teacher.api=chat`."""
+    stop: tuple[str, ...] | None = Field(default=None, examples=[[]])
+    """Texts at which the server ends a completion. Null: `answer.stop` of the data set, at which
+    completions are cut in any case. Set [] if the teacher writes one of them while it thinks."""
+    top_k: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[20])
+    """Sample only from this many of the likeliest tokens. Null: from all."""
+    min_p: float | None = Field(default=None, ge=0, le=1, examples=[0.05])
+    """Sample only from tokens that are at least this many times as likely as the likeliest one.
+    Null: from all."""
+    extra_body: dict[str, JsonValue] = Field(
+        default={}, examples=[{"chat_template_kwargs": {"enable_thinking": False}}]
+    )
+    """Further keys of each request, as the server knows them: for example `reasoning_effort`, or
+    `chat_template_kwargs` to switch thinking off."""
+    think_tags: tuple[str, str] = Field(default=THINK_TAGS, examples=[["[THINK]", "[/THINK]"]])
+    """Tags around a thought in a completion. With an empty first tag, the chat template opens the
+    thought in the prompt, so every completion begins inside it."""
+    max_cut_thoughts: float = Field(default=0.5, gt=0, le=1)
+    """Share of samples with nothing behind their thought, mostly because it was cut, above which
+    sampling stops. 1 never stops it."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of the samples. It is separate from `run.seed`, so that runs of several seeds learn from
     the same rationales."""
@@ -134,6 +179,34 @@ class TeacherSection(Section):
     """Questions per Parquet part. A killed run asks at most so many per shard in flight again."""
     reuse: tuple[Path, ...] = Field(default=(), examples=[["quickstart/samples"]])
     """Folders of earlier samples. They are used only if their fingerprint equals this run's."""
+
+    @model_validator(mode="after")
+    def _request_is_whole(self) -> Self:
+        if self.system_prompt is not None and self.api == "completions":
+            msg = "teacher.system_prompt needs teacher.api=chat; it is completions"
+            raise ValueError(msg)
+        if not self.think_tags[1]:
+            msg = f"teacher.think_tags must have a closing tag; got {list(self.think_tags)}"
+            raise ValueError(msg)
+        if self.stop is not None and not all(self.stop):
+            msg = "teacher.stop must hold non-empty texts; got an empty one"
+            raise ValueError(msg)
+        known = sorted(self.extra_body.keys() & SET_BY_QCRD.keys())
+        if known:
+            msg = (
+                f"teacher.extra_body must not hold {known[0]}, which qcrd writes itself; "
+                f"{SET_BY_QCRD[known[0]]}"
+            )
+            raise ValueError(msg)
+        return self
+
+    def added_to_identity(self) -> dict[str, Any]:
+        """What reaches the model, or decides how it is read, and is not at its default.
+
+        It is left out at the default, so that samples from before a setting existed are still used.
+        """
+        content = self.model_dump(mode="json")
+        return {name: content[name] for name in self.changed(*NEW_IN_IDENTITY)}
 
 
 class ScratchEncoder(Section):

@@ -10,7 +10,7 @@ value in place of its section (`teacher.endpoints: pool.yaml`) is listed too, bu
 import difflib
 import functools
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -132,7 +132,8 @@ def check_names(model: type[BaseModel], content: Mapping[str, Any], *, listed_by
     names = settings_of(model)
     sections = {name[:at] for name in names for at, letter in enumerate(name) if letter == "."}
     known = [*names, *sorted(sections - names.keys())]
-    unknown = list(_unknown(content, "", frozenset(known)))
+    free = {name for name, setting in names.items() if _is_mapping(setting)}
+    unknown = list(_unknown(content, "", frozenset(known), free))
     if unknown:
         raise UnknownSettingError([unknown_setting(name, known, listed_by) for name in unknown])
 
@@ -153,15 +154,22 @@ def unknown_setting(name: str, known: Sequence[str], listed_by: str) -> Problem:
     return Problem(f"{name} is not a setting", remedy)
 
 
-def _unknown(content: Mapping[str, Any], prefix: str, known: frozenset[str]) -> Iterator[str]:
+def _is_mapping(setting: Setting) -> bool:
+    """Whether its value is a mapping with keys of the user's own."""
+    return any(get_origin(field.annotation) is dict for field in setting.fields)
+
+
+def _unknown(
+    content: Mapping[str, Any], prefix: str, known: frozenset[str], free: Collection[str]
+) -> Iterator[str]:
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name not in known:
             yield name
             continue
         for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, Mapping):
-                yield from _unknown(part, f"{name}.", known)
+            if isinstance(part, Mapping) and name not in free:
+                yield from _unknown(part, f"{name}.", known, free)
 
 
 def _walk(

@@ -80,6 +80,8 @@ def as_yaml(value: Any) -> str:
     """A value in one line of YAML."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(as_yaml(one) for one in value)}]"
+    if isinstance(value, dict):
+        return yaml.safe_dump(value, default_flow_style=True, width=_UNREACHED).strip()
     if isinstance(value, (str, Path)):
         text = str(value)
         is_plain = _PLAIN.fullmatch(text) and yaml.safe_load(text) == text
@@ -101,6 +103,8 @@ def _kinds(annotation: Any) -> list[str]:
         return [*dict.fromkeys(found), *(["null"] if type(None) in parts else [])]
     if origin is Literal:
         return [str(part) for part in parts]
+    if origin is dict:
+        return ["mapping"]
     if origin is tuple:
         return [f"list of {_plural(' or '.join(_kinds(parts[0])))}"]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -27,6 +27,7 @@ from qcrd_core.config.method import (
     VotingSection,
 )
 from qcrd_core.config.models import (
+    NEW_IN_IDENTITY,
     NUM_HEADS,
     DiscriminatorSection,
     FolderModel,
@@ -135,6 +136,14 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _imported_samples_are_all_there(self) -> Self:
+        is_imported = isinstance(self.teacher.model, ImportedModel)
+        if is_imported and self.teacher.stop_when_settled is not None:
+            msg = "teacher.stop_when_settled applies only when a teacher is asked; it is imported"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _ray_samples_running_servers(self) -> Self:
         is_served = self.teacher.endpoints is not None
         is_imported = isinstance(self.teacher.model, ImportedModel)
@@ -213,6 +222,9 @@ class RunConfig(Section):
             content["evaluation"].pop("compare")
         if self.discriminator.fit == "paper" or not self.loss.reads_quality:
             content["discriminator"].pop("fit")
+        for name in (*NEW_IN_IDENTITY, "rationale", "stop_when_settled"):  # as before these
+            if not self.teacher.changed(name):
+                content["teacher"].pop(name)
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
@@ -228,6 +240,7 @@ _NOT_IDENTITY = (
     ("teacher", "shards_in_flight"),
     ("teacher", "questions_per_shard"),
     ("teacher", "reuse"),
+    ("teacher", "max_cut_thoughts"),
     ("training", "checkpoint_seconds"),
     ("training", "cpu_offload"),
     ("training", "gradient_checkpointing"),

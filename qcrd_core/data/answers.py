@@ -19,13 +19,14 @@ Nothing here raises on a model's text: if no answer can be read, it is None.
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from qcrd_core.config.base import Section
 from qcrd_core.data.arithmetic import Expression, find_expressions, format_number, plain
+from qcrd_core.data.thoughts import split_thought
 
 _SENTENCE_END = re.compile(r"[.!?](?:\s++|$)|\n++")
 _CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|consequently)\b", re.IGNORECASE)
@@ -78,7 +79,8 @@ class Extraction:
     """Rationale and answer of a completion."""
 
     rationale: str | None
-    """The text before the marker, or the whole text if there is no marker. None if empty."""
+    """The text before the marker, or the whole text if there is no marker; if that is empty, the
+    thought between <think> tags. None if there is none."""
     answer_raw: str | None
     """The answer as written; None if none could be read."""
     answer: str | None
@@ -106,7 +108,8 @@ def extract(
 ) -> Extraction:
     """Split a completion into its reasoning and its answer.
 
-    The text is cut at the first of `spec.stop`. Then:
+    A thought between <think> tags is left out, because nothing in it is an answer yet. The text is
+    cut at the first of `spec.stop`. Then:
 
     - If the marker occurs, the answer is in the sentence after it. If several markers occur, the
       first one with an answer in its sentence counts; if none has one, the last answer after the
@@ -131,6 +134,10 @@ def extract(
         Reasoning and answer. If nothing after a marker is an answer, there is no answer, even if
         the text before it has numbers.
     """
+    parts = split_thought(completion)
+    if parts.thought is not None or parts.final != completion:
+        found = extract(parts.final or "", spec, choices, is_cut=is_cut)
+        return replace(found, rationale=found.rationale or parts.thought or None)
     text = _cut(completion, spec.stop)
     is_cut = is_cut and len(text) == len(completion.lstrip())
     tails = _tails(text, spec)

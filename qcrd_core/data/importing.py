@@ -25,14 +25,14 @@ from pydantic_core import from_json
 from data_schemas import Questions, Rationales
 from qcrd_core.config.base import Section
 from qcrd_core.config.reading import explain
-from qcrd_core.data.answers import extract
+from qcrd_core.data.completions import read_completion
 from qcrd_core.data.files import Row
 from qcrd_core.data.formats import Format, default_columns, model_name, read_format
 from qcrd_core.data.imported import import_folder, write_import
 from qcrd_core.data.questions import to_questions
 from qcrd_core.data.spec import Columns, DatasetSpec
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.ids import file_hash, fingerprint
+from qcrd_core.ids import IDENTITY_VERSION, file_hash, fingerprint
 from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def import_file(
     spec = _with_columns(spec, columns)
     model = model or (model_name(rows) if form == "distilabel" else None) or "unknown"
     identity = {
-        "schema_version": Rationales.version,
+        "schema_version": IDENTITY_VERSION,
         "source": "imported",
         "file_sha256": file_hash(path),
         **({} if asked is None else {"questions_sha256": file_hash(asked)}),
@@ -269,14 +269,7 @@ def _texts(value: Any) -> list[str | None]:
 def _sample(text: str | None, spec: DatasetSpec, choices: list[str] | None) -> dict[str, Any]:
     if text is None:
         return {"status": "failed", "error": "The file holds no text here."}
-    found = extract(text, spec.answer, choices)
-    return {
-        "text": text,
-        "rationale": found.rationale,
-        "answer_raw": found.answer_raw,
-        "answer": found.answer,
-        "status": "no_answer" if found.answer is None else "ok",
-    }
+    return read_completion(text, spec.answer, choices)
 
 
 def _check_gold_agrees(frame: pl.DataFrame, where: str) -> None:
@@ -304,7 +297,9 @@ def _summary(
         num_rows=len(rows),
         num_questions=questions.height,
         num_samples=rationales.height,
-        num_unparsable=rationales.filter(pl.col("status") == "no_answer").height,
+        num_unparsable=rationales.filter(
+            pl.col("status").is_in(["no_answer", "thought_only"])
+        ).height,
         num_empty=rationales.filter(pl.col("status") == "failed").height,
         min_samples=min(samples),
         max_samples=max(samples),

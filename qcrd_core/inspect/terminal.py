@@ -102,7 +102,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
             facts.append(f"{name.replace('_', ' ')} {_shown(row[name])}")
     head = f"{row['question_id']}  {_origin(row)}  {row['status']}  {', '.join(facts)}"
     yield from _wrapped(head, 0, 4)
-    text = row["rationale"] or row["text"] or row["error"] or ""
+    text = row["rationale"] or row["text"] or row["reasoning"] or row["error"] or ""
     yield from _wrapped(" ".join(clip(text).split()), 4, 3)
 
 
@@ -123,6 +123,8 @@ def _question(record: QuestionRecord) -> Iterator[str]:
         facts = [f"answer {_shown(row['answer'])}", *_verdicts(row)]
         yield f"{_origin(row)}  {row['status']}  {', '.join(facts)}"
         yield f"    {row['model']} {row['model_revision'] or ''} generation {row['generation']}"
+        if row["reasoning"]:
+            yield from _wrapped(f"[thought] {row['reasoning']}", 4, 40)
         yield from _wrapped(row["text"] or row["error"] or "", 4, 40)
         yield from _scores(record, row)
     for row in record.predictions.iter_rows(named=True):

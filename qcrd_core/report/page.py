@@ -27,6 +27,7 @@ VOTE_ROWS = (
     ("num_failed", "failed requests"),
     ("num_unparsable", "samples without a readable answer"),
     ("unparsable_share", "share of samples without a readable answer"),
+    ("num_thought_only", "samples that are only a thought, without an answer"),
     ("num_cut_at_max_tokens", "samples cut at teacher.max_new_tokens"),
     ("num_ties", "ties"),
     ("num_abstained", "questions on which the vote abstained"),

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,16 +15,18 @@ from qcrd_core.progress import progress
 from qcrd_core.run.context import RunContext, timed
 from qcrd_core.store.compact import join_many
 from qcrd_core.teacher.budget import Meter, tokens_of
-from qcrd_core.teacher.generation import generation_identity
-from qcrd_core.teacher.job import Sampled, SamplingJob
+from qcrd_core.teacher.generation import generation_folder, generation_identity
+from qcrd_core.teacher.job import Sampled, SamplingJob, joined
 from qcrd_core.teacher.lengths import check_prompt_lengths
-from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling
+from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
+from qcrd_core.teacher.retry import failed_reasons
 from qcrd_core.teacher.sample import sample_shards
 from qcrd_core.teacher.servers.launch import num_engines
 from qcrd_core.teacher.servers.managed import teacher_endpoints
 from qcrd_core.vote.rationales import read_all_rationales, read_rationales
+from qcrd_core.vote.settled import num_needed, waves
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         return {"folder": None, "num_stored": rows.height, **_count(_NOTHING)}
     spec, questions = context.read_spec(), context.read_questions("train")
     plan = _plan(context, spec, questions)
-    sampled = _NOTHING
+    num_stored, sampled = plan.num_stored + plan.reused.height, _NOTHING
     # Rejected rationales count too: they were paid for.
     paid = read_all_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
     meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
@@ -65,14 +68,14 @@ def sample_teacher(context: RunContext) -> dict[str, Any]:
         check_budget(meter, plan, num_sampled=0)
         logger.info("Sampling the teacher: %s", describe_estimate(config, spec, questions, plan))
         with timed(context, "sample_teacher"):
-            sampled = _sample_missing(context, spec, questions, plan, meter)
+            sampled, plan = _sample_missing(context, spec, questions, plan, meter)
         check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
+        _say_failed(context, questions, plan)
     joined = join_many(context.store, plan.folder)
     if joined is not None:
         logger.info(
             "Joined %d parts into %d | %s", joined.num_before, joined.num_after, plan.folder
         )
-    num_stored = plan.num_stored + plan.reused.height
     return {"folder": plan.folder, "num_stored": num_stored, **_count(sampled)}
 
 
@@ -97,15 +100,38 @@ def find_missing(context: RunContext) -> int:
 def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # imported rationales are never missing
+    identity = generation_identity(config, spec, describe_teacher(model))
     plan = plan_sampling(
         context.store,
         spec.name,
-        generation_identity(config, spec, describe_teacher(model)),
+        identity,
         questions=questions,
         teacher=config.teacher,
+        needed=_needed(context, generation_folder(spec.name, identity), questions),
     )
     open_generation(context.store, plan)
     return plan
+
+
+def _needed(context: RunContext, folder: str, questions: pl.DataFrame) -> pl.DataFrame | None:
+    """question_id and num_needed: samples that each question needs by now; None if always K."""
+    teacher = context.config.teacher
+    if teacher.stop_when_settled is None:
+        return None
+    rows = read_samples(
+        context.store,
+        folder,
+        questions=questions,
+        num_samples=teacher.num_samples,
+        columns=("question_id", "sample_idx", "answer"),
+    )
+    asked = num_needed(rows, num_samples=teacher.num_samples, bound=teacher.stop_when_settled)
+    first = pl.col("num_needed").fill_null(waves(teacher.num_samples)[0])
+    return (
+        questions.select("question_id")
+        .join(asked, on="question_id", how="left")
+        .with_columns(first)
+    )
 
 
 def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:
@@ -135,7 +161,8 @@ def _sample_missing(
     questions: pl.DataFrame,
     plan: SamplingPlan,
     meter: Meter,
-) -> Sampled:
+) -> tuple[Sampled, SamplingPlan]:
+    """Sample the plan and, if questions are drawn in waves, the plans of the further waves."""
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # imported rationales are never missing
     prepared = prepare_teacher(model, config.run.scratch)
@@ -154,8 +181,7 @@ def _sample_missing(
         )
         check_prompt_lengths(job)
         start, began = time.monotonic(), datetime.now(UTC)
-        with progress("Sample teacher", plan.num_missing, "samples") as bar:
-            sampled = sample_shards(job, plan.shards, bar)
+        sampled, last = _sample_waves(context, job)
         seconds = time.monotonic() - start
     if sampled.num_elsewhere:
         logger.info(
@@ -164,7 +190,42 @@ def _sample_missing(
             sampled.num_twice,
         )
     _note_rates(context, sampled, began, seconds)
-    return sampled
+    return sampled, last
+
+
+def _sample_waves(context: RunContext, job: SamplingJob) -> tuple[Sampled, SamplingPlan]:
+    """Sample a job's plan, and then what `teacher.stop_when_settled` still asks for; the last plan.
+
+    Without that setting there is one wave.
+    """
+    found = []
+    while True:
+        with progress("Sample teacher", job.plan.num_missing, "samples") as bar:
+            found.append(sample_shards(job, job.plan.shards, bar))
+        if job.config.teacher.stop_when_settled is None or job.meter.is_spent:
+            break
+        further = _plan(context, job.spec, job.questions)
+        if not further.shards:
+            break
+        job = replace(job, plan=further)
+    return joined(found), job.plan
+
+
+def _say_failed(context: RunContext, questions: pl.DataFrame, plan: SamplingPlan) -> None:
+    """Log why samples failed, with their number per reason."""
+    num_samples = context.config.teacher.num_samples
+    reasons = failed_reasons(
+        context.store, plan.folder, questions=questions, num_samples=num_samples
+    )
+    if reasons.height:
+        shown = "; ".join(f"{count} x {error}" for error, count in reasons.head(3).rows())
+        logger.warning(
+            "The teacher refused %d of %d samples: %s. `qcrd run --retry-failed` asks for them "
+            "again, before the vote.",
+            reasons["num_rows"].sum(),
+            plan.num_wanted,
+            shown,
+        )
 
 
 def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:

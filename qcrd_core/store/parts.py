@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,6 +57,11 @@ class Folder:
         """Rows of all parts."""
         return int(self.index["num_rows"].sum())
 
+    @property
+    def schema(self) -> pl.Schema:
+        """Columns and types of the table's present version."""
+        return self.table.create_empty().schema
+
     def scan(self, question_ids: Sequence[str] | None = None) -> pl.LazyFrame:
         """All rows, or those of some questions, in the table's present version.
 
@@ -63,10 +69,8 @@ class Folder:
             question_ids: Questions to read; None reads all.
 
         Returns:
-            A lazy frame with the table's columns; collecting it raises if a part is damaged.
-
-        Raises:
-            DataError: If a part of an older version cannot be migrated.
+            A lazy frame with the table's columns; collecting it raises if a part is damaged, or of
+            an older version that cannot be migrated.
         """
         chosen = self.index
         if question_ids is not None:
@@ -77,7 +81,11 @@ class Folder:
             chosen = chosen.filter(pl.any_horizontal(hits) if hits else pl.lit(value=False))
         old = chosen.filter(pl.col("version") < self.table.version)["path"].to_list()
         new = chosen.filter(pl.col("version") == self.table.version)["path"].to_list()
-        frames = [self.store.read_table(path, self.table).lazy() for path in old]
+        # Part by part and only when collected: a store of ten million old rows is not held at once.
+        frames = [
+            pl.defer(partial(self.store.read_table, path, self.table), schema=self.schema)
+            for path in old
+        ]
         if new:
             frames.append(scan_parts(self.store, new, self.table))
         lazy = pl.concat(frames) if frames else self.table.create_empty().lazy()

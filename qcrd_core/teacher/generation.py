@@ -2,22 +2,23 @@
 
 Its fingerprint covers everything that reaches the model, except the question and K. So more
 questions or more samples extend a generation, and any other change begins a new one.
-`generation.json` in the same folder as the parts holds the same values in readable form.
+`generation.json` in the same folder as the parts holds the same values in readable form, and under
+`dialects` what servers did not take of the requests. That is known only after asking, so it is no
+part of the fingerprint.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_schemas import Rationales
 from qcrd_core.config.files import parse_json, read_ordinary
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.prompts import prompt_identity
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import StoreError
-from qcrd_core.ids import fingerprint
+from qcrd_core.ids import IDENTITY_VERSION, fingerprint
 from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 TOP_P = 1.0
 """No nucleus: the vote needs the samples of the whole distribution, wrong answers included."""
 FILE = "generation.json"
+_DIALECTS = "dialects"
 
 _MAX_SHOWN = 60
 
@@ -44,7 +46,7 @@ def generation_identity(
     """
     teacher = config.teacher
     return {
-        "schema_version": Rationales.version,
+        "schema_version": IDENTITY_VERSION,
         "model": dict(identity),
         "api": teacher.api,
         "prompt": prompt_identity(spec),
@@ -52,6 +54,7 @@ def generation_identity(
         "top_p": TOP_P,
         "max_new_tokens": teacher.max_new_tokens,
         "seed": teacher.seed,
+        **teacher.added_to_identity(),
     }
 
 
@@ -120,7 +123,24 @@ def read_identity(store: Store, folder: str) -> dict[str, Any]:
     Raises:
         StoreError: If the file is absent, or no JSON mapping.
     """
-    return store.read_json(f"{folder}/{FILE}", dict[str, Any])
+    return _without_dialects(store.read_json(f"{folder}/{FILE}", dict[str, Any]))
+
+
+def note_dialect(store: Store, folder: str, url: str, differences: Sequence[str]) -> None:
+    """Add to a generation's `generation.json` how the requests to a server differ from the usual.
+
+    Args:
+        store: The store.
+        folder: The generation's folder.
+        url: The server.
+        differences: From `Dialect.differences`.
+
+    Raises:
+        StoreError: If the file cannot be read or written.
+    """
+    content = store.read_json(f"{folder}/{FILE}", dict[str, Any])
+    dialects = {**content.get(_DIALECTS, {}), url: list(differences)}
+    store.write_json(f"{folder}/{FILE}", {**content, _DIALECTS: dialects})
 
 
 def read_local_identity(folder: Path) -> dict[str, Any]:
@@ -137,13 +157,18 @@ def read_local_identity(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE
     try:
-        return parse_json(read_ordinary(path), dict[str, Any], f"{path} (teacher.reuse)")
+        content = parse_json(read_ordinary(path), dict[str, Any], f"{path} (teacher.reuse)")
+        return _without_dialects(content)
     except OSError as error:
         msg = (
             f"{path} must be readable JSON; got {error.strerror} (teacher.reuse). Set it "
             f"to folders that hold {FILE} and its parts, or remove this folder from it."
         )
         raise StoreError(msg) from error
+
+
+def _without_dialects(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != _DIALECTS}
 
 
 def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Inputs of a run's sampling, shared by its shards, and its results."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,8 @@ class ShardResult:
     num_ok: int
     num_no_answer: int
     num_failed: int
+    num_thought_only: int
+    """Samples with nothing behind their thought, mostly because it was cut."""
     num_tokens: int
     """Sampled tokens."""
     num_prompt_tokens: int
@@ -90,3 +92,30 @@ class Sampled:
     """Samples drawn here, although another sampler stored them first."""
     num_left: int
     """Samples that are still missing."""
+
+
+def joined(found: Sequence[Sampled]) -> Sampled:
+    """Add up the results of several plans, sampled one after the other.
+
+    Args:
+        found: At least one.
+
+    Returns:
+        Their sums; of the concurrency and of what is left, the last.
+    """
+    servers: dict[str, ServerResult] = {}
+    for result in (server for sampled in found for server in sampled.servers):
+        before = servers.get(result.url)
+        servers[result.url] = result if before is None else _added(before, result)
+    return Sampled(
+        shards=tuple(shard for sampled in found for shard in sampled.shards),
+        servers=tuple(servers.values()),
+        num_elsewhere=sum(sampled.num_elsewhere for sampled in found),
+        num_twice=sum(sampled.num_twice for sampled in found),
+        num_left=found[-1].num_left,
+    )
+
+
+def _added(before: ServerResult, after: ServerResult) -> ServerResult:
+    names = ("num_samples", "num_tokens", "num_failures", "num_drains")
+    return replace(after, **{name: getattr(before, name) + getattr(after, name) for name in names})

@@ -99,6 +99,7 @@ def plan_sampling(
     *,
     questions: pl.DataFrame,
     teacher: TeacherSection,
+    needed: pl.DataFrame | None = None,
 ) -> SamplingPlan:
     """Find out which samples are missing. Only reads, so a dry run can call it.
 
@@ -108,6 +109,7 @@ def plan_sampling(
         identity: From `generation_identity`.
         questions: Table `questions`, the rows to sample.
         teacher: K, shard size and folders to reuse.
+        needed: question_id and num_needed of questions that need fewer than K samples now.
 
     Returns:
         The plan.
@@ -124,6 +126,9 @@ def plan_sampling(
         lambda: _held(store, folder, questions=questions, num_samples=teacher.num_samples),
     )
     missing = _missing(held, teacher.num_samples)
+    if needed is not None:
+        missing = missing.join(needed, on="question_id", how="left", maintain_order="left")
+        missing = missing.filter(pl.col("sample_idx") < pl.col("num_needed")).select(_KEYS)
     reused = reusable_rows(teacher.reuse, identity, missing)
     missing = missing.join(reused.select(_KEYS), on=_KEYS, how="anti")
     return SamplingPlan(

@@ -85,7 +85,9 @@ def render(config: RunConfig, spec: DatasetSpec, question: str) -> "Prompt":
         Messages for the chat API, a text for the completions API.
     """
     if config.teacher.api == "chat":
-        return render_messages(spec, question)
+        system = config.teacher.system_prompt
+        first = [] if system is None else [{"role": "system", "content": system}]
+        return [*first, *render_messages(spec, question)]
     return render_text(spec, question)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,15 +10,20 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Rationales
-from qcrd_core.data.answers import extract
+from qcrd_core.config.base import THINK_TAGS
+from qcrd_core.data.completions import read_completion
+from qcrd_core.data.thoughts import Tags, opens_in_prompt
 from qcrd_core.errors import SamplingError
 from qcrd_core.store.store import part_name
 from qcrd_core.teacher.job import SamplingJob, ShardResult
 from qcrd_core.teacher.plan import SampleKey, Shard
-from qcrd_core.teacher.servers.client import Completion, Refusal
+from qcrd_core.teacher.servers.choices import Completion, Refusal
 from qcrd_core.teacher.shard_claims import ShardClaims
 
 logger = logging.getLogger(__name__)
+
+_CUT = frozenset({"length", "content_filter"})
+"""Finish reasons of a completion that is not whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,10 @@ class Drawn:
     created_at: datetime
 
 
-def make_row(job: SamplingJob, key: SampleKey, drawn: Drawn) -> dict[str, Any]:
-    """Make a row of table `rationales` from the teacher's answer."""
+def make_row(
+    job: SamplingJob, key: SampleKey, drawn: Drawn, tags: Tags = THINK_TAGS
+) -> dict[str, Any]:
+    """Make a row of table `rationales` from the teacher's answer; `tags` enclose a thought."""
     question_id, sample_idx, prompt_hash = key
     outcome = drawn.outcome
     row: dict[str, Any] = {
@@ -49,14 +56,16 @@ def make_row(job: SamplingJob, key: SampleKey, drawn: Drawn) -> dict[str, Any]:
     }
     if isinstance(outcome, Refusal):
         return row | {"status": "failed", "error": outcome.error}
-    choices, is_cut = job.by_id[question_id]["choices"], outcome.finish_reason == "length"
-    found = extract(outcome.text, job.spec.answer, choices, is_cut=is_cut)
+    read = read_completion(
+        outcome.text,
+        job.spec.answer,
+        job.by_id[question_id]["choices"],
+        reasoning=outcome.reasoning,
+        is_cut=outcome.finish_reason in _CUT,
+        tags=tags,
+    )
     return row | {
-        "text": outcome.text,
-        "rationale": found.rationale,
-        "answer_raw": found.answer_raw,
-        "answer": found.answer,
-        "status": "no_answer" if found.answer is None else "ok",
+        **read,
         "finish_reason": outcome.finish_reason,
         "num_prompt_tokens": outcome.num_prompt_tokens,
         "num_tokens": outcome.num_tokens,
@@ -89,7 +98,9 @@ def write_part(
         StoreError: If the store cannot write the part.
     """
     # All rows at once: making each row when its answer arrives takes four times as long.
-    rows = [make_row(job, key, found[key]) for key in shard.keys if key in found]
+    drawn = {key: found[key] for key in shard.keys if key in found}
+    tags = _tags(job, drawn)
+    rows = [make_row(job, key, each, tags(each)) for key, each in drawn.items()]
     _refuse_total_failure(rows)
     frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
     name = _part(shard, frame)
@@ -104,12 +115,27 @@ def write_part(
         num_ok=frame.filter(pl.col("status") == "ok").height,
         num_no_answer=frame.filter(pl.col("status") == "no_answer").height,
         num_failed=frame.filter(pl.col("status") == "failed").height,
+        num_thought_only=frame.filter(pl.col("status") == "thought_only").height,
         num_tokens=int(frame["num_tokens"].sum()),
         num_prompt_tokens=int(frame["num_prompt_tokens"].sum()),
         seconds=time.monotonic() - start,
     )
     _log(result)
     return result
+
+
+def _tags(job: SamplingJob, drawn: Mapping[SampleKey, Drawn]) -> Callable[[Drawn], Tags]:
+    """The tags of a thought in each sample.
+
+    If the chat template opens the thought in the prompt, a completion that was cut within it has no
+    tag at all. What gives it away is another completion, which closes what it never opened.
+    """
+    tags = job.config.teacher.think_tags
+    texts = [each.outcome.text for each in drawn.values() if isinstance(each.outcome, Completion)]
+    if not any(opens_in_prompt(text, tags) for text in texts):
+        return lambda _: tags
+    cut = ("", tags[1])
+    return lambda each: cut if getattr(each.outcome, "finish_reason", None) == "length" else tags
 
 
 def _part(shard: Shard, frame: pl.DataFrame) -> str:
@@ -120,11 +146,12 @@ def _part(shard: Shard, frame: pl.DataFrame) -> str:
 
 def _log(result: ShardResult) -> None:
     logger.info(
-        "Sampled %d | ok %d | no answer %d | failed %d | %.0f tok/s | %s",
+        "Sampled %d | ok %d | no answer %d | failed %d | only a thought %d | %.0f tok/s | %s",
         result.num_rows,
         result.num_ok,
         result.num_no_answer,
         result.num_failed,
+        result.num_thought_only,
         result.num_tokens / max(result.seconds, 1e-9),
         result.path,
     )

@@ -22,11 +22,15 @@ from itertools import compress, groupby
 
 from qcrd_core.ids import derive_seed
 from qcrd_core.progress import Bar
+from qcrd_core.teacher.cut_thoughts import CutThoughts
+from qcrd_core.teacher.generation import note_dialect
 from qcrd_core.teacher.job import Sampled, SamplingJob, ServerResult, ShardResult
 from qcrd_core.teacher.plan import SampleKey, Shard
 from qcrd_core.teacher.rendering import num_bytes
 from qcrd_core.teacher.rows import Drawn, write_part
-from qcrd_core.teacher.servers.client import Completion, Prompt, Refusal, TeacherClient
+from qcrd_core.teacher.servers.choices import Completion, Refusal
+from qcrd_core.teacher.servers.client import Prompt, TeacherClient
+from qcrd_core.teacher.servers.dialect import Dialect
 from qcrd_core.teacher.servers.dispatch import Dispatcher
 from qcrd_core.teacher.servers.server_state import Request
 from qcrd_core.teacher.shard_claims import ShardClaims
@@ -35,7 +39,8 @@ from qcrd_core.teacher.shard_claims import ShardClaims
 def sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
     """Sample shards and write their parts, until this and other samplers have stored all shards.
 
-    If the budget ends within a shard, its part holds the samples drawn until then.
+    If the budget or the account's money ends within a shard, or too many thoughts are cut, its part
+    holds the samples drawn until then.
 
     Args:
         job: What the shards share.
@@ -46,8 +51,9 @@ def sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sample
         Counts per written part and per server.
 
     Raises:
-        SamplingError: If the teacher stays away. Also if it refuses every request of a shard with
-            several questions: the cause is then not a question, so the shard is not stored.
+        SamplingError: If the teacher stays away, its account is empty, or too many of its thoughts
+            are cut. Also if it refuses every request of a shard with several questions: the cause
+            is then not a question, so the shard is not stored.
         LaunchError: If the local server cannot be restarted.
         StoreError: If the store cannot write a part.
     """
@@ -84,6 +90,7 @@ class _Sampling:
         self._results: list[ShardResult] = []
         self._num_missing = self._claims.num_left
         self._num_twice = 0
+        self._thoughts = CutThoughts(job.config.teacher)
         self._num_new = 0
         """Samples that the bar does not show yet."""
         self._is_last = False
@@ -93,10 +100,10 @@ class _Sampling:
         """Begin new shards and wait a moment; returns False when nothing is left to do."""
         num_left = self._claims.num_left
         num_drawn = await self._let_go(await asyncio.to_thread(self._claims.refresh))
-        if not self._job.meter.is_spent:
+        if not self.dispatcher.is_over:
             await self._take()
         num_found = num_left - self._claims.num_left
-        self._bar.advance(num_found - num_drawn + self._num_new, note=self._job.meter.note)
+        self._bar.advance(num_found - num_drawn + self._num_new, note=self._note)
         self._num_new = 0
         if not self._flights:
             return False
@@ -110,7 +117,18 @@ class _Sampling:
         """Give up what is in flight."""
         await self._let_go([flight.shard.part for flight in self._flights.values()])
 
+    @property
+    def _note(self) -> str:
+        return f"{self._job.meter.note}{self._thoughts.note}"
+
     def outcome(self) -> Sampled:
+        """Counts of what was sampled.
+
+        Raises:
+            SamplingError: If sampling ended early for another reason than the budget.
+        """
+        if self.dispatcher.ended_by is not None:
+            raise self.dispatcher.ended_by
         servers = [
             ServerResult(
                 url=server.endpoint.url,
@@ -169,7 +187,7 @@ class _Sampling:
         by_seed = {first + key[1]: key for key in keys}
 
         def deliver(seed: int, outcome: Completion | Refusal) -> None:
-            _count(self._job, prompt, outcome)
+            self._count(prompt, outcome)
             if not flight.is_lost:
                 flight.drawn[by_seed[seed]] = Drawn(seed, outcome, datetime.now(UTC))
                 self._num_new += 1
@@ -177,6 +195,19 @@ class _Sampling:
         rows = groupby(enumerate(by_seed), key=lambda numbered: numbered[1] - numbered[0])
         runs = [[seed for _, seed in row] for _, row in rows]
         return [Request(body, run[0], len(run), deliver) for run in runs]
+
+    def _count(self, prompt: Prompt, outcome: Completion | Refusal) -> None:
+        if isinstance(outcome, Refusal):
+            return
+        asked, written = outcome.num_prompt_tokens, outcome.num_tokens
+        # A server that reports no token counts must not void a limit, so count the upper bound.
+        self._job.meter.add(
+            num_bytes(prompt) if asked is None else asked,
+            self._job.config.teacher.max_new_tokens if written is None else written,
+        )
+        self._thoughts.add(outcome)
+        if (error := self._thoughts.error) is not None:
+            self.dispatcher.end(error)
 
     def _land(self, flight: _Flight, result: ShardResult | None) -> None:
         """Release a finished shard; without a result, another sampler was first."""
@@ -203,7 +234,12 @@ class _Sampling:
 
 
 async def _sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) -> Sampled:
-    async with TeacherClient(job.pool, job.config.teacher, job.spec.answer.stop) as client:
+    def note(url: str, dialect: Dialect) -> None:
+        note_dialect(job.store, job.plan.folder, url, dialect.differences())
+
+    async with TeacherClient(
+        job.pool, job.config.teacher, job.spec.answer.stop, on_dialect=note
+    ) as client:
         sampling = _Sampling(job, shards, bar, client)
         async with sampling.dispatcher:
             try:
@@ -212,14 +248,3 @@ async def _sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) ->
             finally:
                 await sampling.end()
         return sampling.outcome()
-
-
-def _count(job: SamplingJob, prompt: Prompt, outcome: Completion | Refusal) -> None:
-    if isinstance(outcome, Refusal):
-        return
-    asked, written = outcome.num_prompt_tokens, outcome.num_tokens
-    # A server that reports no token counts must not void a limit, so count the upper bound.
-    job.meter.add(
-        num_bytes(prompt) if asked is None else asked,
-        job.config.teacher.max_new_tokens if written is None else written,
-    )

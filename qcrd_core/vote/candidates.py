@@ -45,7 +45,8 @@ def decide_polarity(
 
     A rationale is positive if its answer equals the reference (the majority, the gold answer, or
     both), and negative if it differs. A whole text without an answer is always negative; one that
-    was cut at the length limit might have had any answer, so it is undecided. If the reference
+    was cut at the length limit, or that is only a thought, might have had any answer, so it is
+    undecided. If the reference
     is missing (the vote abstained, or there is no gold answer), a rationale with an answer neither
     agrees nor disagrees: it is undecided, so the student is not pushed away from either side of a
     tie. With majority_and_gold, one known disagreement makes a negative. With first_sample, nothing
@@ -73,7 +74,9 @@ def decide_polarity(
             "source",
             "sample_idx",
             "answer",
-            is_cut=(pl.col("finish_reason") == "length").fill_null(value=False),
+            is_cut=(
+                (pl.col("finish_reason") == "length") | (pl.col("status") == "thought_only")
+            ).fill_null(value=False),
             has_text=pl.col("status") != "failed",
         )
         .join(reference, on="question_id", how="inner", maintain_order="left")

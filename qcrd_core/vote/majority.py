@@ -109,6 +109,7 @@ def vote_summary(
         "num_samples": rows.height,
         "num_failed": rows.height - completed.height,
         "num_unparsable": num_unparsable,
+        "num_thought_only": int((completed["status"] == "thought_only").sum()),
         "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
         "sample_accuracy": _mean(completed.select(is_correct())["is_correct"]),
         "unparsable_share": num_unparsable / completed.height if completed.height else None,

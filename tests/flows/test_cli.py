@@ -276,3 +276,13 @@ def test_up_on_used_port_exits_with_2(tmp_path, qcrd, monkeypatch):
 
     assert code == 2
     assert "--port must be a free port of 127.0.0.1" in err
+
+
+def test_retry_failed_says_what_failed_and_a_dry_run_changes_nothing(tmp_path, qcrd):
+    path = _settings(tmp_path)
+
+    code, out, _ = qcrd("run", "--config", path, "--dry-run", "--retry-failed")
+
+    assert code == 0
+    assert out.startswith("0 stored samples failed\n")
+    assert not (tmp_path / "store").exists()

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Fault = Callable[[dict[str, Any], int], "int | str | None"]
-"""(request body, how often this very request came before) -> an HTTP status to answer with,
-"drop" to close the connection without an answer, or None to answer properly."""
+Fault = Callable[[dict[str, Any], int], "int | str | tuple[int, Any] | None"]
+"""(request body, how often this very request came before) -> an HTTP status to answer with, or a
+status and a body; "drop" to close the connection without an answer; None to answer properly."""
 
-Writer = Callable[[str, int], str]
-"""(prompt, seed) -> completion."""
+Writer = Callable[[str, int], "str | dict[str, Any]"]
+"""(prompt, seed) -> completion, or keys of the choice's message beside an empty content."""
 
 
 class StubEngine(ThreadingHTTPServer):
@@ -96,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         engine = self.server
         # As vLLM: each further sample of a request has the next seed.
-        seeds = range(body["seed"], body["seed"] + body["n"])[: engine.most_samples]
+        first = body.get("seed", 0)
+        seeds = range(first, first + body.get("n", 1))[: engine.most_samples]
         keys = [(_prompt(body), seed) for seed in seeds]
         with engine.lock:
             engine.headers_sent = dict(self.headers)
@@ -113,6 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
                 engine.num_in_flight -= len(keys)
         if fault == "drop":
             self.close_connection = True
+        elif isinstance(fault, tuple):
+            self._answer(*fault)
         elif isinstance(fault, int):
             self._answer(fault, {"error": {"message": f"stub says\n{fault}"}})
         else:
@@ -125,8 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.server.api_key
         return wanted is None or self.headers["Authorization"] == f"Bearer {wanted}"
 
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
+    def _answer(self, status: int, content: Any) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         if status == 429:
@@ -161,7 +164,7 @@ def _guess(prompt: str, seed: int) -> str:
 
 def _completions(choices: list[dict[str, Any]]) -> dict[str, Any]:
     numbered = [
-        {**choice, "index": index, "finish_reason": "stop"} for index, choice in enumerate(choices)
+        {"finish_reason": "stop", **choice, "index": index} for index, choice in enumerate(choices)
     ]
     # Servers may answer in any order.
     numbered.reverse()
@@ -169,11 +172,16 @@ def _completions(choices: list[dict[str, Any]]) -> dict[str, Any]:
     return {"choices": numbered, "usage": usage}
 
 
-def _choice(text: str, *, is_chat: bool) -> dict[str, Any]:
+def _choice(text: str | dict[str, Any], *, is_chat: bool) -> dict[str, Any]:
     if is_chat:
         content = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.0}]
+        message = text if isinstance(text, dict) else {"content": text}
+        choice = (
+            {"finish_reason": message.pop("finish_reason")} if "finish_reason" in message else {}
+        )
         return {
-            "message": {"role": "assistant", "content": text},
+            **choice,
+            "message": {"role": "assistant", "content": None, **message},
             "logprobs": {"content": content},
         }
     return {"text": text, "logprobs": {"token_logprobs": [-0.5, -1.0]}}

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.errors import DataError
+from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import Duplicates, Leakage, find_duplicates, find_leakage
+from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, sweep_samples
 from qcrd_core.inspect.summary import bin_votes
 from qcrd_core.inspect.view import View
@@ -14,7 +16,7 @@ from qcrd_core.vote.majority import pseudo_label_precision, vote
 
 _COLUMNS = (
     "question_id", "sample_idx", "source", "answer", "cumulative_logprob", "num_tokens",
-    "rationale",
+    "rationale", "status",
 )  # fmt: skip
 
 
@@ -33,8 +35,11 @@ class Audit:
     precision: pl.DataFrame
     """Result of `pseudo_label_precision`."""
     sweep: Sweep
+    settled: pl.DataFrame
+    """Result of `replay_settled`."""
     duplicates: Duplicates
     leakage: Leakage
+    thoughts: Thoughts
 
 
 def audit(view: View, generation: str | None = None) -> Audit:
@@ -67,8 +72,10 @@ def audit(view: View, generation: str | None = None) -> Audit:
         bins=bin_votes(votes, "agreement"),
         precision=pseudo_label_precision(votes),
         sweep=sweep_samples(rows, asked),
+        settled=replay_settled(rows, asked),
         duplicates=find_duplicates(rows),
         leakage=find_leakage(questions),
+        thoughts=find_thoughts(rows),
     )
 
 

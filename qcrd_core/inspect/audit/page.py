@@ -39,6 +39,16 @@ def audit_text(found: Audit) -> str:
         tokens = "-" if row["num_tokens"] is None else f"{row['num_tokens']:,.0f}"
         mark = "  <- knee" if row["k"] == found.sweep.knee else ""
         lines.append(f"{row['k']:>7}  {_cell(row['accuracy']):>17}  {tokens:>19}{mark}")
+    if found.settled.height:
+        lines += [
+            "",
+            "stop_when_settled  cost of all  majority changed  majority accuracy (of all)",
+        ]
+    for row in found.settled.iter_rows(named=True):
+        lines.append(
+            f"{row['bound']:>17g}  {_cell(row['cost']):>11}  {_cell(row['changed']):>16}  "
+            f"{_cell(row['accuracy']):>17} ({_cell(row['accuracy_of_all'])})"
+        )
     copies, leaked = found.duplicates, found.leakage
     num_exact = leaked.found.filter(pl.col("similarity") == 1).height
     lines += [
@@ -50,6 +60,8 @@ def audit_text(found: Audit) -> str:
         if leaked.num_held_out
         else "leakage     not measured, because there are no test or validation questions",
     ]
+    lines.append(f"thoughts    {found.thoughts.summary}")
+    lines += [f"            {problem}" for problem in found.thoughts.problems]
     return visible("\n".join(lines))
 
 
@@ -83,6 +95,7 @@ def _context(found: Audit) -> dict[str, Any]:
         "bins": found.bins.to_dicts(),
         "precision": found.precision.filter(pl.col("num_questions") > 0).to_dicts(),
         "sweep": found.sweep.rows.to_dicts(),
+        "settled": found.settled.to_dicts(),
         "leaked": found.leakage.found.head(_SHOWN).to_dicts(),
         "charts": audit_charts(found),
     }

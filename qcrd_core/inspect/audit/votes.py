@@ -6,7 +6,7 @@ import polars as pl
 
 from qcrd_core.vote.majority import vote
 
-_DRAWS = 5
+DRAWS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,8 @@ def sweep_samples(rationales: pl.DataFrame, questions: pl.DataFrame) -> Sweep:
     most = 0 if known.is_empty() else int(known.group_by("question_id").len()["len"].max())  # type: ignore[arg-type]
     num_questions = known["question_id"].n_unique()
     sums = dict.fromkeys(range(1, most + 1), (0.0, 0))
-    for draw in range(_DRAWS):
-        chance = pl.struct("question_id", "sample_idx").hash(draw)
-        place = (chance.rank("ordinal").over("question_id") - 1).cast(pl.Int32)
-        drawn = known.with_columns(sample_idx=place)
+    for draw in range(DRAWS):
+        drawn = in_drawn_order(known, draw)
         for k in sums:
             first = drawn.filter(pl.col("sample_idx") < k)
             right = vote(first, gold, "first")["is_majority_correct"].sum()
@@ -51,12 +49,19 @@ def sweep_samples(rationales: pl.DataFrame, questions: pl.DataFrame) -> Sweep:
             )
     has_tokens = known["num_tokens"].count() > 0
     rows = [
-        (k, right / num_questions / _DRAWS, tokens / num_questions / _DRAWS if has_tokens else None)
+        (k, right / num_questions / DRAWS, tokens / num_questions / DRAWS if has_tokens else None)
         for k, (right, tokens) in sums.items()
     ]
     schema = {"k": pl.Int64, "accuracy": pl.Float64, "num_tokens": pl.Float64}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     return Sweep(frame, _knee(frame["accuracy"].to_list()))
+
+
+def in_drawn_order(rationales: pl.DataFrame, draw: int) -> pl.DataFrame:
+    """The samples of each question, numbered again in a random order that `draw` decides."""
+    chance = pl.struct("question_id", "sample_idx").hash(draw)
+    place = (chance.rank("ordinal").over("question_id") - 1).cast(pl.Int32)
+    return rationales.with_columns(sample_idx=place)
 
 
 def _knee(values: list[float]) -> int | None:

@@ -4,19 +4,14 @@ In a request for n samples, the first uses the given seed, the second the next, 
 vLLM: drawn together or one by one, the texts are the same. One request instead of n saves time,
 because HTTP costs several times as much as our own work per sample.
 
-The outcome of a request:
-
-- 200: one `Completion` per sample.
-- Transport error, 408, 425, 429, 5xx, 401, 403 or 404: `Unavailable`. The server has not answered.
-- Any other status: a `Refusal`, which becomes a failed row and is not tried again.
+`replies` says what an answer means, and `dialect` what a server takes of a request.
 
 orjson writes and reads the JSON, because our own work per sample must cost far less than decoding.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import count, takewhile
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies
@@ -29,56 +24,19 @@ from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.models import TeacherSection
 from qcrd_core.errors import SamplingError
 from qcrd_core.teacher.generation import TOP_P
+from qcrd_core.teacher.servers.dialect import REFUSED, USUAL, Dialect
 from qcrd_core.teacher.servers.pool import TeacherPool, root_of
+from qcrd_core.teacher.servers.replies import Reply, Unavailable, one_line, read_reply
+
+logger = logging.getLogger(__name__)
 
 Prompt = str | list[dict[str, str]]
 """A text for the completions API, messages for the chat API."""
 
-_BUSY = frozenset({425, 429, 503})
-_HOPELESS = frozenset({401, 403, 404})
-_RETRIED = _BUSY | {408}
 # uvicorn closes an idle connection after 5 s; ours must close earlier, or a request may be lost.
 _KEEP_ALIVE_SECONDS = 4.0
-_LONGEST_WAIT_SECONDS = 300.0
-_MAX_ERROR_CHARS = 300
 # All missing samples of a question, at the speed of a loaded server; a slower one is down.
 _REQUEST_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the teacher wrote for one prompt and seed."""
-
-    text: str
-    finish_reason: str | None
-    num_prompt_tokens: int | None
-    num_tokens: int | None
-    """None if the server does not count the tokens of each sample."""
-    cumulative_logprob: float | None
-    """Nats; None if the server returns no log-probabilities."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The server will never answer this request."""
-
-    error: str
-    """Why, one line."""
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """The server did not answer this request; another server may."""
-
-    reason: str
-    """Why, one line."""
-    is_busy: bool = False
-    """Whether the server is alive but overloaded."""
-    is_absent: bool = False
-    """Whether the server accepts no connections."""
-    is_hopeless: bool = False
-    """Whether it will refuse every other request too: wrong key, address or model."""
-    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +51,26 @@ class Target:
 class TeacherClient:
     """Asynchronous client of a pool's servers. Lives inside one event loop, as `async with`."""
 
-    def __init__(self, pool: TeacherPool, teacher: TeacherSection, stop: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        pool: TeacherPool,
+        teacher: TeacherSection,
+        stop: tuple[str, ...],
+        *,
+        on_dialect: Callable[[str, Dialect], None] | None = None,
+    ) -> None:
         """Prepare the client; connections open when the block starts.
 
         Args:
             pool: The servers.
             teacher: Sampling parameters and time limit.
-            stop: Texts at which a completion ends.
+            stop: Texts at which a completion ends, unless `teacher.stop` names others.
+            on_dialect: Called with a server's URL and dialect whenever it turns out to differ.
         """
-        self._pool, self._teacher, self._stop = pool, teacher, stop
+        self._pool, self._teacher = pool, teacher
+        self._stop = stop if teacher.stop is None else teacher.stop
+        self._on_dialect = on_dialect
+        self._dialects: dict[str, Dialect] = {}
         self._path = "chat/completions" if teacher.api == "chat" else "completions"
 
     async def __aenter__(self) -> Self:
@@ -145,6 +114,8 @@ class TeacherClient:
         }
         if self._stop:
             body["stop"] = list(self._stop)
+        body |= {name: getattr(teacher, name) for name in teacher.changed("top_k", "min_p")}
+        body |= teacher.extra_body
         if teacher.api == "chat":
             body |= {"messages": prompt, "logprobs": True}
         else:
@@ -165,10 +136,8 @@ class TeacherClient:
         """
         return Target(endpoint, URL(f"{endpoint.url}/{self._path}"), self._headers(endpoint))
 
-    async def ask(
-        self, target: Target, body: bytes, seed: int, num_samples: int
-    ) -> tuple[Completion, ...] | Refusal | Unavailable:
-        """Ask one server for completions of one prompt, once.
+    async def ask(self, target: Target, body: bytes, seed: int, num_samples: int) -> Reply:
+        """Ask one server for completions of one prompt, in the dialect that it takes.
 
         Args:
             target: The server.
@@ -180,34 +149,45 @@ class TeacherClient:
             Completions in the order of their seeds, at least one; a server that cannot draw several
             returns fewer than asked. Otherwise why the server refused or did not answer.
         """
-        data = b'%b,"n":%d,"seed":%d}' % (body, num_samples, seed)
-        try:
-            async with self._session.post(target.url, data=data, headers=target.headers) as answer:
-                status, content = answer.status, await answer.read()
-                pause = answer.headers.get("Retry-After")
-            if status == 200:
-                return _completions(orjson.loads(content))[:num_samples]
-        except aiohttp.ClientConnectorError as error:
-            return Unavailable(_named(error), is_absent=True)
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            return Unavailable(_named(error))
-        reason = f"HTTP {status}: {_one_line(content.decode(errors='replace'))}"
-        if status in _HOPELESS:
-            reason = (
-                f"{target.url} rejected the request with {reason}. Check "
-                f"{target.endpoint.api_key_env}, teacher.endpoints and teacher.api."
-            )
-            return Unavailable(reason, is_hopeless=True)
-        if status in _RETRIED or status >= 500:
-            return Unavailable(reason, is_busy=status in _BUSY, retry_after_seconds=_seconds(pause))
-        return Refusal(reason)
+        url = target.endpoint.url
+        while True:
+            dialect = self._dialects.get(url, USUAL)
+            data = dialect.write(body, num_samples, seed)
+            try:
+                async with self._session.post(
+                    target.url, data=data, headers=target.headers
+                ) as answer:
+                    status, content, headers = answer.status, await answer.read(), answer.headers
+            except aiohttp.ClientConnectorError as error:
+                return Unavailable(_named(error), is_absent=True)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                return Unavailable(_named(error))
+            if status not in REFUSED or not self._has_learnt(url, dialect, content):
+                break
+        reply = read_reply(
+            status,
+            content,
+            content_type=headers.get("Content-Type", ""),
+            retry_after=headers.get("Retry-After"),
+        )
+        if isinstance(reply, Unavailable):
+            return _explained(reply, target)
+        return reply[:num_samples] if isinstance(reply, tuple) else reply
+
+    def _has_learnt(self, url: str, used: Dialect, content: bytes) -> bool:
+        """Whether a refused request should be sent again in another dialect."""
+        known = self._dialects.get(url, USUAL)
+        if known != used:
+            return True  # another request has met the same refusal since
+        learnt = used.after(content)
+        if learnt is None:
+            return False
+        self._dialects[url] = learnt
+        (new,) = set(learnt.differences()) - set(used.differences())
+        logger.warning("%s refused a key of the request; from now on %s", url, new)
+        if self._on_dialect is not None:
+            self._on_dialect(url, learnt)
+        return True
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         """Ask how many tokens a prompt has, including the chat template.
@@ -242,62 +222,23 @@ class TeacherClient:
         return {"Content-Type": "application/json", **self._pool.headers(endpoint)}
 
 
-def _completions(answer: Any) -> tuple[Completion, ...]:
-    # An answer that a dying server cut short may still parse as JSON, so check that it has a text.
-    choices, usage = answer["choices"], answer.get("usage") or {}
-    # The n-th choice belongs to the n-th seed. Choices after a gap are dropped and asked again.
-    by_index = {choice.get("index", 0): choice for choice in choices}
-    ordered = [by_index[index] for index in takewhile(by_index.__contains__, count())]
-    found = tuple(_completion(choice, usage, is_alone=len(choices) == 1) for choice in ordered)
-    if not found:
-        msg = "the answer has no first choice"
-        raise LookupError(msg)
-    return found
-
-
-def _completion(choice: dict[str, Any], usage: Mapping[str, int], *, is_alone: bool) -> Completion:
-    text = _text(choice)
-    if not isinstance(text, str):
-        msg = "the answer has no text"
-        raise TypeError(msg)
-    logprobs = _logprobs(choice)
-    num_tokens = usage.get("completion_tokens") if is_alone else None
-    if num_tokens is None and logprobs is not None:
-        num_tokens = len(logprobs)
-    return Completion(
-        text=text,
-        finish_reason=choice.get("finish_reason"),
-        num_prompt_tokens=usage.get("prompt_tokens"),
-        num_tokens=num_tokens,
-        cumulative_logprob=None if logprobs is None else math.fsum(filter(None, logprobs)),
-    )
-
-
-def _text(choice: dict[str, Any]) -> Any:
-    # The content is null if a chat model wrote nothing at all.
-    return choice["text"] if "text" in choice else choice["message"]["content"] or ""
-
-
-def _logprobs(choice: dict[str, Any]) -> list[float | None] | None:
-    """Log-probability of each sampled token, in nats; None if the server returns none at all."""
-    found = choice.get("logprobs")
-    if found is None:
-        return None
-    if "content" in found:
-        return [token["logprob"] for token in found["content"] or ()] or None
-    return found.get("token_logprobs") or None
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 0), 0.0), _LONGEST_WAIT_SECONDS)
-    except ValueError:
-        return 0.0
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_ERROR_CHARS]
+def _explained(reply: Unavailable, target: Target) -> Unavailable:
+    """Say what to correct if a server will refuse every other request too."""
+    key = target.endpoint.api_key_env
+    if reply.is_unpaid:
+        reason = (
+            f"The account of the key in {key} has no money left at {target.endpoint.url}: "
+            f"{reply.reason}."
+        )
+        return replace(reply, reason=reason)
+    if reply.is_hopeless:
+        reason = (
+            f"{target.url} rejected the request with {reply.reason}. Check {key}, "
+            "teacher.endpoints and teacher.api."
+        )
+        return replace(reply, reason=reason)
+    return reply
 
 
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_one_line(str(error))}".rstrip(": ")
+    return f"{type(error).__name__}: {one_line(str(error))}".rstrip(": ")

@@ -6,17 +6,18 @@ rest. One request asks for all samples of a question, if the server can draw tha
 depends only on model, prompt and seed, so any server may draw it, in any company. When something
 fails:
 
-- A server returns fewer samples than asked, or no token count per sample: from then on it is asked
-  for one sample at a time. A request that it refuses, or fails twice, is split into single samples,
+- A server returns fewer samples than asked, or no token count: from then on it is asked for one
+  sample at a time. A request that it refuses, or fails twice, is split into single samples,
   because their number may be the reason.
-- Transport error, timeout, 408, 425, 429 or 5xx: the request goes to another server, or to the same
-  one after a growing pause. More than `_MAX_RETRIES` failures of one request raise a
+- Transport error, timeout, 408, 409, 425, 429 or 5xx: the request goes to another server, or to the
+  same one after a growing pause. More than `_MAX_RETRIES` failures of one request raise a
   SamplingError. A busy server and a server that died do not count.
 - Three failures in a row, a refused connection, or waits ten times as long as elsewhere: the server
   is drained. It gets no work, and its requests go elsewhere. It is probed after growing pauses and
   returns with one request at a time.
-- A server refuses the key or the model: it is drained too. If no other server is left, a
-  SamplingError is raised.
+- A server refuses the key or the model, or the key's account has no money left: it is drained too.
+  If no other server is left, a SamplingError is raised; without money it is kept in `ended_by`
+  instead, and requests that wait are given up, so that everything that was paid for is stored.
 """
 
 import asyncio
@@ -31,8 +32,10 @@ from typing import Any, Self
 from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.models import TeacherSection
 from qcrd_core.errors import QcrdError, SamplingError
-from qcrd_core.teacher.servers.client import Completion, Refusal, TeacherClient, Unavailable
+from qcrd_core.teacher.servers.choices import Completion, Refusal
+from qcrd_core.teacher.servers.client import TeacherClient
 from qcrd_core.teacher.servers.pool import TeacherPool
+from qcrd_core.teacher.servers.replies import Unavailable
 from qcrd_core.teacher.servers.server_state import Batch, Request, ServerState
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,21 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_open = time.monotonic()
         self._busy_since: float | None = None
+        self.ended_by: SamplingError | None = None
+        """Why no more requests are sent, although samples are missing and money is left."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more requests are sent."""
+        return self.ended_by is not None or self._is_spent()
+
+    def end(self, error: SamplingError) -> None:
+        """Send no more requests. Those in flight are still answered and delivered.
+
+        Args:
+            error: Why; kept in `ended_by`.
+        """
+        self.ended_by = self.ended_by or error
 
     async def __aenter__(self) -> Self:
         """Open all servers and start to watch them."""
@@ -132,7 +150,7 @@ class Dispatcher:
                 self._take_back(batch)
 
     def _pump(self) -> None:
-        if self._is_spent():
+        if self.is_over:
             self._give_up_waiting()
             return
         now = time.monotonic()
@@ -217,12 +235,13 @@ class Dispatcher:
         self,
         server: ServerState,
         request: Request,
-        completions: Sequence[Completion],
+        completions: Sequence[Completion | Refusal],
         sent: float,
         *,
         is_full: bool,
     ) -> None:
-        num_samples, counts = len(completions), [item.num_tokens for item in completions]
+        num_samples = len(completions)
+        counts = [item.num_tokens for item in completions if isinstance(item, Completion)]
         if num_samples < request.num_samples or (num_samples > 1 and None in counts):
             server.samples_per_request = 1
         if num_samples < request.num_samples:
@@ -263,8 +282,10 @@ class Dispatcher:
     ) -> None:
         now = time.monotonic()
         server.num_failures += 1
-        if outcome.is_hopeless:
-            self._refuse(server, SamplingError(outcome.reason), request)
+        if outcome.is_hopeless or outcome.is_unpaid:
+            self._refuse(
+                server, SamplingError(outcome.reason), request, is_paid=not outcome.is_unpaid
+            )
             return
         if outcome.is_busy:
             self._busy_since = self._busy_since or now
@@ -307,12 +328,26 @@ class Dispatcher:
             enqueue()
 
     def _refuse(
-        self, server: ServerState, error: QcrdError, request: Request | None = None
+        self,
+        server: ServerState,
+        error: QcrdError,
+        request: Request | None = None,
+        *,
+        is_paid: bool = True,
     ) -> None:
         """Drain a server that answers wrongly; stop sampling if no other server is left."""
         server.is_refused = True
         if all(other.is_refused or other.is_retired for other in self.servers):
-            self._stop(error)
+            if is_paid or request is None:
+                self._stop(error)
+                return
+            self.end(
+                SamplingError(
+                    f"{error} Everything that was paid for is kept; top up the account and run the "
+                    "same command to sample the rest."
+                )
+            )
+            request.batch.count(request.num_samples)
             return
         if str(error) != server.trouble:
             logger.warning("%s This server gets no more requests.", error)

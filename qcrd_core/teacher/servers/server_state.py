@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from qcrd_core.config.endpoints import Endpoint
-from qcrd_core.teacher.servers.client import Completion, Refusal, Target
+from qcrd_core.teacher.servers.choices import Completion, Refusal
+from qcrd_core.teacher.servers.client import Target
 from qcrd_core.teacher.servers.concurrency import ConcurrencyLimit
 
 _SMOOTHING = 0.1

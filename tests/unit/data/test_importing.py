@@ -214,3 +214,19 @@ def test_import_file_with_columns_that_do_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         import_rows(store, tmp_path, ROWS, columns)
+
+
+def test_import_file_keeps_thoughts_apart(store: Store, tmp_path: Path) -> None:
+    texts = [
+        "<think>Is it 9?</think>1 + 1 = 2. The answer is 2.",
+        "<think>Is it 9? The answer is 9.",
+    ]
+    rows = [{"question": "1 + 1?", "label": "2", "rationales": texts}]
+    done = import_rows(store, tmp_path, rows)
+    table = store.read_table(done.folder, Rationales)
+    columns = ("text", "reasoning", "rationale", "answer", "status")
+    assert table.select(columns).rows() == [
+        ("1 + 1 = 2. The answer is 2.", "Is it 9?", "1 + 1 = 2.", "2", "ok"),
+        (None, "Is it 9? The answer is 9.", None, None, "thought_only"),
+    ]
+    assert done.num_unparsable == 1

@@ -36,6 +36,7 @@ def store(tmp_path):
     hostile = rows.with_columns(
         text=pl.when(pl.col("status") != "failed").then(pl.lit(HOSTILE)),
         rationale=pl.when(pl.col("status") != "failed").then(pl.lit(HOSTILE)),
+        reasoning=pl.lit(HOSTILE),
     )
     (part,) = [
         file.path for file in store.part_files(FOLDER)

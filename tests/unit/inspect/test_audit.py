@@ -9,7 +9,9 @@ from qcrd_core.errors import DataError
 from qcrd_core.inspect.audit.audit import audit
 from qcrd_core.inspect.audit.charts import audit_charts
 from qcrd_core.inspect.audit.page import audit_text, render, write_audit
+from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import find_duplicates, find_leakage
+from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, _knee, sweep_samples
 from qcrd_core.inspect.view import View
 from qcrd_core.store.store import Store
@@ -163,3 +165,52 @@ def test_audit_of_a_store_votes_over_its_one_generation(run):
     with pytest.raises(DataError, match="which generation to audit"):
         audit(View(run.store, None))
     assert audit(View(run.store, None), GENERATION).num_rationales == 300
+
+
+def test_thoughts_that_damaged_rationales_are_counted_with_what_to_do():
+    rows = make_rationales(
+        [
+            {"question_id": "q", "sample_idx": 0, "answer": "1"},
+            {"question_id": "q", "sample_idx": 1, "answer": "1", "rationale": "<think>\nHmm"},
+            {"question_id": "q", "sample_idx": 2, "answer": "1", "rationale": "Hm.\n</think>\nSo"},
+            {"question_id": "q", "sample_idx": 3, "answer": "1", "rationale": None},
+            {"question_id": "q", "sample_idx": 4, "rationale": None},
+        ]
+    )
+    cut = rows.head(1).with_columns(status=pl.lit("thought_only"), rationale=pl.lit(None))
+    found = find_thoughts(pl.concat([rows, cut], how="vertical_relaxed"))
+    assert found == Thoughts(6, num_with_tags=2, num_bare=1, num_thought_only=1)
+    assert [problem.partition(":")[0] for problem in found.problems] == [
+        "Think tags in a rationale",
+        "No rationale beside an answer",
+        "A thought without an answer",
+    ]
+
+
+def test_audit_of_a_run_without_thoughts_has_no_problem_with_them(run):
+    found = audit(run)
+    assert found.thoughts.problems == []
+    assert "thoughts    0 rationales with think tags" in audit_text(found)
+    assert "0 rationales with think tags" in render(found)
+
+
+def test_replay_of_agreeing_samples_needs_the_first_wave_alone():
+    questions = make_questions([{"question_id": q, "gold_answer": "1"} for q in "abcd"])
+    rows = _rows({"a": ["1"] * 10, "b": ["1"] * 10, "c": ["2"] * 10, "d": ["1"]})
+    found = replay_settled(rows, questions)
+    # Three of ten samples, one vote of three wrong, d has too few samples.
+    assert found["bound"].to_list() == [0.05, 0.1, 0.2]
+    assert found["changed"].to_list() == [0.0] * 3
+    assert found["cost"].to_list() == pytest.approx([0.3] * 3)
+    assert found["accuracy"].to_list() == pytest.approx([2 / 3] * 3)
+
+
+def test_replay_of_split_samples_needs_all_and_changes_nothing():
+    questions = make_questions([{"question_id": "a", "gold_answer": None}])
+    found = replay_settled(_rows({"a": [str(k) for k in range(10)]}), questions)
+    assert found.select("cost", "changed", "accuracy").rows() == [(1.0, 0.0, None)] * 3
+
+
+def test_replay_of_two_samples_is_empty():
+    questions = make_questions([{"question_id": "a"}])
+    assert replay_settled(_rows({"a": ["1", "1"]}), questions).is_empty()

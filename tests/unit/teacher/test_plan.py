@@ -1,12 +1,18 @@
 """The anti-join, generations and reuse."""
 
+import json
 import logging
 import shutil
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
+from polars.testing import assert_frame_equal
 
+from data_schemas.table import METADATA_KEY
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.progress import progress
+from qcrd_core.store.compact import compact
 from qcrd_core.teacher.generation import differences
 from qcrd_core.teacher.plan import prompt_hashes
 from qcrd_core.teacher.rendering import estimate_tokens
@@ -123,3 +129,37 @@ def test_estimate_tokens_bounds_the_plan(tmp_path):
     sampling = Sampling(make_config(tmp_path, None), numbered_questions(3))
     found = estimate_tokens(sampling.config, SPEC, sampling.questions, sampling.plan())
     assert found == {"num_samples": 6, "num_prompt_tokens": 48, "max_tokens": 96}
+
+
+def _as_version_1(path):
+    """Write a part again as qcrd wrote it before it knew thoughts."""
+    arrow = pq.read_table(path)
+    stored = json.loads(arrow.schema.metadata[METADATA_KEY])
+    metadata = {METADATA_KEY: json.dumps({**stored, "version": 1, "fingerprint": None}).encode()}
+    status = arrow["status"].cast("string").dictionary_encode()
+    column = arrow.schema.get_field_index("status")
+    old = arrow.set_column(column, "status", status).drop_columns(["reasoning"])
+    pq.write_table(old.replace_schema_metadata(metadata), path)
+
+
+def test_parts_of_version_1_are_used_beside_new_ones_and_stay_as_they_are(tmp_path):
+    questions = numbered_questions(6)
+    with stub_engine() as engine:
+        before = Sampling(make_config(tmp_path, [engine.url]), questions)
+        table = before.run()
+        parts = sorted(tmp_path.rglob("part-*.parquet"))
+        for part in parts:
+            _as_version_1(part)
+        content = {part: part.read_bytes() for part in parts}
+        engine.writer = lambda *_: {"reasoning": "So 7.", "content": "The answer is 7."}
+        after = Sampling(make_config(tmp_path, [engine.url], num_samples=3), questions).run()
+        assert engine.num_asked == 6 * 3
+    assert_frame_equal(after.filter(pl.col("sample_idx") < 2), table)
+    assert set(after.filter(pl.col("sample_idx") == 2)["reasoning"]) == {"So 7."}
+    assert {part: part.read_bytes() for part in parts} == content
+
+    with progress("Join parts", 18, "rows") as bar:
+        compact(before.store, before.plan().folder, bar)
+    assert_frame_equal(
+        Sampling(make_config(tmp_path, None, num_samples=3), questions).table(), after
+    )

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from qcrd_core.errors import DataError, SamplingError
 from qcrd_core.ids import derive_seed
 from qcrd_core.teacher.plan import open_generation
-from qcrd_core.teacher.servers.client import _completions
+from qcrd_core.teacher.servers.choices import read_choices
 from qcrd_core.teacher.servers.dispatch import _FAILURES_TOGETHER
 from tests.support.sampling import Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
@@ -138,11 +138,13 @@ def test_server_that_fails_at_several_is_asked_for_one_at_a_time(tmp_path, statu
     assert sizes[5] <= 30 * (1 if status == 400 else _FAILURES_TOGETHER)
 
 
-def test_server_without_counts_for_each_sample_is_asked_for_one_at_a_time(tmp_path):
+def test_server_that_counts_all_samples_together_is_asked_for_them_together(tmp_path):
     table, sizes = _sampled_by(tmp_path, has_logprobs=False)
-    assert sizes[5] <= 8
-    assert table["num_tokens"].null_count() == 5 * sizes[5]
-    assert table["num_tokens"].drop_nulls().unique().to_list() == [2]
+    assert sizes == {5: 30}
+    # The stub counts ten tokens for five texts of almost equal length.
+    totals = table.group_by("question_id").agg(pl.col("num_tokens").sum())
+    assert totals["num_tokens"].to_list() == [10] * 30
+    assert table["num_tokens"].is_between(1, 3).all()
     assert table["cumulative_logprob"].null_count() == 150
 
 
@@ -152,7 +154,7 @@ def test_choice_belongs_to_the_seed_of_its_index(indices):
         {"index": index, "text": f"text {index}", "logprobs": {"token_logprobs": [-1.0]}}
         for index in indices
     ]
-    found = _completions({"choices": choices})
+    found = read_choices(choices, None)
     # Behind a gap nothing is known.
     assert [item.text for item in found] == [f"text {k}" for k in range(1 + 2 * (1 in indices))]
 

@@ -203,6 +203,7 @@ def test_vote_summary_with_mixed_table_counts_by_hand():
         "num_samples": 10,
         "num_failed": 1,
         "num_unparsable": 1,
+        "num_thought_only": 0,
         "num_cut_at_max_tokens": 0,
         "num_ties": 1,
         "num_abstained": 1,

@@ -1,0 +1,50 @@
+"""Reads a completion into the columns of table `rationales` that hold its texts and its answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from qcrd_core.config.base import THINK_TAGS
+from qcrd_core.data.answers import AnswerSpec, extract
+from qcrd_core.data.thoughts import Tags, split_thought
+
+
+def read_completion(
+    text: str,
+    spec: AnswerSpec,
+    choices: Sequence[str] | None,
+    *,
+    reasoning: str | None = None,
+    is_cut: bool = False,
+    tags: Tags = THINK_TAGS,
+) -> dict[str, Any]:
+    """Split a completion into thought, explanation and answer.
+
+    Args:
+        text: The completion, with or without a thought in tags.
+        spec: The data set's answers.
+        choices: The question's choices, for kind choice.
+        reasoning: The thought, if the server returned it apart from the text.
+        is_cut: Whether the text ends at the length limit.
+        tags: Tags around a thought within the text.
+
+    Returns:
+        Columns text, reasoning, rationale, answer_raw, answer and status. The status is
+        `thought_only` if nothing follows a thought: no answer is read from it.
+    """
+    # The server has already taken the thought out, so the text begins after it.
+    is_apart = reasoning is not None and bool(reasoning.strip())
+    parts = split_thought(text, (THINK_TAGS if is_apart and not tags[0] else tags))
+    thoughts = [part.strip() for part in (reasoning, parts.thought) if part and part.strip()]
+    thought = "\n".join(thoughts) or None
+    final = parts.final
+    if (thought is not None or final is None) and not (final or "").strip():
+        return {"reasoning": thought or "", "status": "thought_only"}
+    found = extract(final or "", spec, choices, is_cut=is_cut)
+    return {
+        "text": final,
+        "reasoning": thought,
+        "rationale": found.rationale or thought,
+        "answer_raw": found.answer_raw,
+        "answer": found.answer,
+        "status": "no_answer" if found.answer is None else "ok",
+    }
