@@ -137,15 +137,27 @@ class Student(nn.Module):
         for rows, longest in buckets:
             # Rows of the bucket, without columns that are padding in all of them.
             ids, mask = target_ids[rows, :longest], target_mask[rows, :longest]
-            hidden = self._decode(context, question[rows], ids, mask)  # [S', T, H]
             # The ranks of ZeRO-3, which have one bucket, must reach the vocabulary equally often.
             can_split = max_buckets > 1 and not torch.is_grad_enabled()
-            pieces.append(self._nll(hidden, ids, _counted(mask, first[rows]), can_split=can_split))
+            pieces.append(
+                self._nll(context, question[rows], ids, mask, first[rows], can_split=can_split)
+            )
         order = torch.cat([rows for rows, _ in buckets])  # [S], a permutation
         return torch.cat(pieces)[order.argsort()]  # [S], in the order asked for
 
-    def _nll(self, hidden: Tensor, ids: Tensor, real: Tensor, *, can_split: bool) -> Tensor:
-        """CE of the targets of one pass, [S], nats, of the tokens that count, `real`, [S, T]."""
+    def _nll(
+        self,
+        context: Context,
+        question: Tensor,
+        ids: Tensor,
+        mask: Tensor,
+        first: Tensor,
+        *,
+        can_split: bool,
+    ) -> Tensor:
+        """CE of the targets of one pass, [S], nats."""
+        hidden = self._decode(context, question, ids, mask)  # [S, T, H]
+        real = _counted(mask, first)  # [S, T]
         # Only these reach the vocabulary: a third of a padded batch would be wasted on it.
         hidden, targets = hidden[real], ids[real]  # [tokens that count, H], [tokens that count]
         size = len(targets)

@@ -61,7 +61,7 @@ class TableStudent(Student):
     def read(self, prompt_ids, prompt_mask, **_):
         return Context(prompt_ids, prompt_mask, None)
 
-    def _nll(self, context, question, ids, mask, first):
+    def _nll(self, context, question, ids, mask, first, **_):
         self.scored.append((len(ids), torch.is_grad_enabled()))
         prompts = _rows(context.prompt_ids, context.prompt_mask)
         targets = zip(question.tolist(), _rows(ids, mask), first.tolist(), strict=True)
