@@ -19,9 +19,9 @@ Nothing here raises on a model's text: if no answer can be read, it is None.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from qcrd_core.config.base import Section
 from qcrd_core.data.readers.markers import (
@@ -42,6 +42,8 @@ _MARKUP = re.compile(r"\*\*|\\(?:text|textbf|mathrm|boxed)\s?\{|[{}$]")
 
 class AnswerSpec(Section):
     """The form of answers in one data set, and their place in a completion."""
+
+    later = frozenset({"marker_at", "decimal_mark"})
 
     kind: Literal["number", "choice", "label", "text"]
     """What an answer is. A number is compared by value; a choice is the letter or text of one of
@@ -66,15 +68,6 @@ class AnswerSpec(Section):
     def marked(self) -> str:
         """The marker that a student learns to write between a rationale and its answer."""
         return self.marker or "The answer is"
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Hashes name runs and generations, and those from before these settings keep their names.
-        content: dict[str, Any] = serialize(self)
-        for name in ("marker_at", "decimal_mark"):
-            if not self.changed(name):
-                content.pop(name, None)
-        return content
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:

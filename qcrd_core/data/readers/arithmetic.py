@@ -14,16 +14,13 @@ only in the main thread. Here every pattern is linear (possessive), and every nu
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 from qcrd_core.data.readers.numerals import MAX_DIGITS, MULTIPLIERS, DecimalMark, read_numeral
 from qcrd_core.data.readers.plain import OPAQUE
-
-_MAX_BITS = 400
-_MAX_EXPONENT = 64
+from qcrd_core.data.readers.values import Token, value_of
 
 _WORDS_OF_SIZE = "|".join(sorted((word for word in MULTIPLIERS if len(word) > 1), key=len))
 _LETTERS = "A-Za-z\u00c0-\u024f\u0370-\u03bf\u03c1-\u04ff"
@@ -64,7 +61,6 @@ _ORDINALS = {"st", "nd", "rd", "th"}
 _TIGHT_SIZES = {"k": "k", "K": "k", "M": "million", "B": "billion", "bn": "bn", "mn": "mn"}
 # `5m` is five metres, `5x` and `2ab` are algebra.
 _VARIABLES = re.compile(r"[a-fijnoqrt-zXYZ]|[abcnxyz]{2,3}")
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +79,6 @@ class Expression:
     """Whether `=` is directly before it."""
 
 
-class _Token(NamedTuple):
-    kind: str
-    """number, opaque or sign"""
-    text: str
-    start: int
-    end: int
-    value: Fraction | None = None
-
-
 def find_expressions(text: str, mark: DecimalMark = ".") -> list[Expression]:
     """Find all numbers and arithmetic expressions.
 
@@ -105,39 +92,9 @@ def find_expressions(text: str, mark: DecimalMark = ".") -> list[Expression]:
     return [_expression(text, run, follows) for run, follows in _runs(text, mark)]
 
 
-def format_number(value: Fraction) -> str | None:
-    """Write a number in its canonical form.
-
-    Args:
-        value: Any rational number.
-
-    Returns:
-        `7`, `-2.5` (if the decimals end) or `1/3` (otherwise, reduced). None if the text is longer
-        than MAX_DIGITS.
-    """
-    if max(value.numerator.bit_length(), value.denominator.bit_length()) > _MAX_BITS:
-        return None
-    if value.denominator == 1:
-        text = str(value.numerator)
-        return text if len(text) <= MAX_DIGITS else None
-    rest, twos, fives = value.denominator, 0, 0
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    if rest != 1:
-        text = f"{value.numerator}/{value.denominator}"
-        return text if len(text) <= MAX_DIGITS else None
-    places = max(twos, fives)
-    digits = str(abs(value.numerator) * 10**places // value.denominator).zfill(places + 1)
-    sign = "-" if value < 0 else ""
-    text = f"{sign}{digits[:-places]}.{digits[-places:]}"
-    return text if len(text) <= MAX_DIGITS else None
-
-
-def _runs(text: str, mark: DecimalMark) -> Iterator[tuple[list[_Token], bool]]:
+def _runs(text: str, mark: DecimalMark) -> Iterator[tuple[list[Token], bool]]:
     """Group tokens into expressions, each with whether `=` is before it."""
-    run: list[_Token] = []
+    run: list[Token] = []
     follows = after_equals = False
     bounded = False  # after `x <`: the number is a bound, not a value
     num_open = 0
@@ -174,7 +131,7 @@ def _runs(text: str, mark: DecimalMark) -> Iterator[tuple[list[_Token], bool]]:
 
 def _tokens(
     match: re.Match[str], kind: str | None, num_open: int, mark: DecimalMark
-) -> tuple[_Token, ...]:
+) -> tuple[Token, ...]:
     """The token of a match; a letter after a number (`2x`) is a token too."""
     start, end, shown = match.start(), match.end(), match.group()
     if kind == "suffix":
@@ -184,21 +141,21 @@ def _tokens(
         top, _, bottom = part.partition("/")
         proper = int(bottom) > int(top)  # `3 5/2` is two numbers, and so is `1 1/0`
         value = int(whole) + Fraction(int(top), int(bottom)) if proper else None
-        return (_Token("number" if proper else "opaque", shown, start, end, value),)
+        return (Token("number" if proper else "opaque", shown, start, end, value),)
     if kind in {"date", "opaque", "letter"}:
-        return (_Token("opaque", shown, start, end),)
+        return (Token("opaque", shown, start, end),)
     if kind in _BREAKS:
-        return (_Token("comma", shown, start, end),)
-    return (_Token("sign" if kind == "sign" else "break", shown, start, end),)
+        return (Token("comma", shown, start, end),)
+    return (Token("sign" if kind == "sign" else "break", shown, start, end),)
 
 
-def _number_tokens(match: re.Match[str], num_open: int, mark: DecimalMark) -> tuple[_Token, ...]:
+def _number_tokens(match: re.Match[str], num_open: int, mark: DecimalMark) -> tuple[Token, ...]:
     start, end, suffix = match.start(), match.end(), match["suffix"]
     text, size = match["number"], match["size"]
     if text.isdecimal() and len(text) <= MAX_DIGITS and not suffix and not size:
-        return (_Token("number", text, start, end, Fraction(int(text))),)
+        return (Token("number", text, start, end, Fraction(int(text))),)
     if suffix in _ORDINALS:
-        return (_Token("break", match.group(), start, end),)
+        return (Token("break", match.group(), start, end),)
     # `(3,0)` is a pair, although `3,0` alone is a decimal in many countries.
     is_pair = num_open and mark == "." and _PAIR.fullmatch(text)
     value = None if is_pair else read_numeral(text, mark)
@@ -209,13 +166,13 @@ def _number_tokens(match: re.Match[str], num_open: int, mark: DecimalMark) -> tu
         if suffix in _TIGHT_SIZES:
             value *= MULTIPLIERS[_TIGHT_SIZES[suffix]]
     kind = "opaque" if value is None else "number"
-    token = _Token(kind, match.group(), start, end - len(suffix), value)
+    token = Token(kind, match.group(), start, end - len(suffix), value)
     if suffix and _VARIABLES.fullmatch(suffix):
-        return token, _Token("opaque", suffix, end - len(suffix), end)
-    return (token, _Token("break", suffix, end, end)) if suffix else (token,)
+        return token, Token("opaque", suffix, end - len(suffix), end)
+    return (token, Token("break", suffix, end, end)) if suffix else (token,)
 
 
-def _continues(run: list[_Token], token: _Token, text: str, after_equals: bool) -> bool:
+def _continues(run: list[Token], token: Token, text: str, after_equals: bool) -> bool:
     """Whether an expression may continue or begin with this token."""
     kind = token.kind
     is_operand = kind in {"number", "opaque"}
@@ -240,7 +197,7 @@ def _continues(run: list[_Token], token: _Token, text: str, after_equals: bool) 
     return is_operand or token.text in {"-", "+", "("}
 
 
-def _is_prefix_sign(token: _Token, text: str, after_equals: bool) -> bool:
+def _is_prefix_sign(token: Token, text: str, after_equals: bool) -> bool:
     """Whether a minus is a sign: it is directly before a number and not after a word.
 
     The dash of a list ("- 5 apples") and a hyphen ("room-5") are not signs; after `=` it is one.
@@ -252,7 +209,7 @@ def _is_prefix_sign(token: _Token, text: str, after_equals: bool) -> bool:
     return after.isdigit() or after in {"(", ".", OPAQUE} or after_equals
 
 
-def _complete(run: list[_Token], bounded: bool) -> list[_Token]:
+def _complete(run: list[Token], bounded: bool) -> list[Token]:
     """Drop a dangling operator and parentheses without a partner; nothing if no number is left."""
     if len(run) == 1 and run[0].kind == "number" and not bounded:
         return run
@@ -274,107 +231,20 @@ def _complete(run: list[_Token], bounded: bool) -> list[_Token]:
         token.kind == "number" or len(token.text) > 1 or token.text == OPAQUE for token in kept
     ):
         return []
-    return [*kept, _Token("opaque", "", kept[-1].end, kept[-1].end)] if bounded else kept
+    return [*kept, Token("opaque", "", kept[-1].end, kept[-1].end)] if bounded else kept
 
 
-def _expression(text: str, run: list[_Token], follows: bool) -> Expression:
+def _expression(text: str, run: list[Token], follows: bool) -> Expression:
     start, end = run[0].start, run[-1].end
-    value = run[0].value if len(run) == 1 else _value(run)
+    value = run[0].value if len(run) == 1 else value_of(run)
     if value is not None and len(run) == 3 and _is_range(text, run):
         value = None
     return Expression(text[start:end], value, start, end, follows)
 
 
-def _is_range(text: str, run: list[_Token]) -> bool:
+def _is_range(text: str, run: list[Token]) -> bool:
     """Whether it is `10-12`, or `10 - 12 hours`, rather than a difference."""
     low, sign, high = run
     if sign.text != "-" or low.value is None or high.value is None or low.value >= high.value:
         return False
     return low.end == sign.start or text[high.end : high.end + 2].strip().isalpha()
-
-
-def _value(run: list[_Token]) -> Fraction | None:
-    """Compute tokens with two stacks, without recursion, so that nesting needs no Python frames."""
-    values: list[Fraction] = []
-    waiting: list[str] = []
-    is_operand_next = True
-    try:
-        for token in run:
-            if token.kind != "sign" or token.text == "(":
-                if not is_operand_next:  # a product without a sign
-                    _reduce("*", waiting, values)
-                if token.text == "(":
-                    waiting.append("(")
-                elif token.value is None:
-                    return None
-                else:
-                    values.append(token.value)
-                is_operand_next = token.text == "("
-            elif token.text == ")":
-                while waiting[-1] != "(":
-                    _apply(waiting.pop(), values)
-                waiting.pop()
-                is_operand_next = False
-            elif is_operand_next:
-                if token.text == "-":
-                    waiting.append("neg")
-            else:
-                _reduce(token.text, waiting, values)
-                is_operand_next = True
-        while waiting:
-            _apply(waiting.pop(), values)
-    except (ArithmeticError, ValueError, IndexError):
-        return None
-    return values[0] if len(values) == 1 else None
-
-
-def _reduce(sign: str, waiting: list[str], values: list[Fraction]) -> None:
-    level = _PRECEDENCE[sign]
-    while waiting and waiting[-1] != "(":
-        top = _PRECEDENCE[waiting[-1]]
-        # Powers group to the right: 2^3^2 is 2^9.
-        if top < level or (top == level and sign == "^"):
-            break
-        _apply(waiting.pop(), values)
-    waiting.append(sign)
-
-
-def _power(base: Fraction, exponent: Fraction) -> Fraction:
-    if abs(exponent) > _MAX_EXPONENT:
-        msg = "The exponent is out of bounds."
-        raise OverflowError(msg)
-    root = exponent.denominator
-    if root > 1:
-        base = Fraction(_root(base.numerator, root), _root(base.denominator, root))
-    return Fraction(base**exponent.numerator)
-
-
-def _root(value: int, degree: int) -> int:
-    """The whole root, or a ValueError if there is none."""
-    if degree <= 3:
-        guess = round(abs(value) ** (1 / degree)) if value.bit_length() < 1000 else 0
-        # A float has 53 bits, so a large root is a few off; a handful of steps of Newton mend it.
-        for _ in range(4 if guess else 0):
-            guess += (abs(value) - guess**degree) // (degree * guess ** (degree - 1))
-        if guess**degree == abs(value) and (value >= 0 or degree == 3):
-            return guess if value >= 0 else -guess
-    msg = "The root is not whole."
-    raise ValueError(msg)
-
-
-_APPLY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "^": _power,
-}
-
-
-def _apply(sign: str, values: list[Fraction]) -> None:
-    right = values.pop()
-    result = -right if sign == "neg" else _APPLY[sign](values.pop(), right)
-    if max(result.numerator.bit_length(), result.denominator.bit_length()) > _MAX_BITS:
-        msg = "The result is out of bounds."
-        raise OverflowError(msg)
-    values.append(result)

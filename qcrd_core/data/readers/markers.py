@@ -34,6 +34,7 @@ _DANGLING = re.compile(
     r"|this means(?: that)?|which means(?: that)?)(?![\w'])|[\s,:;]|(?<!\S)[*#_$>\[(-]+)++$",
     re.IGNORECASE,
 )
+_LIST = re.compile(r"\s*\n\s*(?:[-–•*]\s|[0-9]{1,2}[.)]\s)")  # noqa: RUF001
 _LONGEST_LEAD = 120
 _SHORT_WORDS = 6
 _SHORT_END = 3
@@ -136,7 +137,7 @@ def _introduces(text: str, end: int) -> bool:
     """Whether what ends here is an `Answer:` before reasoning rather than before an answer."""
     said = first_sentence(text[end:])
     is_last = text.endswith(said) or len(text) - text.find(said, end) - len(said) <= _SHORT_END
-    is_long = said.count(" ") >= _SHORT_WORDS or said[:1] in "-–•"  # noqa: RUF001
+    is_long = said.count(" ") >= _SHORT_WORDS or _LIST.match(text, end) is not None
     return text[end - 1] in ":=" and not is_last and is_long
 
 

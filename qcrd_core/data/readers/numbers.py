@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from qcrd_core.data.readers.arithmetic import Expression, find_expressions, format_number
+from qcrd_core.data.readers.arithmetic import Expression, find_expressions
 from qcrd_core.data.readers.numerals import DecimalMark
 from qcrd_core.data.readers.plain import plain
 from qcrd_core.data.readers.texts import sentence_ends, sentences
+from qcrd_core.data.readers.values import format_number
 
 Found = tuple[str | None, str | None]
 """(text of the answer, canonical answer)"""

@@ -17,7 +17,7 @@ DecimalMark = Literal[".", ","]
 MAX_DIGITS = 60
 """Longest numeral and longest canonical text, in characters. Answers are far shorter; the bound
 keeps a looping model's "1111..." from taking time."""
-_MAX_EXPONENT = 64
+MAX_EXPONENT = 64
 
 MULTIPLIERS = {
     "hundred": 10**2,
@@ -71,7 +71,7 @@ def read_numeral(text: str, mark: DecimalMark) -> Fraction | None:
         return Fraction(int(text))
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     digits = _with_point(mantissa, mark)
-    if digits is None or len(exponent) > 3 or abs(int(exponent or 0)) > _MAX_EXPONENT:
+    if digits is None or len(exponent) > 3 or abs(int(exponent or 0)) > MAX_EXPONENT:
         return None
     whole, _, part = digits.partition(".")
     value = Fraction(int(whole + part), 10 ** len(part))

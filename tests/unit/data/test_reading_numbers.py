@@ -483,6 +483,7 @@ COMPLETIONS = [
     ("ANSWER: 18 for 3 days", "18"),
     ("Answer: 12\n\nExplanation: 3 * 4 = 12 and 12 > 10.", "12"),
     ("Answer: First we add 3 and 4, which makes 7. Then 7 * 2 = 14.", "14"),
+    ("Answer:\n\n1. Add 3 and 4, so we have 7.\n2. Double it: 7 * 2 = 14.", "14"),
     ("Our answer is correct, as 3 + 4 = 7.", "7"),
     # Without any mark, the result of the last sentence, not its conditions, reasons and remarks.
     ("合計は42円です。", "42"),
