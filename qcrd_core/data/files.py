@@ -1,5 +1,6 @@
 """Rows of a user's file: JSON lines, a JSON array, CSV or Parquet, according to its ending."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,50 @@ from qcrd_core.config.files import check_ordinary
 from qcrd_core.errors import DataError
 
 Row = dict[str, Any]
+# What is no half of a pair is kept: an escaped backslash, and a whole pair.
+_HALF_PAIR = re.compile(
+    r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE
+)
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def cell(row: Row, name: str) -> Any:
+    """A row's value by the name of its column, or by a path into it such as `answers.text.0`.
+
+    Returns:
+        None if there is no such value.
+    """
+    if name in row or "." not in name:
+        return row.get(name)
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def has_column(present: set[str], name: str) -> bool:
+    """Whether a file with these columns has one, or the one that a path begins with."""
+    return name in present or name.partition(".")[0] in present
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. Half of a surrogate pair, which no text can hold, becomes U+FFFD.
+
+    Raises:
+        ValueError: If the text is not JSON.
+    """
+    try:
+        return from_json(text)
+    except ValueError:
+        mended = _HALF_PAIR.sub(lambda match: match[1] or "\\ufffd", text)
+        if mended == text:
+            raise
+    return from_json(mended)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -57,7 +101,7 @@ def _jsonl(path: Path) -> list[Row]:
 
 def _object(line: str, where: str) -> Row:
     try:
-        row = from_json(line)
+        row = parse_json(line)
     except ValueError as error:
         msg = f"Each line must be a JSON object; got {error} ({where}). Correct the line."
         raise DataError(msg) from error
@@ -66,7 +110,7 @@ def _object(line: str, where: str) -> Row:
 
 def _json(path: Path) -> list[Row]:
     try:
-        content = from_json(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise
     except ValueError as error:

@@ -2,7 +2,7 @@
 
     dss         Distilling Step-by-Step: a JSON array of PaLM outputs, `llm/<split>_CoT_<n>.json`,
                 in the order of the data set's own file, which must be given too
-    mcc-kd      MCC-KD: question, label and a list of rationales per row
+    mcc-kd      MCC-KD: question or instruction, label and a list of rationales or outputs per row
     distilabel  instruction with generation, or with a list of generations; model_name
     plain       columns named one by one
 
@@ -27,8 +27,8 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": {},
     "dss": {"rationales": (_OUTPUT,), "question": ("question",)},
     "mcc-kd": {
-        "rationales": ("rationales", "rationale"),
-        "question": ("question",),
+        "rationales": ("rationales", "rationale", "output"),
+        "question": ("question", "instruction"),
         "gold_answer": ("label", "answer"),
     },
     "distilabel": {

@@ -82,6 +82,8 @@ def test_read_format_refuses_what_cannot_be_joined(write, outputs, asked, form, 
     [
         ("mcc-kd", {"question": "", "label": "", "rationales": []},
          {"rationales": "rationales", "question": "question", "gold_answer": "label"}),
+        ("mcc-kd", {"instruction": "", "label": "", "output": []},
+         {"rationales": "output", "question": "instruction", "gold_answer": "label"}),
         ("distilabel", {"instruction": "", "generation": "", "model_name": "m"},
          {"rationales": "generation", "question": "instruction"}),
         ("distilabel", {"instruction": "", "generations": [], "generation": ""},
