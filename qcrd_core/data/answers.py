@@ -11,19 +11,28 @@ Equal meaning gives equal canonical text, so a vote counts texts. Canonical form
              units, currency and % are dropped. 0.33 is not 1/3.
     choice   the text of the choice, exactly as the question lists it
     label    the label, exactly as the data set lists it
+    labels   the labels in the data set's order, joined by commas; `none` if there are none
     text     lower case, single spaces, no quotes or punctuation around it
+    json     sorted keys; texts with single spaces, whole numbers without decimals
 
 Nothing here raises on a model's text: if no answer can be read, it is None.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from qcrd_core.config.base import Section
+from qcrd_core.data.readers.documents import (
+    first_document,
+    last_document,
+    schema_check,
+    schema_problem,
+)
 from qcrd_core.data.readers.markers import (
     Tail,
     before,
@@ -31,26 +40,38 @@ from qcrd_core.data.readers.markers import (
     marked_tails,
     usual_tail,
 )
-from qcrd_core.data.readers.names import first_choice, first_label, last_choice, last_label
+from qcrd_core.data.readers.names import (
+    all_labels,
+    first_choice,
+    first_label,
+    last_choice,
+    last_label,
+)
 from qcrd_core.data.readers.numbers import NOTHING, Found, first_number, last_number
 from qcrd_core.data.readers.texts import first_sentence, fold, sentence_ends
 from qcrd_core.data.thoughts import split_thought
 
 _QUOTED_AT_END = re.compile(r"[\"“«]([^\"“”«»]+)[\"”»]?[\s.!]*$")
+_POINTS = re.compile(r"[\s:*]*(?:\n\s*[-*•]\s[^\n]*+)++")
 _MARKUP = re.compile(r"\*\*|\\(?:text|textbf|mathrm|boxed)\s?\{|[{}$]")
 
 
 class AnswerSpec(Section):
     """The form of answers in one data set, and their place in a completion."""
 
-    later = frozenset({"marker_at", "decimal_mark"})
+    later = frozenset({"marker_at", "decimal_mark", "json_schema"})
 
-    kind: Literal["number", "choice", "label", "text"]
+    kind: Literal["number", "choice", "label", "labels", "text", "json"]
     """What an answer is. A number is compared by value; a choice is the letter or text of one of
-    the question's choices; a label is one of `labels`; a text is compared without case and
-    punctuation."""
+    the question's choices; a label is one of `labels`, and labels are any number of them in any
+    order; a text is compared without case and punctuation; json is an object or a list, compared
+    without the order of keys."""
     labels: tuple[str, ...] = Field(default=(), examples=[["yes", "no", "maybe"]])
-    """All labels of the data set, for kind label."""
+    """All labels of the data set, for kind label or labels."""
+    json_schema: dict[str, Any] | None = Field(
+        default=None, examples=[{"type": "object", "required": ["name"]}]
+    )
+    """JSON Schema that an answer of kind json must follow; another one is no answer. Null: any."""
     marker: str | None = Field(default="The answer is", min_length=1, examples=["Answer:"])
     """Text before the answer in a completion, compared without case. Null: no such text. A
     completion without it is read after `\\boxed`, `####`, `Answer:` or `the final answer is`."""
@@ -65,17 +86,25 @@ class AnswerSpec(Section):
     a longer completion is cut there."""
 
     @property
+    def is_valid(self) -> Callable[[Any], bool] | None:
+        """Check of a parsed answer of kind json; None if every one is valid."""
+        return None if self.json_schema is None else schema_check(json.dumps(self.json_schema))
+
+    @property
     def marked(self) -> str:
         """The marker that a student learns to write between a rationale and its answer."""
         return self.marker or "The answer is"
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
-        if (self.kind == "label") != bool(self.labels):
+        if (self.kind in {"label", "labels"}) != bool(self.labels):
             msg = (
-                "answer.labels must be given if answer.kind is label, and only then; got kind "
-                f"{self.kind} and {len(self.labels)} labels"
+                "answer.labels must be given if answer.kind is label or labels, and only then; got "
+                f"kind {self.kind} and {len(self.labels)} labels"
             )
+            raise ValueError(msg)
+        if self.kind == "labels" and any("," in label for label in self.labels):
+            msg = "answer.labels of kind labels must have no comma, which separates them; got one"
             raise ValueError(msg)
         if len({fold(label) for label in self.labels}) != len(self.labels):
             msg = "answer.labels must differ by more than case and spaces; got a duplicate"
@@ -85,6 +114,19 @@ class AnswerSpec(Section):
             raise ValueError(msg)
         if self.decimal_mark == "," and self.kind != "number":
             msg = f"answer.decimal_mark applies only to answer.kind number; got {self.kind}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _schema_is_one(self) -> Self:
+        if self.json_schema is None:
+            return self
+        if self.kind != "json":
+            msg = f"answer.json_schema applies only to answer.kind json; got {self.kind}"
+            raise ValueError(msg)
+        problem = schema_problem(self.json_schema)
+        if problem is not None:
+            msg = f"answer.json_schema must be a JSON Schema; got one in which {problem}"
             raise ValueError(msg)
         return self
 
@@ -114,6 +156,8 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
     Returns:
         The canonical text, or None if there is no answer.
     """
+    if spec.kind == "json":  # its texts may hold a marker
+        return _read(raw, spec, choices)[1]
     tails = marked_tails(raw, spec.marker)
     if tails:
         return _first_in(tails, spec, choices)[1]
@@ -166,7 +210,7 @@ def extract(
     if tails:
         start, (raw, answer) = _marked(tails, spec, choices, is_cut)
     else:
-        usual = None if is_cut else usual_tail(text)
+        usual = None if is_cut or spec.kind == "json" else usual_tail(text)
         start = len(text) if usual is None or usual.is_box else usual.start
         raw, answer = NOTHING if is_cut else _unmarked(text, usual, spec, choices)
     rationale = before(text, start) if start < len(text) else text.strip() or None
@@ -189,11 +233,12 @@ def _marked(
     tails: list[Tail], spec: AnswerSpec, choices: Sequence[str] | None, is_cut: bool
 ) -> tuple[int, Found]:
     """Where the reasoning of a text with markers ends, and its answer."""
-    if is_cut and not sentence_ends(tails[-1].text.strip()):
+    # A document that is read shows by itself that it is whole.
+    if is_cut and spec.kind != "json" and not sentence_ends(tails[-1].text.strip()):
         tails = [*tails[:-1], Tail(tails[-1].start, "")]
     ordered = tails if spec.marker_at == "first" else tails[::-1]
     start = ordered[0].start
-    found = [_read(first_sentence(tail.text), spec, choices) for tail in ordered]
+    found = [_read(_said(tail, spec), spec, choices) for tail in ordered]
     index = next((number for number, (_, answer) in enumerate(found) if answer is not None), None)
     if index is None:
         if is_cut or any(raw is not None for raw, _ in found):
@@ -219,8 +264,7 @@ def _unmarked(
 ) -> Found:
     if usual is None:
         return _read_last(text, spec, choices)
-    said = usual.text if usual.is_box else first_sentence(usual.text)
-    found = _read(said, spec, choices)
+    found = _read(usual.text if usual.is_box else _said(usual, spec), spec, choices)
     taken_back = correction(usual.text)
     if taken_back is not None:
         renewed = _read_last(usual.text[taken_back:], spec, choices)
@@ -229,8 +273,16 @@ def _unmarked(
 
 
 def _first_in(tails: Sequence[Tail], spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
-    found = (_read(first_sentence(tail.text), spec, choices) for tail in tails)
+    found = (_read(_said(tail, spec), spec, choices) for tail in tails)
     return next((item for item in found if item[1] is not None), NOTHING)
+
+
+def _said(tail: Tail, spec: AnswerSpec) -> str:
+    """The part after a marker that is the answer: a sentence, a list, or a whole document."""
+    if spec.kind == "json":
+        return tail.text
+    points = _POINTS.match(tail.text) if spec.kind == "labels" else None
+    return first_sentence(tail.text) if points is None else points[0]
 
 
 def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
@@ -241,6 +293,10 @@ def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
         return first_choice(text, choices or ())
     if spec.kind == "label":
         return first_label(text, spec.labels)
+    if spec.kind == "labels":
+        return all_labels(text, spec.labels)
+    if spec.kind == "json":
+        return first_document(text, spec.is_valid)
     shown = _MARKUP.sub("", text).strip()
     folded = fold(shown)
     return (shown, folded) if folded else NOTHING
@@ -254,6 +310,8 @@ def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Fo
         return last_choice(text, choices or ())
     if spec.kind == "label":
         return last_label(text, spec.labels)
+    if spec.kind == "json":
+        return last_document(text, spec.is_valid)
     line = next((line for line in reversed(text.splitlines()) if fold(line)), "")
-    quoted = _QUOTED_AT_END.search(line)
+    quoted = _QUOTED_AT_END.search(line) if spec.kind == "text" else None
     return _read(line if quoted is None else quoted[1], spec, choices)

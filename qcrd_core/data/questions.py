@@ -1,5 +1,6 @@
 """Turns source rows into rows of table `questions`."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from data_schemas import Questions
 from qcrd_core.data.answers import canonical
 from qcrd_core.data.choices import Choices, numbered_choice, read_choices
 from qcrd_core.data.files import Row, cell, has_column
+from qcrd_core.data.readers.names import NO_LABELS
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.data.templates import CHOICES, fill_template, template_fields
 from qcrd_core.errors import DataError
@@ -176,6 +178,11 @@ def _question_text(row: Row, spec: DatasetSpec, choices: list[str] | None, where
 
 def _gold_raw(row: Row, spec: DatasetSpec, where: str) -> str:
     columns = spec.columns
+    value = cell(row, columns.gold_answer or "")
+    if spec.answer.kind == "json" and isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if spec.answer.kind == "labels" and isinstance(value, list):
+        return ", ".join(str(label) for label in value) or NO_LABELS
     raw = _text(row, columns.gold_answer, where)
     if not raw:
         return ""

@@ -50,6 +50,9 @@ _JOINED = re.compile(
     re.IGNORECASE,
 )
 _WINDOW = 40
+NO_LABELS = "none"
+"""The empty set of labels."""
+_NO_LABELS = re.compile(r"none(?: of (?:them|these|the (?:above|labels)))?|no labels?|\[\]|\{\}")
 
 
 class _Mention(NamedTuple):
@@ -88,6 +91,25 @@ def first_label(text: str, labels: Sequence[str]) -> Found:
     """Read the label of a text that should be one, as `first_choice` does without letters."""
     whole = exact_name(text, labels)
     return (text.strip(), whole) if whole is not None else _first(_mentions(text, labels, []), text)
+
+
+def all_labels(text: str, labels: Sequence[str]) -> Found:
+    """Read a set of labels: all that are named and not denied, in the data set's order.
+
+    Args:
+        text: What follows a marker, or a gold answer.
+        labels: All labels of the data set.
+
+    Returns:
+        The labels, joined by commas; `NO_LABELS` if the text says that there are none.
+    """
+    found = _mentions(text, labels, [])
+    standing = {item.name for item in found if not _is_negated(item, text)}
+    if standing:
+        return text.strip(), ", ".join(label for label in labels if label in standing)
+    if _NO_LABELS.fullmatch(fold(text)):
+        return text.strip(), NO_LABELS
+    return (text.strip(), None) if found else NOTHING
 
 
 def last_choice(text: str, choices: Sequence[str]) -> Found:

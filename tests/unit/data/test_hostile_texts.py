@@ -11,6 +11,8 @@ _OTHERS = {
     "choice": AnswerSpec(kind="choice"),
     "label": AnswerSpec(kind="label", labels=("yes", "no", "not sure")),
     "text": AnswerSpec(kind="text"),
+    "labels": AnswerSpec(kind="labels", labels=("yes", "no", "not sure")),
+    "json": AnswerSpec(kind="json"),
 }
 _PIECES = {
     "ordinals": ("1", ",111", "th"),
@@ -69,6 +71,9 @@ _NAMED = {
     "options": ("", "option ", "b"),
     "quotes": ("", '"', "x"),
     "bold": ("", "**a", ""),
+    "objects": ("", '{"a": ', "1"),
+    "documents": ("", '{"a": 1} ', ""),
+    "points": ("The answer is:", "\n- yes", ""),
 }
 
 
