@@ -234,29 +234,29 @@ def _marked(
 ) -> tuple[int, Found]:
     """Where the reasoning of a text with markers ends, and its answer."""
     # A document that is read shows by itself that it is whole.
-    if is_cut and spec.kind != "json" and not sentence_ends(tails[-1].text.strip()):
+    if is_cut and spec.kind != "json" and not list(sentence_ends(tails[-1].text.strip())):
         tails = [*tails[:-1], Tail(tails[-1].start, "")]
     ordered = tails if spec.marker_at == "first" else tails[::-1]
-    start = ordered[0].start
-    found = [_read(_said(tail, spec), spec, choices) for tail in ordered]
-    index = next((number for number, (_, answer) in enumerate(found) if answer is not None), None)
-    if index is None:
-        if is_cut or any(raw is not None for raw, _ in found):
-            return start, NOTHING
+    start, found, rest, is_unreadable = ordered[0].start, NOTHING, "", False
+    for tail in ordered:
+        said = _said(tail, spec)
+        raw, answer = _read(said, spec, choices)
+        is_unreadable |= raw is not None and answer is None
+        if answer is None:
+            continue
+        if found != NOTHING or spec.marker_at == "last":
+            start = tail.start
+        found = raw, answer
+        taken_back = correction(tail.text, said) if spec.marker_at == "first" else None
+        if taken_back is None:
+            return start, found
+        start, rest = tail.start, tail.text[taken_back:]
+    if is_cut or (is_unreadable and found == NOTHING):
+        return start, NOTHING
+    if found == NOTHING:
         return start, _read_last(" ".join(tail.text for tail in tails), spec, choices)
-    if spec.marker_at == "last":
-        return ordered[index].start, found[index]
-    taken_back = correction(tails[index].text)
-    while taken_back is not None:
-        start = tails[index].start
-        after = range(index + 1, len(tails))
-        later = next((number for number in after if found[number][1] is not None), None)
-        if later is None:
-            rest = NOTHING if is_cut else _read_last(tails[index].text[taken_back:], spec, choices)
-            return start, rest if is_cut or rest[1] is not None else found[index]
-        index = later
-        start, taken_back = tails[index].start, correction(tails[index].text)
-    return start, found[index]
+    renewed = _read_last(rest, spec, choices)
+    return start, found if renewed[1] is None else renewed
 
 
 def _unmarked(
@@ -264,8 +264,9 @@ def _unmarked(
 ) -> Found:
     if usual is None:
         return _read_last(text, spec, choices)
-    found = _read(usual.text if usual.is_box else _said(usual, spec), spec, choices)
-    taken_back = correction(usual.text)
+    said = usual.text if usual.is_box else _said(usual, spec)
+    found = _read(said, spec, choices)
+    taken_back = correction(usual.text, said)
     if taken_back is not None:
         renewed = _read_last(usual.text[taken_back:], spec, choices)
         found = found if renewed[1] is None else renewed

@@ -23,9 +23,8 @@ _HYPOTHETICAL = re.compile(
     r"\b(?:whether|if|suppose|assume|assuming|maybe|perhaps|unless|that)\s$", re.IGNORECASE
 )
 _CORRECTION = re.compile(
-    r"(?:^|[.!?\n])\s*+(?:but\s)?(?:wait|hold on|correction|sorry|oops|hmm|no(?=,)|actually|"
-    r"I made an? (?:mistake|error)|(?:that|this) (?:is|was) (?:wrong|incorrect|not right))\b",
-    re.IGNORECASE,
+    r"[.!?\n](?i:\s*+(?:but\s)?(?:wait|hold on|correction|sorry|oops|hmm|no(?=,)|actually|"
+    r"I made an? (?:mistake|error)|(?:that|this) (?:is|was) (?:wrong|incorrect|not right))\b)"
 )
 # What introduces the answer, and nothing else: "... 12 apples. So the answer is" leaves no "So".
 _DANGLING = re.compile(
@@ -35,6 +34,7 @@ _DANGLING = re.compile(
     re.IGNORECASE,
 )
 _LIST = re.compile(r"\s*\n\s*(?:[-–•*]\s|[0-9]{1,2}[.)]\s)")  # noqa: RUF001
+_ENDS = frozenset(".!?")  # after one of these nothing dangles
 _LONGEST_LEAD = 120
 _SHORT_WORDS = 6
 _SHORT_END = 3
@@ -52,9 +52,19 @@ class Tail:
 
 
 @functools.lru_cache(maxsize=64)
-def marker_pattern(marker: str) -> re.Pattern[str]:
-    """The data set's marker, in any case and with any spaces."""
-    return re.compile(r"\s+".join(re.escape(word) for word in marker.split()), re.IGNORECASE)
+def _marker_pattern(marker: str) -> re.Pattern[str]:
+    return re.compile(r"\s+".join(re.escape(word) for word in marker.split()))
+
+
+def _marker_spans(text: str, marker: str) -> list[tuple[int, int]]:
+    """Where the data set's marker is, in any case and with any spaces."""
+    # Folding first lets the search look for a fixed text, which is several times as fast.
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        found = _marker_pattern(marker.lower()).finditer(lowered)
+    else:
+        found = re.compile(_marker_pattern(marker).pattern, re.IGNORECASE).finditer(text)
+    return [match.span() for match in found]
 
 
 def marked_tails(text: str, marker: str | None) -> list[Tail]:
@@ -68,9 +78,9 @@ def marked_tails(text: str, marker: str | None) -> list[Tail]:
         In the order of the text. A marker that only supposes ("whether the answer is 10") is left
         out if another one follows.
     """
-    if marker is None or _longest_word(marker) not in text.lower():
+    if marker is None:
         return []
-    spans = [match.span() for match in marker_pattern(marker).finditer(text)]
+    spans = _marker_spans(text, marker)
     stated = [
         span for span in spans if not _HYPOTHETICAL.search(text[max(0, span[0] - 12) : span[0]])
     ]
@@ -103,9 +113,8 @@ def usual_tail(text: str) -> Tail | None:
     return None
 
 
-def correction(tail: str) -> int | None:
+def correction(tail: str, said: str) -> int | None:
     """Where a text takes back what it said after its marker; None if it does not."""
-    said = first_sentence(tail)
     match = _CORRECTION.search(tail, tail.find(said) + len(said))
     return None if match is None else match.end()
 
@@ -113,6 +122,8 @@ def correction(tail: str) -> int | None:
 def before(text: str, start: int) -> str | None:
     """The reasoning before a marker, without what only introduces it; None if it is empty."""
     head = text[:start].strip()
+    if head[-1:] in _ENDS:
+        return head or None
     lead = _DANGLING.search(head, max(0, len(head) - _LONGEST_LEAD))
     return (head[: lead.start()] if lead else head).rstrip() or None
 
@@ -120,11 +131,6 @@ def before(text: str, start: int) -> str | None:
 def _between(text: str, spans: list[tuple[int, int]]) -> list[Tail]:
     stops = [*(start for start, _ in spans[1:]), len(text)][: len(spans)]
     return [Tail(start, text[end:stop]) for (start, end), stop in zip(spans, stops, strict=True)]
-
-
-@functools.lru_cache(maxsize=64)
-def _longest_word(marker: str) -> str:
-    return max(marker.lower().split(), key=len)
 
 
 def _lead(text: str, start: int) -> int:

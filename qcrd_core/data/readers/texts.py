@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 # It begins with one set of characters, so that a search skips all others at once.
 _SENTENCE_END = re.compile(
@@ -17,22 +18,20 @@ _AROUND = " \t\n\r\"'`*_.,;:!?。、，；：！？“”„‘’«»‹›「�
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"'})  # noqa: RUF001
 
 
-def sentence_ends(text: str) -> list[tuple[int, int]]:
+def sentence_ends(text: str) -> Iterator[tuple[int, int]]:
     """Where sentences end: offsets of the mark that ends each one, and of what follows it."""
-    return [
-        match.span()
-        for match in _SENTENCE_END.finditer(text)
-        if text[match.start()] != "." or not _is_abbreviated(text, match.start())
-    ]
+    for match in _SENTENCE_END.finditer(text):
+        if text[match.start()] != "." or not _is_abbreviated(text, match.start()):
+            yield match.span()
 
 
-def sentences(text: str) -> list[str]:
+def sentences(text: str) -> Iterator[str]:
     """The sentences of a text, without the marks that end them."""
-    start, found = 0, []
+    start = 0
     for end, following in sentence_ends(text):
-        found.append(text[start:end])
+        yield text[start:end]
         start = following
-    return [*found, text[start:]]
+    yield text[start:]
 
 
 def first_sentence(text: str) -> str:
