@@ -29,7 +29,8 @@ def import_rationales(
     Importing the same file again replaces its generation in the store.
 
     Args:
-        file: JSON lines, JSON array, CSV or Parquet file on the worker's machine.
+        file: JSON lines, JSON array, CSV, TSV or Parquet file on the worker's machine, or a pattern
+            such as `train_*.json` for the parts of one.
         store: Folder or object-store URL of the store.
         dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
             are read.

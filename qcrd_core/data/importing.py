@@ -23,14 +23,14 @@ from pydantic import ValidationError
 
 from data_schemas import Questions, Rationales
 from qcrd_core.config.reading import explain
-from qcrd_core.data.files import Row, has_column
+from qcrd_core.data.files import Row, has_column, parts_of
 from qcrd_core.data.formats import Format, default_columns, model_name, read_format
 from qcrd_core.data.imported import import_folder, write_import
 from qcrd_core.data.imported_rows import SampleColumns, samples_of
 from qcrd_core.data.questions import to_questions
 from qcrd_core.data.spec import Columns, DatasetSpec
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.ids import IDENTITY_VERSION, file_hash, fingerprint
+from qcrd_core.ids import IDENTITY_VERSION, content_hash, file_hash, fingerprint
 from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def import_file(
 
     Args:
         store: Where to write.
-        path: The file.
+        path: The file, or a pattern such as `part_*.jsonl` for several that are one.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
         columns: Names of the file's columns; they override those of the format.
@@ -121,7 +121,7 @@ def import_file(
     identity = {
         "schema_version": IDENTITY_VERSION,
         "source": "imported",
-        "file_sha256": file_hash(path),
+        "file_sha256": _hash_of_parts(parts_of(path)),
         **({} if asked is None else {"questions_sha256": file_hash(asked)}),
         "model": model,
         "columns": columns.model_dump(mode="json"),
@@ -149,6 +149,11 @@ def import_file(
         summary.folder,
     )
     return summary
+
+
+def _hash_of_parts(parts: Sequence[Path]) -> str:
+    hashes = [file_hash(part) for part in parts]
+    return hashes[0] if len(hashes) == 1 else content_hash(*hashes, length=64)
 
 
 def import_rationales(

@@ -24,7 +24,7 @@ _FILE_KEYS = ("train", "validation", "test")
 
 
 class FilesSource(Section):
-    """Your own files: JSON lines, a JSON array, CSV (with a header) or Parquet, by their ending."""
+    """Your own files: JSON lines, a JSON array, CSV, TSV or Parquet, also packed (.gz, .zst)."""
 
     type: Literal["files"] = "files"
     """Where the questions come from: your files, the Hugging Face hub, or qcrd's own generator."""
