@@ -86,8 +86,11 @@ _BRACES = str.maketrans("{}", "()")
 _SQUARE = str.maketrans("[]", "()")
 _BIG_MONEY = re.compile(r"[$€£¥₹]\s?([0-9][0-9.,]*+)\s?([kKmMbB])n?(?![A-Za-z])")
 _BIG = {"k": "thousand", "m": "million", "b": "billion"}
+CALCULATOR = re.compile(r"<<[^<>\n]*+>>")
+"""GSM8K's notes of what a calculator gave, such as `<<3*4=12>>`; the result follows them."""
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"<<[^<>\n]*+>>|</?[A-Za-z_]{1,20}>"), " "),  # GSM8K's calculator; HTML
+    (CALCULATOR, " "),
+    (re.compile(r"</?[A-Za-z_]{1,20}>"), " "),
     (re.compile(r"(?<=[A-Za-z])[$€£¥₹]"), " "),
     (re.compile(r"[$€£¥₹]\s?"), ""),
     (re.compile(r"(?<=[0-9])\*\*(?=[0-9])"), "^"),
