@@ -29,14 +29,15 @@ def import_rationales(
     Importing the same file again replaces its generation in the store.
 
     Args:
-        file: JSON lines, JSON array, CSV or Parquet file on the worker's machine.
+        file: JSON lines, JSON array, CSV, TSV or Parquet file on the worker's machine, or a pattern
+            such as `train_*.json` for the parts of one.
         store: Folder or object-store URL of the store.
         dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
             are read.
         format: Layout of the file. plain: the columns named below. dss: Distilling Step-by-Step's
             JSON array of outputs, together with `questions`, or rows with teacher_output. mcc-kd:
-            question, label and rationales. distilabel: instruction, and generation or generations.
-            Columns named below override those of the format.
+            question or instruction, label, and rationales or output. distilabel: instruction, and
+            generation or generations. Columns named below override those of the format.
         questions: Only for dss: the data set's own file, in the same order as the outputs.
         columns: Names of the file's columns, if they differ from the format's.
         split: The split that the file's questions belong to.

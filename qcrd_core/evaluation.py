@@ -4,6 +4,7 @@ Accuracy with its confidence interval, predictions from a student's texts, the b
 well a score separates good from bad.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -128,6 +129,59 @@ def score_predictions(
     return Predictions.validate(
         frame.with_columns(is_correct=pl.when(has_gold).then(correct)), cast=True
     )
+
+
+def label_f1(predictions: pl.DataFrame, labels: Sequence[str]) -> dict[str, float]:
+    """F1 of answers that are sets of labels (answer.kind labels).
+
+    Args:
+        predictions: Columns answer and gold_answer, as table `predictions` has them. Rows without a
+            gold answer are left out; a row without an answer has no label.
+        labels: All labels of the data set.
+
+    Returns:
+        `micro_f1` over all pairs of row and label, and `macro_f1`, the mean over the labels that
+        occur among answers or gold answers. Empty without such a label.
+
+    Source:
+        F1 = 2 TP / (2 TP + FP + FN).
+    """
+    rows = predictions.drop_nulls("gold_answer").select("answer", "gold_answer").iter_rows()
+    pairs = [(set((answer or "").split(", ")), set(gold.split(", "))) for answer, gold in rows]
+    # Per label: 2 TP, and 2 TP + FP + FN, which is how often it is in the answer plus in the gold.
+    counts = [
+        (
+            2 * sum(label in answer and label in gold for answer, gold in pairs),
+            sum((label in answer) + (label in gold) for answer, gold in pairs),
+        )
+        for label in labels
+    ]
+    shares = [twice / total for twice, total in counts if total]
+    if not shares:
+        return {}
+    micro = sum(twice for twice, _ in counts) / sum(total for _, total in counts)
+    return {"micro_f1": micro, "macro_f1": sum(shares) / len(shares)}
+
+
+def field_accuracy(predictions: pl.DataFrame) -> dict[str, float]:
+    """Accuracy of each field of answers that are JSON objects (answer.kind json).
+
+    Args:
+        predictions: Columns answer and gold_answer, as table `predictions` has them. Rows without a
+            gold answer are left out; without an answer, all of a row's fields are wrong.
+
+    Returns:
+        `accuracy_of_<field>`: the share of the gold objects with this field whose answer has the
+        same value in it. Sorted by field; empty if no gold answer is an object.
+    """
+    right: dict[str, list[bool]] = {}
+    rows = predictions.drop_nulls("gold_answer").select("answer", "gold_answer").iter_rows()
+    for answer, gold_answer in rows:
+        said, gold = json.loads(answer or "null"), json.loads(gold_answer)
+        for field, value in gold.items() if isinstance(gold, dict) else ():
+            is_same = isinstance(said, dict) and field in said and said[field] == value
+            right.setdefault(field, []).append(is_same)
+    return {f"accuracy_of_{field}": sum(of) / len(of) for field, of in sorted(right.items())}
 
 
 def best_round(metrics: pl.DataFrame) -> int:

@@ -293,6 +293,9 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
     print(f"  without answer  {numbers['num_no_answer']:,}")
     if numbers["accuracy"] is not None:
         print(f"  accuracy        {numbers['accuracy']:.1%}")
+    for name, value in numbers.items():  # of sets of labels, or of fields
+        if name.endswith("_f1") or name.startswith("accuracy_of_"):
+            print(f"  {name.replace('_', ' '):<15} {value:.1%}")
     print(f"\nhead -3 {shlex.quote(str(target))}")
 
 

@@ -18,20 +18,24 @@ def import_file(
     gold_answer: str | None = None,
     gold_target: str | None = None,
     choices: str | None = None,
+    answer: str | None = None,
+    correct: str | None = None,
     split: Literal["train", "validation", "test"] = "train",
     model: str | None = None,
 ) -> None:
     """Import rationales that a teacher wrote elsewhere, to distil them without sampling.
 
     Args:
-        file: JSON lines, JSON array, CSV or Parquet file.
+        file: JSON lines, JSON array, CSV, TSV or Parquet file, or a quoted pattern such as
+            'train_*.json' for the parts of one.
         store: Folder or object-store URL of the store.
         dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
             are read.
         format: Layout of the file. plain: the columns named by the options below. dss: Distilling
             Step-by-Step's JSON array of outputs, together with --questions, or rows with
-            teacher_output. mcc-kd: question, label and rationales. distilabel: instruction, and
-            generation or generations. Columns named by options override those of the format.
+            teacher_output. mcc-kd: question or instruction, label, and rationales or output.
+            distilabel: instruction, and generation or generations. Columns named by options
+            override those of the format.
         questions: Only for dss: the data set's own file, in the same order as the outputs.
         rationales: Column with a list of completions, or with one completion per row.
         question: Column with the question. By default the data set's own columns.
@@ -39,6 +43,9 @@ def import_file(
         gold_answer: Column with the right answer.
         gold_target: Column with the text that the student learns instead of the answer.
         choices: Column with a list of choices.
+        answer: Column with the answer of each rationale, which then is not read from its text.
+        correct: Column that says whether each rationale is right (true or false). The answer of a
+            right one is the gold answer.
         split: The split that the file's questions belong to.
         model: The model that wrote the rationales. By default the model that the file names, or
             `unknown`.
@@ -54,6 +61,8 @@ def import_file(
         gold_answer=gold_answer,
         gold_target=gold_target,
         choices=choices,
+        answer=answer,
+        correct=correct,
     )
     done = import_file(
         Store(store, Path(".qcrd/scratch")),

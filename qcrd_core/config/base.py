@@ -1,9 +1,16 @@
 """What all sections of a configuration have in common."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_SEED = 2**63 - 1
@@ -49,6 +56,17 @@ class Section(BaseModel):
     )
     expert: ClassVar[frozenset[str]] = frozenset()
     """Settings that a first run needs no opinion on; lists show them apart from the others."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are newer than runs and generations named by a hash of this section. Dumps
+    leave them out at their default, so that the old ones keep their names."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        for name in self.later - set(self.changed(*self.later)):
+            content.pop(name, None)
+        return content
 
     def changed(self, *names: str) -> list[str]:
         """Which of these settings are not at their default."""

@@ -156,7 +156,12 @@ def unknown_setting(name: str, known: Sequence[str], listed_by: str) -> Problem:
 
 def _is_mapping(setting: Setting) -> bool:
     """Whether its value is a mapping with keys of the user's own."""
-    return any(get_origin(field.annotation) is dict for field in setting.fields)
+    kinds = {
+        get_origin(part)
+        for field in setting.fields
+        for part in (field.annotation, *get_args(field.annotation))  # `dict | None` too
+    }
+    return dict in kinds
 
 
 def _unknown(

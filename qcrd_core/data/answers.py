@@ -11,46 +11,84 @@ Equal meaning gives equal canonical text, so a vote counts texts. Canonical form
              units, currency and % are dropped. 0.33 is not 1/3.
     choice   the text of the choice, exactly as the question lists it
     label    the label, exactly as the data set lists it
+    labels   the labels in the data set's order, joined by commas; `none` if there are none
     text     lower case, single spaces, no quotes or punctuation around it
+    json     sorted keys; texts with single spaces, whole numbers without decimals
 
 Nothing here raises on a model's text: if no answer can be read, it is None.
 """
 
-import functools
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from qcrd_core.config.base import Section
-from qcrd_core.data.arithmetic import Expression, find_expressions, format_number, plain
+from qcrd_core.data.readers.documents import (
+    first_document,
+    last_document,
+    schema_check,
+    schema_problem,
+)
+from qcrd_core.data.readers.markers import (
+    Tail,
+    before,
+    correction,
+    marked_tails,
+    usual_tail,
+)
+from qcrd_core.data.readers.names import (
+    all_labels,
+    first_choice,
+    first_label,
+    last_choice,
+    last_label,
+)
+from qcrd_core.data.readers.numbers import NOTHING, Found, first_number, last_number
+from qcrd_core.data.readers.texts import first_sentence, fold, sentence_ends
 from qcrd_core.data.thoughts import split_thought
 
-_SENTENCE_END = re.compile(r"[.!?](?:\s++|$)|\n++")
-_CONCLUSION = re.compile(r"\W*(?:therefore|thus|hence|so|consequently)\b", re.IGNORECASE)
-_ASIDE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
-_AROUND = " \t\n\"'`*_.,;:!?“”‘’"  # noqa: RUF001  (quotes as models write them)
-_LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
-_LETTER_FIRST = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[.:)])(?=\s|$)")
-_LETTER_IN_TEXT = re.compile(r"\(([A-Za-z])\)")
+_QUOTED_AT_END = re.compile(r"[\"“«]([^\"“”«»]+)[\"”»]?[\s.!]*$")
+_POINTS = re.compile(r"[\s:*]*(?:\n\s*[-*•]\s[^\n]*+)++")
+_MARKUP = re.compile(r"\*\*|\\(?:text|textbf|mathrm|boxed)\s?\{|[{}$]")
 
 
 class AnswerSpec(Section):
     """The form of answers in one data set, and their place in a completion."""
 
-    kind: Literal["number", "choice", "label", "text"]
+    later = frozenset({"marker_at", "decimal_mark", "json_schema"})
+
+    kind: Literal["number", "choice", "label", "labels", "text", "json"]
     """What an answer is. A number is compared by value; a choice is the letter or text of one of
-    the question's choices; a label is one of `labels`; a text is compared without case and
-    punctuation."""
+    the question's choices; a label is one of `labels`, and labels are any number of them in any
+    order; a text is compared without case and punctuation; json is an object or a list, compared
+    without the order of keys."""
     labels: tuple[str, ...] = Field(default=(), examples=[["yes", "no", "maybe"]])
-    """All labels of the data set, for kind label."""
+    """All labels of the data set, for kind label or labels."""
+    json_schema: dict[str, Any] | None = Field(
+        default=None, examples=[{"type": "object", "required": ["name"]}]
+    )
+    """JSON Schema that an answer of kind json must follow; another one is no answer. Null: any."""
     marker: str | None = Field(default="The answer is", min_length=1, examples=["Answer:"])
-    """Text before the answer in a completion, compared without case. Null: no such text."""
+    """Text before the answer in a completion, compared without case. Null: no such text. A
+    completion without it is read after `\\boxed`, `####`, `Answer:` or `the final answer is`."""
+    marker_at: Literal["first", "last"] = "first"
+    """Which marker counts if a completion has several: the first with an answer, unless the text
+    takes it back ("Wait, ..."); or the last."""
+    decimal_mark: Literal[".", ","] = "."
+    """Decimal mark of numbers that can be read in two ways, and of canonical numbers: `1.234` is
+    1234 with a comma. `1.234,5` and `1,234.5` are read alike with both."""
     stop: tuple[str, ...] = Field(default=(), examples=[["Question:"]])
     """Texts that begin something new, such as an invented next question. Sampling stops there, and
     a longer completion is cut there."""
+
+    @property
+    def is_valid(self) -> Callable[[Any], bool] | None:
+        """Check of a parsed answer of kind json; None if every one is valid."""
+        return None if self.json_schema is None else schema_check(json.dumps(self.json_schema))
 
     @property
     def marked(self) -> str:
@@ -59,17 +97,36 @@ class AnswerSpec(Section):
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
-        if (self.kind == "label") != bool(self.labels):
+        if (self.kind in {"label", "labels"}) != bool(self.labels):
             msg = (
-                "answer.labels must be given if answer.kind is label, and only then; got kind "
-                f"{self.kind} and {len(self.labels)} labels"
+                "answer.labels must be given if answer.kind is label or labels, and only then; got "
+                f"kind {self.kind} and {len(self.labels)} labels"
             )
             raise ValueError(msg)
-        if len({_fold(label) for label in self.labels}) != len(self.labels):
+        if self.kind == "labels" and any("," in label for label in self.labels):
+            msg = "answer.labels of kind labels must have no comma, which separates them; got one"
+            raise ValueError(msg)
+        if len({fold(label) for label in self.labels}) != len(self.labels):
             msg = "answer.labels must differ by more than case and spaces; got a duplicate"
             raise ValueError(msg)
         if not all(self.stop):
             msg = "answer.stop must hold non-empty texts; got an empty one"
+            raise ValueError(msg)
+        if self.decimal_mark == "," and self.kind != "number":
+            msg = f"answer.decimal_mark applies only to answer.kind number; got {self.kind}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _schema_is_one(self) -> Self:
+        if self.json_schema is None:
+            return self
+        if self.kind != "json":
+            msg = f"answer.json_schema applies only to answer.kind json; got {self.kind}"
+            raise ValueError(msg)
+        problem = schema_problem(self.json_schema)
+        if problem is not None:
+            msg = f"answer.json_schema must be a JSON Schema; got one in which {problem}"
             raise ValueError(msg)
         return self
 
@@ -99,26 +156,35 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
     Returns:
         The canonical text, or None if there is no answer.
     """
-    tails = _tails(raw, spec)
-    return _first_in(tails, spec, choices)[1] if tails else _read(raw, spec, choices)[1]
+    if spec.kind == "json":  # its texts may hold a marker
+        return _read(raw, spec, choices)[1]
+    tails = marked_tails(raw, spec.marker)
+    if tails:
+        return _first_in(tails, spec, choices)[1]
+    usual = usual_tail(raw)
+    return _read(raw if usual is None else usual.text, spec, choices)[1]
 
 
 def extract(
     completion: str, spec: AnswerSpec, choices: Sequence[str] | None, *, is_cut: bool = False
 ) -> Extraction:
-    """Split a completion into its reasoning and its answer.
+    r"""Split a completion into its reasoning and its answer.
 
     A thought between <think> tags is left out, because nothing in it is an answer yet. The text is
     cut at the first of `spec.stop`. Then:
 
-    - If the marker occurs, the answer is in the sentence after it. If several markers occur, the
-      first one with an answer in its sentence counts; if none has one, the last answer after the
-      first marker counts.
-    - If the marker does not occur, the last answer of the text counts.
+    - If the marker occurs, the answer is in the sentence after it. If several markers occur,
+      `spec.marker_at` chooses; a marker that only supposes ("whether the answer is 10") does not
+      count. If none has an answer in its sentence, the last answer after the first marker counts.
+    - Otherwise, if one of the usual marks (`\boxed`, `####`, `Answer:`) occurs, the last one
+      counts.
+    - Otherwise the last answer of the text counts.
 
     The last answer is, by kind: number: in the last sentence with a number, the value after the
     last `=`, else the first number of a conclusion ("Therefore ..."), else the last number.
-    choice, label: the last one named. text: the last line.
+    choice, label: the last one named. text: the words in quotes at the end, else the last line.
+
+    Several answers ("(a) or (b)", "2 hours and 30 minutes") are none.
 
     What a text that was cut would have said last is not known. It has an answer only if the
     sentence after a marker is whole.
@@ -140,17 +206,15 @@ def extract(
         return replace(found, rationale=found.rationale or parts.thought or None)
     text = _cut(completion, spec.stop)
     is_cut = is_cut and len(text) == len(completion.lstrip())
-    tails = _tails(text, spec)
-    if not tails:
-        raw, answer = (None, None) if is_cut else _read_last(text, spec, choices)
-        return Extraction(rationale=text.strip() or None, answer_raw=raw, answer=answer)
-    if is_cut and not _SENTENCE_END.search(tails[-1].strip()):
-        tails[-1] = ""
-    raw, answer = _first_in(tails, spec, choices)
-    if answer is None and not is_cut:
-        raw, answer = _read_last(" ".join(tails), spec, choices)
-    before = text[: _marker_starts(text, spec)[0]].strip()
-    return Extraction(rationale=before or None, answer_raw=raw, answer=answer)
+    tails = marked_tails(text, spec.marker)
+    if tails:
+        start, (raw, answer) = _marked(tails, spec, choices, is_cut)
+    else:
+        usual = None if is_cut or spec.kind == "json" else usual_tail(text)
+        start = len(text) if usual is None or usual.is_box else usual.start
+        raw, answer = NOTHING if is_cut else _unmarked(text, usual, spec, choices)
+    rationale = before(text, start) if start < len(text) else text.strip() or None
+    return Extraction(rationale, raw if answer is not None else None, answer)
 
 
 def equal(answer: str | None, gold_answer: str | None) -> bool:
@@ -165,151 +229,90 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-@functools.lru_cache(maxsize=64)
-def _marker_pattern(marker: str) -> re.Pattern[str]:
-    words = [re.escape(word) for word in marker.split()]
-    return re.compile(r"\s+".join(words), re.IGNORECASE)
+def _marked(
+    tails: list[Tail], spec: AnswerSpec, choices: Sequence[str] | None, is_cut: bool
+) -> tuple[int, Found]:
+    """Where the reasoning of a text with markers ends, and its answer."""
+    # A document that is read shows by itself that it is whole.
+    if is_cut and spec.kind != "json" and not list(sentence_ends(tails[-1].text.strip())):
+        tails = [*tails[:-1], Tail(tails[-1].start, "")]
+    ordered = tails if spec.marker_at == "first" else tails[::-1]
+    start, found, rest, is_unreadable = ordered[0].start, NOTHING, "", False
+    for tail in ordered:
+        said = _said(tail, spec)
+        raw, answer = _read(said, spec, choices)
+        is_unreadable |= raw is not None and answer is None
+        if answer is None:
+            continue
+        if found != NOTHING or spec.marker_at == "last":
+            start = tail.start
+        found = raw, answer
+        taken_back = correction(tail.text, said) if spec.marker_at == "first" else None
+        if taken_back is None:
+            return start, found
+        start, rest = tail.start, tail.text[taken_back:]
+    if is_cut or (is_unreadable and found == NOTHING):
+        return start, NOTHING
+    if found == NOTHING:
+        return start, _read_last(" ".join(tail.text for tail in tails), spec, choices)
+    renewed = _read_last(rest, spec, choices)
+    return start, found if renewed[1] is None else renewed
 
 
-def _marker_starts(text: str, spec: AnswerSpec) -> list[int]:
-    if spec.marker is None:
-        return []
-    return [match.start() for match in _marker_pattern(spec.marker).finditer(text)]
+def _unmarked(
+    text: str, usual: Tail | None, spec: AnswerSpec, choices: Sequence[str] | None
+) -> Found:
+    if usual is None:
+        return _read_last(text, spec, choices)
+    said = usual.text if usual.is_box else _said(usual, spec)
+    found = _read(said, spec, choices)
+    taken_back = correction(usual.text, said)
+    if taken_back is not None:
+        renewed = _read_last(usual.text[taken_back:], spec, choices)
+        found = found if renewed[1] is None else renewed
+    return _read_last(text, spec, choices) if found == NOTHING else found
 
 
-def _tails(text: str, spec: AnswerSpec) -> list[str]:
-    """The text after each marker, up to the next one."""
-    if spec.marker is None:
-        return []
-    return _marker_pattern(spec.marker).split(text)[1:]
+def _first_in(tails: Sequence[Tail], spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
+    found = (_read(_said(tail, spec), spec, choices) for tail in tails)
+    return next((item for item in found if item[1] is not None), NOTHING)
 
 
-_Found = tuple[str | None, str | None]
-"""(answer_raw, answer)"""
+def _said(tail: Tail, spec: AnswerSpec) -> str:
+    """The part after a marker that is the answer: a sentence, a list, or a whole document."""
+    if spec.kind == "json":
+        return tail.text
+    points = _POINTS.match(tail.text) if spec.kind == "labels" else None
+    return first_sentence(tail.text) if points is None else points[0]
 
 
-def _first_in(tails: Sequence[str], spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
-    for tail in tails:
-        found = _read(_first_sentence(tail), spec, choices)
-        if found[1] is not None:
-            return found
-    return None, None
-
-
-def _first_sentence(tail: str) -> str:
-    # A choice's letter may be followed by a full stop ("b. a shop"), so a sentence of one character
-    # continues.
-    tail = tail.lstrip(" \t\n:*")
-    for match in _SENTENCE_END.finditer(tail):
-        if match.start() > 1:
-            return tail[: match.start()]
-    return tail
-
-
-def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
+def _read(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
     """Read the first answer in a text that should be an answer."""
     if spec.kind == "number":
-        for sentence in _SENTENCE_END.split(plain(text)):
-            expressions = find_expressions(sentence)
-            if expressions:
-                return _number(_after_equals(expressions) or expressions[0])
-        return None, None
+        return first_number(text, spec.decimal_mark)
     if spec.kind == "choice":
-        return _read_choice(text, choices or ())
+        return first_choice(text, choices or ())
     if spec.kind == "label":
-        names = [_canonical_name(name, spec.labels) for name in _mentions(text, spec.labels)]
-        return (names[0], names[0]) if names else (None, None)
-    folded = _fold(text)
-    return (text.strip(), folded) if folded else (None, None)
+        return first_label(text, spec.labels)
+    if spec.kind == "labels":
+        return all_labels(text, spec.labels)
+    if spec.kind == "json":
+        return first_document(text, spec.is_valid)
+    shown = _MARKUP.sub("", text).strip()
+    folded = fold(shown)
+    return (shown, folded) if folded else NOTHING
 
 
-def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> _Found:
+def _read_last(text: str, spec: AnswerSpec, choices: Sequence[str] | None) -> Found:
     """Read the last answer of a text without a marker."""
     if spec.kind == "number":
-        return _last_number(plain(text))
-    if spec.kind == "text":
-        lines = [line for line in text.splitlines() if _fold(line)]
-        return _read(lines[-1], spec, choices) if lines else (None, None)
-    names = spec.labels if spec.kind == "label" else tuple(choices or ())
+        return last_number(text, spec.decimal_mark)
     if spec.kind == "choice":
-        letters = [_choice_of(letter, names) for letter in _LETTER_IN_TEXT.findall(text)]
-        known = [choice for choice in letters if choice is not None]
-        last_line = text.strip().rpartition("\n")[2]
-        found = (known[-1], known[-1]) if known else _marked_choice(last_line, names)
-        if found[1] is not None:
-            return found
-    mentioned = _mentions(text, names)
-    return (mentioned[-1], _canonical_name(mentioned[-1], names)) if mentioned else (None, None)
-
-
-def _last_number(text: str) -> _Found:
-    for sentence in reversed(_SENTENCE_END.split(text)):
-        expressions = find_expressions(sentence)
-        if not expressions:
-            continue
-        # "She played 3 games because 7 * 3 = 21": numbers of the reason are not the answer.
-        aside = _ASIDE.search(sentence)
-        before = [item for item in expressions if aside is None or item.start < aside.start()]
-        expressions = before or expressions
-        # "So he read 102 pages a day to finish in 6 days": a conclusion names its result first.
-        stated = expressions[0] if _CONCLUSION.match(sentence) else expressions[-1]
-        return _number(_after_equals(expressions) or stated)
-    return None, None
-
-
-def _after_equals(expressions: Sequence[Expression]) -> Expression | None:
-    results = [item for item in expressions if item.follows_equals]
-    return results[-1] if results else None
-
-
-def _number(expression: Expression) -> _Found:
-    text = None if expression.value is None else format_number(expression.value)
-    return (None, None) if text is None else (expression.text, text)
-
-
-def _read_choice(text: str, choices: Sequence[str]) -> _Found:
-    """Read a choice: its whole text, else its letter, else the first choice that is named."""
-    found = _marked_choice(text, choices)
-    mentioned = _mentions(text, choices) if found[1] is None else []
-    return (mentioned[0], _canonical_name(mentioned[0], choices)) if mentioned else found
-
-
-def _marked_choice(text: str, choices: Sequence[str]) -> _Found:
-    """The choice if a text is a choice, is its letter, or begins with its letter."""
-    shown = text.strip()
-    whole = _canonical_name(shown, choices)
-    if whole is not None:
-        return shown, whole
-    letter = _LETTER_ALONE.fullmatch(shown.strip("*.: ")) or _LETTER_FIRST.match(shown)
-    if letter is not None:
-        choice = _choice_of(next(group for group in letter.groups() if group), choices)
-        if choice is not None:
-            return letter.group(), choice
-    return None, None
-
-
-def _choice_of(letter: str, choices: Sequence[str]) -> str | None:
-    index = ord(letter.lower()) - ord("a")
-    return choices[index] if index < len(choices) else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _mention_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
-    # Longest first, so that "not entailment" is not read as "entailment".
-    patterns = sorted((r"\s+".join(map(re.escape, _fold(name).split())) for name in names), key=len)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(reversed(patterns))})(?!\w)", re.IGNORECASE)
-
-
-def _mentions(text: str, names: Sequence[str]) -> list[str]:
-    """All mentions of the names as whole words, as written in the text."""
-    usable = tuple(name for name in names if _fold(name))
-    return _mention_pattern(usable).findall(text) if usable else []
-
-
-def _canonical_name(text: str, names: Sequence[str]) -> str | None:
-    folded = _fold(text)
-    return next((name for name in names if _fold(name) == folded), None) if folded else None
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.split()).strip(_AROUND).lower()
+        return last_choice(text, choices or ())
+    if spec.kind == "label":
+        return last_label(text, spec.labels)
+    if spec.kind == "json":
+        return last_document(text, spec.is_valid)
+    line = next((line for line in reversed(text.splitlines()) if fold(line)), "")
+    quoted = _QUOTED_AT_END.search(line) if spec.kind == "text" else None
+    return _read(line if quoted is None else quoted[1], spec, choices)

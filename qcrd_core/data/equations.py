@@ -7,9 +7,10 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from qcrd_core.data.arithmetic import Expression, find_expressions, plain
+from qcrd_core.data.readers.arithmetic import Expression, find_expressions
+from qcrd_core.data.readers.plain import CALCULATOR, plain
 
-_EQUALS = re.compile(r"[=≈]|\\(?:approx|equiv)\b")
+_EQUALS = re.compile(r"[=≈≡＝≃]|\\(?:approx|equiv|simeq)(?![A-Za-z])")  # noqa: RUF001
 """What `plain` writes as "=", so that the n-th of both texts is the same sign."""
 _OPERATOR = re.compile(r"(?<=[0-9)])\s*[-+*/^]")
 _DANGLING = re.compile(r"[-+*/^(]\s*$")
@@ -35,6 +36,8 @@ def false_step(text: str) -> int | None:
     """
     if "%" in text:  # `plain` drops the sign, and 50 % of 8 is not 50 * 8
         return None
+    # `plain` leaves out calculators with their "="; blanks keep all offsets.
+    text = CALCULATOR.sub(lambda match: " " * len(match[0]), text)
     simple = plain(text)
     found = find_expressions(simple)
     for left, right in pairwise(found):

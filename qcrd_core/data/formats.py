@@ -2,7 +2,7 @@
 
     dss         Distilling Step-by-Step: a JSON array of PaLM outputs, `llm/<split>_CoT_<n>.json`,
                 in the order of the data set's own file, which must be given too
-    mcc-kd      MCC-KD: question, label and a list of rationales per row
+    mcc-kd      MCC-KD: question or instruction, label and a list of rationales or outputs per row
     distilabel  instruction with generation, or with a list of generations; model_name
     plain       columns named one by one
 
@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic_core import from_json
-
-from qcrd_core.config.files import read_ordinary
-from qcrd_core.data.files import Row, read_rows
+from qcrd_core.config.files import check_ordinary
+from qcrd_core.data.files import Row, parse_json, parts_of, read_rows, read_text
 from qcrd_core.errors import ConfigError, DataError
 
 Format = Literal["plain", "dss", "mcc-kd", "distilabel"]
@@ -27,8 +25,8 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "plain": {},
     "dss": {"rationales": (_OUTPUT,), "question": ("question",)},
     "mcc-kd": {
-        "rationales": ("rationales", "rationale"),
-        "question": ("question",),
+        "rationales": ("rationales", "rationale", "output"),
+        "question": ("question", "instruction"),
         "gold_answer": ("label", "answer"),
     },
     "distilabel": {
@@ -63,7 +61,8 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
     """Read a file of rationales as rows.
 
     Args:
-        path: The file.
+        path: The file, or a pattern such as `train_CoT_*.json` for its parts, which are joined by
+            the numbers in their names.
         form: Its format.
         questions: For dss, the data set's own file in the same order; otherwise None.
 
@@ -74,12 +73,13 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
         ConfigError: If `questions` is missing, or given although the format does not use it.
         DataError: If a file breaks a rule, or the two files differ in their number of rows.
     """
+    parts = parts_of(path)
     if form != "dss":
         if questions is not None:
             msg = f"--questions applies only to --format dss; got {questions} with {form}. Omit it."
             raise ConfigError(msg)
-        return read_rows(path)
-    rows = None if _is_array_of_texts(path) else read_rows(path)
+        return _rows(parts)
+    rows = None if all(_is_array_of_texts(part) for part in parts) else _rows(parts)
     if rows is not None and questions is None:
         return rows
     if rows is not None or questions is None:
@@ -88,7 +88,7 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
             f"the questions; got {questions} ({path}, --format dss)."
         )
         raise ConfigError(msg)
-    outputs, asked = _array(path), read_rows(questions)
+    outputs, asked = [text for part in parts for text in _array(part)], read_rows(questions)
     if len(outputs) != len(asked):
         msg = (
             "Outputs are joined to questions by their order, so both files must have the same "
@@ -99,6 +99,10 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
     return [{**row, _OUTPUT: text} for row, text in zip(asked, outputs, strict=True)]
 
 
+def _rows(parts: Sequence[Path]) -> list[Row]:
+    return [row for part in parts for row in read_rows(part)]
+
+
 def model_name(rows: Sequence[Row]) -> str | None:
     """The model in distilabel's column `model_name`; None if it names several."""
     names = {row.get("model_name") for row in rows}
@@ -107,12 +111,13 @@ def model_name(rows: Sequence[Row]) -> str | None:
 
 
 def _is_array_of_texts(path: Path) -> bool:
-    return path.suffix == ".json" and all(isinstance(item, str | None) for item in _array(path))
+    return ".json" in path.suffixes and all(isinstance(item, str | None) for item in _array(path))
 
 
 def _array(path: Path) -> list[str | None]:
     try:
-        content = from_json(read_ordinary(path).decode("utf-8-sig"))
+        check_ordinary(path)
+        content = parse_json(read_text(path))
     except OSError as error:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error

@@ -16,23 +16,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from data_schemas import Questions, Rationales
-from qcrd_core.config.base import Section
 from qcrd_core.config.reading import explain
-from qcrd_core.data.completions import read_completion
-from qcrd_core.data.files import Row
+from qcrd_core.data.files import Row, has_column, parts_of
 from qcrd_core.data.formats import Format, default_columns, model_name, read_format
 from qcrd_core.data.imported import import_folder, write_import
+from qcrd_core.data.imported_rows import SampleColumns, samples_of
 from qcrd_core.data.questions import to_questions
 from qcrd_core.data.spec import Columns, DatasetSpec
 from qcrd_core.errors import ConfigError, DataError
-from qcrd_core.ids import IDENTITY_VERSION, file_hash, fingerprint
+from qcrd_core.ids import IDENTITY_VERSION, content_hash, file_hash, fingerprint
 from qcrd_core.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -40,12 +38,9 @@ logger = logging.getLogger(__name__)
 _RUN_ID = "import"
 
 
-class ImportColumns(Section):
+class ImportColumns(SampleColumns):
     """Names of the columns of an imported file."""
 
-    rationales: str | None = None
-    """A list of completions, or one completion; rationales of several rows of one question are
-    joined. Null: the format's column."""
     question: str | None = None
     """The question as models read it (choices are added below it). Null: the format's column. If
     the format has none, questions are read by the data set's own columns, and the other columns
@@ -101,7 +96,7 @@ def import_file(
 
     Args:
         store: Where to write.
-        path: The file.
+        path: The file, or a pattern such as `part_*.jsonl` for several that are one.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
         columns: Names of the file's columns; they override those of the format.
@@ -120,13 +115,13 @@ def import_file(
     """
     rows = read_format(path, form, asked)
     brought = default_columns(form, rows, joined=asked is not None)
-    columns, column = _of_format(columns, brought, form, rows, str(path))
+    columns = _of_format(columns, brought, form, rows, str(path))
     spec = _with_columns(spec, columns)
     model = model or (model_name(rows) if form == "distilabel" else None) or "unknown"
     identity = {
         "schema_version": IDENTITY_VERSION,
         "source": "imported",
-        "file_sha256": file_hash(path),
+        "file_sha256": _hash_of_parts(parts_of(path)),
         **({} if asked is None else {"questions_sha256": file_hash(asked)}),
         "model": model,
         "columns": columns.model_dump(mode="json"),
@@ -138,7 +133,7 @@ def import_file(
         rows,
         spec,
         split=split,
-        column=column,
+        columns=columns,
         where=str(path),
         model=model,
         generation=fingerprint(identity),
@@ -156,12 +151,17 @@ def import_file(
     return summary
 
 
+def _hash_of_parts(parts: Sequence[Path]) -> str:
+    hashes = [file_hash(part) for part in parts]
+    return hashes[0] if len(hashes) == 1 else content_hash(*hashes, length=64)
+
+
 def import_rationales(
     rows: Sequence[Row],
     spec: DatasetSpec,
     *,
     split: str,
-    column: str,
+    columns: ImportColumns,
     where: str,
     model: str,
     generation: str,
@@ -172,7 +172,7 @@ def import_rationales(
         rows: Rows of the file, at least one.
         spec: The data set, with the file's columns.
         split: Split of the questions.
-        column: Column of the rationales.
+        columns: Names of the file's columns, with that of the rationales.
         where: Name of the file, for errors.
         model: The model that wrote the rationales.
         generation: Fingerprint of the import.
@@ -187,27 +187,21 @@ def import_rationales(
     """
     frame = to_questions(rows, spec, split, where=where)
     _check_gold_agrees(frame, where)
-    if not any(column in row for row in rows):
-        present = ", ".join(sorted({name for row in rows for name in row}))
-        msg = (
-            f"{where} must have the column {column}; got {present}. Name the column of the "
-            "rationales with --rationales."
-        )
-        raise DataError(msg)
+    _check_columns(rows, frame, columns, where)
     created_at = datetime.now(UTC)
     counts: dict[str, int] = {}
     made = []
-    keys = frame.select("question_id", "choices").iter_rows()
-    for row, (question_id, choices) in zip(rows, keys, strict=True):
-        for text in _texts(row.get(column)):
+    for number, (row, question) in enumerate(zip(rows, frame.iter_rows(named=True), strict=True)):
+        question_id = question["question_id"]
+        for sample in samples_of(row, question, columns, spec.answer, f"{where}, row {number + 1}"):
             index = counts.get(question_id, 0)
             counts[question_id] = index + 1
             key = {"question_id": question_id, "sample_idx": index, "created_at": created_at}
-            made.append({**key, **_sample(text, spec, choices)})
+            made.append({**key, **sample})
     if not made:
         msg = (
-            f"{where} must hold at least one rationale; got an empty column {column} in every "
-            "row. Name another column with --rationales."
+            f"{where} must hold at least one rationale; got an empty column {columns.rationales} "
+            "in every row. Name another column with --rationales."
         )
         raise DataError(msg)
     constant = {"source": "imported", "model": model, "generation": generation, "run_id": _RUN_ID}
@@ -217,14 +211,34 @@ def import_rationales(
     return Questions.validate(questions, cast=True), Rationales.validate(rationales, cast=True)
 
 
+def _check_columns(
+    rows: Sequence[Row], questions: pl.DataFrame, columns: ImportColumns, where: str
+) -> None:
+    present = {name for row in rows for name in row}
+    for option in ("rationales", "answer", "correct"):
+        name = getattr(columns, option)
+        if name is not None and not has_column(present, name):
+            msg = (
+                f"{where} must have the column {name}; got {', '.join(sorted(present))}. Name the "
+                f"right one with --{option}."
+            )
+            raise DataError(msg)
+    if columns.correct is not None and not questions["gold_answer"].count():
+        msg = (
+            "Questions must have a gold answer if --correct is given, because it is the answer of "
+            f"a right rationale; got none ({where}). Name its column with --gold-answer."
+        )
+        raise ConfigError(msg)
+
+
 def _of_format(
     columns: ImportColumns,
     brought: Mapping[str, str],
     form: Format,
     rows: Sequence[Row],
     where: str,
-) -> tuple[ImportColumns, str]:
-    """The columns, completed by those of the format, and the column of the rationales."""
+) -> ImportColumns:
+    """The columns, completed by those of the format."""
     named = columns.model_dump(exclude_none=True)
     found = ImportColumns(**{**brought, **named})
     if found.rationales is None:
@@ -234,11 +248,11 @@ def _of_format(
             f"{present} (format {form}). Name one with --rationales, or another --format."
         )
         raise ConfigError(msg)
-    return found, found.rationales
+    return found
 
 
 def _with_columns(spec: DatasetSpec, columns: ImportColumns) -> DatasetSpec:
-    own = columns.model_dump(exclude={"rationales"}, exclude_none=True)
+    own = columns.model_dump(exclude={"rationales", "answer", "correct"}, exclude_none=True)
     if not own:
         return spec
     if columns.question is None:
@@ -252,24 +266,6 @@ def _with_columns(spec: DatasetSpec, columns: ImportColumns) -> DatasetSpec:
         return DatasetSpec.model_validate({**spec.model_dump(), **changed})
     except ValidationError as error:
         raise ConfigError(explain(error, f"import into {spec.name}")) from error
-
-
-def _texts(value: Any) -> list[str | None]:
-    """The completions in one cell: a list, a JSON list as text (CSV), or one text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            parsed = from_json(value)
-        except ValueError:
-            parsed = value
-        value = parsed if isinstance(parsed, list) else value
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    return [None if item is None or not str(item).strip() else str(item) for item in values]
-
-
-def _sample(text: str | None, spec: DatasetSpec, choices: list[str] | None) -> dict[str, Any]:
-    if text is None:
-        return {"status": "failed", "error": "The file holds no text here."}
-    return read_completion(text, spec.answer, choices)
 
 
 def _check_gold_agrees(frame: pl.DataFrame, where: str) -> None:

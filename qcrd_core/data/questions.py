@@ -1,20 +1,21 @@
 """Turns source rows into rows of table `questions`."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
-from pydantic_core import from_json
 
 from data_schemas import Questions
 from qcrd_core.data.answers import canonical
-from qcrd_core.data.files import Row
+from qcrd_core.data.choices import Choices, numbered_choice, read_choices
+from qcrd_core.data.files import Row, cell, has_column
+from qcrd_core.data.readers.names import NO_LABELS
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.data.templates import CHOICES, fill_template, template_fields
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash
 
-_MAX_CHOICES = 26
 _MAX_SHOWN = 3
 
 
@@ -76,7 +77,7 @@ def distinct(frame: pl.DataFrame, spec: DatasetSpec, where: str) -> tuple[pl.Dat
 def _check_columns(rows: Sequence[Row], spec: DatasetSpec, where: str) -> None:
     # A key that only some rows lack is a null there; a key that all rows lack is a wrong name.
     present = {name for row in rows for name in row}
-    missing = [name for name in _columns_used(spec) if name not in present]
+    missing = [name for name in _columns_used(spec) if not has_column(present, name)]
     if missing:
         msg = (
             f"{where} must have the column {missing[0]}; got {', '.join(sorted(present))}. Correct "
@@ -100,14 +101,15 @@ def _columns_used(spec: DatasetSpec) -> list[str]:
 
 def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
     columns = spec.columns
-    choices = _choices(row, spec, where)
-    question = _question_text(row, spec, choices)
+    choices = None if columns.choices is None else read_choices(row, columns.choices, where)
+    texts = None if choices is None else choices.texts
+    question = _question_text(row, spec, texts, where)
     if not question.strip():
         msg = f"A question must not be empty; got an empty one ({where}). Fill or remove the row."
         raise DataError(msg)
-    question_id = _text(row, columns.question_id)
+    question_id = _text(row, columns.question_id, where)
     if columns.question_id is None:
-        question_id = content_hash(question, *(choices or ()))
+        question_id = content_hash(question, *(texts or ()))
     elif not question_id:
         msg = (
             f"A question id must not be empty; got an empty one ({where}, {columns.question_id}). "
@@ -117,33 +119,56 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
     gold_raw = _gold_raw(row, spec, where)
     gold_answer = None
     if gold_raw:
-        gold_answer = canonical(gold_raw, spec.answer, choices)
+        gold_answer = _gold_answer(row, gold_raw, choices, spec)
         if gold_answer is None:
-            msg = (
-                f"A gold answer must be a {spec.answer.kind}, as answer.kind says; got one that "
-                f"cannot be read ({where}, question {question_id}). Correct the gold answer, or "
-                "change answer.kind."
-            )
-            raise DataError(msg)
-    target = _text(row, columns.gold_target)
+            raise DataError(_unreadable_gold(spec, f"{where}, question {question_id}"))
+    target = _text(row, columns.gold_target, where)
     if not target and spec.answer.kind == "text":
         target = gold_raw
     return {
         "question_id": question_id,
         "question": question,
-        "choices": choices,
+        "choices": texts,
         "gold_answer": gold_answer,
         "gold_target": target if target and target != gold_answer else None,
-        "template": _text(row, columns.template) or None,
+        "template": _text(row, columns.template, where) or None,
     }
 
 
-def _question_text(row: Row, spec: DatasetSpec, choices: list[str] | None) -> str:
+def _gold_answer(row: Row, raw: str, choices: Choices | None, spec: DatasetSpec) -> str | None:
+    columns = spec.columns
+    texts = None if choices is None else choices.texts
+    if choices is None or columns.gold_names or columns.gold_after:
+        return canonical(raw, spec.answer, texts)
+    numbered = numbered_choice(
+        cell(row, columns.gold_answer or ""), raw, choices, columns.gold_index
+    )
+    if numbered is not None or columns.gold_index is not None:
+        return numbered
+    return canonical(raw, spec.answer, texts)
+
+
+def _unreadable_gold(spec: DatasetSpec, where: str) -> str:
+    if spec.columns.gold_index is not None:
+        return (
+            "A gold answer must be the number of a choice, counted from columns.gold_index "
+            f"{spec.columns.gold_index}; got another ({where}). Correct it, or columns.gold_index."
+        )
+    remedy = "Correct the gold answer, or change answer.kind."
+    if spec.answer.kind == "choice":
+        remedy = "If it counts the choices from 1, set columns.gold_index: 1; else correct it."
+    return (
+        f"A gold answer must be a {spec.answer.kind}, as answer.kind says; got one that cannot be "
+        f"read ({where}). {remedy}"
+    )
+
+
+def _question_text(row: Row, spec: DatasetSpec, choices: list[str] | None, where: str) -> str:
     shown = "\n".join(f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(choices or ()))
     if spec.question_template is None:
-        question = _text(row, spec.columns.question)
+        question = _text(row, spec.columns.question, where)
         return f"{question}\nAnswer Choices:\n{shown}" if question and shown else question
-    values = {name: _text(row, name) for name in template_fields(spec.question_template)}
+    values = {name: _text(row, name, where) for name in template_fields(spec.question_template)}
     if not any(value for name, value in values.items() if name != CHOICES):
         return ""
     if choices:
@@ -151,32 +176,14 @@ def _question_text(row: Row, spec: DatasetSpec, choices: list[str] | None) -> st
     return fill_template(spec.question_template, values)
 
 
-def _choices(row: Row, spec: DatasetSpec, where: str) -> list[str] | None:
-    columns = spec.columns.choices
-    if columns is None:
-        return None
-    if isinstance(columns, str):
-        values = row.get(columns)
-        if isinstance(values, str):
-            try:
-                values = from_json(values)
-            except ValueError:
-                values = None
-    else:
-        values = [row.get(name) for name in columns]
-    texts = [str(value).strip() for value in values] if isinstance(values, list) else []
-    if not 2 <= len(texts) <= _MAX_CHOICES or not all(texts) or None in (values or []):
-        msg = (
-            f"Choices must be a list of 2 to {_MAX_CHOICES} texts; got something else ({where}). "
-            'In CSV, write a JSON list such as ["cat", "dog"], or name one column per choice.'
-        )
-        raise DataError(msg)
-    return texts
-
-
 def _gold_raw(row: Row, spec: DatasetSpec, where: str) -> str:
     columns = spec.columns
-    raw = _text(row, columns.gold_answer)
+    value = cell(row, columns.gold_answer or "")
+    if spec.answer.kind == "json" and isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if spec.answer.kind == "labels" and isinstance(value, list):
+        return ", ".join(str(label) for label in value) or NO_LABELS
+    raw = _text(row, columns.gold_answer, where)
     if not raw:
         return ""
     if columns.gold_after is not None:
@@ -193,6 +200,14 @@ def _gold_raw(row: Row, spec: DatasetSpec, where: str) -> str:
     return raw.strip()
 
 
-def _text(row: Row, name: str | None) -> str:
-    value = None if name is None else row.get(name)
+def _text(row: Row, name: str | None, where: str) -> str:
+    value = None if name is None else cell(row, name)
+    if isinstance(value, dict | list):
+        inside = f"{name}.{next(iter(value), 'name')}" if isinstance(value, dict) else f"{name}.0"
+        kind = "fields" if isinstance(value, dict) else "a list"
+        msg = (
+            f"Column {name} must hold texts; got {kind} ({where}). Name the text in it, for "
+            f"example {inside}."
+        )
+        raise DataError(msg)
     return "" if value is None else str(value).strip()

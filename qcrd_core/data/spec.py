@@ -24,7 +24,7 @@ _FILE_KEYS = ("train", "validation", "test")
 
 
 class FilesSource(Section):
-    """Your own files: JSON lines, a JSON array, CSV (with a header) or Parquet, by their ending."""
+    """Your own files: JSON lines, a JSON array, CSV, TSV or Parquet, also packed (.gz, .zst)."""
 
     type: Literal["files"] = "files"
     """Where the questions come from: your files, the Hugging Face hub, or qcrd's own generator."""
@@ -93,7 +93,9 @@ Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discrimin
 
 
 class Columns(Section):
-    """Names of the source's columns."""
+    """Names of the source's columns. `a.b` is field `b` of column `a`, and `a.0` its first item."""
+
+    later = frozenset({"gold_index"})
 
     question_id: str | None = Field(default=None, examples=["id"])
     """Column of your own ids, distinct over all splits. Null: ids are a hash of question and
@@ -106,11 +108,14 @@ class Columns(Section):
     """Text in the column `gold_answer` after which the answer begins."""
     gold_names: tuple[str, ...] = Field(default=(), examples=[["yes", "no"]])
     """Names of the answers if the column `gold_answer` holds their numbers, from 0."""
+    gold_index: Literal[0, 1] | None = Field(default=None, examples=[0])
+    """For kind choice: the column `gold_answer` holds the number of the right choice, counted from
+    0 or from 1. Null: it holds the choice's text or letter, or an integer counted from 0."""
     gold_target: str | None = Field(default=None, examples=["equation"])
     """Column of a text that the student learns as the label instead of the answer."""
     choices: str | tuple[str, ...] | None = Field(default=None, examples=["choices"])
-    """Choices of the question: one column with a list (in CSV a JSON list), or one column per
-    choice."""
+    """Choices of the question: one column with a list (in CSV a JSON list), or with texts and
+    letters (`{text: [...], label: [...]}`); or one column per choice."""
     template: str | None = Field(default=None, examples=["template"])
     """Column that names the slice of a question in reports."""
 
@@ -188,6 +193,12 @@ class DatasetSpec(Section):
             msg = (
                 "columns.choices must be set for answer.kind choice, and only then; got "
                 f"{self.columns.choices!r} with kind {self.answer.kind}"
+            )
+            raise ValueError(msg)
+        if self.columns.gold_index is not None and self.answer.kind != "choice":
+            msg = (
+                "columns.gold_index applies only to answer.kind choice; got kind "
+                f"{self.answer.kind}"
             )
             raise ValueError(msg)
         if self.question_template is not None:

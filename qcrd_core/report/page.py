@@ -146,6 +146,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "teacher": teacher_name(data.config.teacher.model),
         "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data),
+        "further_scores": summary.further_scores(data),
         "chosen": chosen,
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
         "vote": summary.vote_numbers(data),

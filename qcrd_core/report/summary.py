@@ -103,6 +103,16 @@ def student_accuracy(data: RunData) -> Accuracy | None:
     return _accuracy("test", data.test, CONFIDENCE)
 
 
+def further_scores(data: RunData) -> list[tuple[str, float]]:
+    """F1 of sets of labels or accuracy of JSON fields on the test split, as (name, share)."""
+    names = last_values(data.metrics, "test").items()
+    return [
+        (name.replace("_", " "), value)
+        for name, value in names
+        if name.endswith("_f1") or name.startswith("accuracy_of_")
+    ]
+
+
 def accuracy_by_template(data: RunData) -> list[Accuracy]:
     """Test accuracy of each template of the data set, best first; empty without templates."""
     slices = data.test.join(data.questions.select("question_id", "template"), on="question_id")

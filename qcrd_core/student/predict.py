@@ -13,9 +13,10 @@ import polars as pl
 import torch
 
 from data_schemas import Predictions
+from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
-from qcrd_core.evaluation import score_predictions
+from qcrd_core.evaluation import field_accuracy, label_f1, score_predictions
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
@@ -34,7 +35,8 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     Returns:
         `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy
         covers the questions with a gold answer, and is None if there are none. If inference uses
-        rationales, `num_without_rationale_answer` counts the questions answered without them.
+        rationales, `num_without_rationale_answer` counts the questions answered without them. For
+        answers of kind labels or json, the numbers of `label_f1` or `field_accuracy` too.
 
     Raises:
         StoreError: If the checkpoint is absent, or the store cannot write the tables.
@@ -46,7 +48,7 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     batch_size = context.config.evaluation.batch_size
     frame, counts = _answer(folder, metadata, questions, batch_size, emit)
     context.store.write_table(paths.predictions(job.stage, round_), frame, Predictions)
-    numbers = {**measure(frame), **counts}
+    numbers = {**measure(frame, metadata.answer), **counts}
     context.write_metrics(job.stage, round_, numbers)
     return numbers
 
@@ -77,13 +79,17 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
     frame = scored.select("text", "answer", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
     result.write_parquet(job.target)
-    return {**measure(scored), **counts}
+    return {**measure(scored, metadata.answer), **counts}
 
 
-def measure(predictions: pl.DataFrame) -> dict[str, Any]:
-    """Counts and accuracy of table `predictions`."""
+def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
+    """Counts and accuracy of table `predictions`; for labels also F1, for JSON that of fields."""
     known = predictions["is_correct"].drop_nulls()
+    further = label_f1(predictions, answer.labels) if answer.kind == "labels" else {}
+    if answer.kind == "json":
+        further = field_accuracy(predictions)
     return {
+        **further,
         "num_questions": predictions.height,
         "num_no_answer": predictions["answer"].null_count(),
         "accuracy": float(known.sum()) / known.len() if known.len() else None,

@@ -12,6 +12,8 @@ from qcrd_core.evaluation import (
     auc,
     best_round,
     expected_calibration_error,
+    field_accuracy,
+    label_f1,
     score_predictions,
 )
 from tests.support.tables import make_questions
@@ -144,3 +146,35 @@ def test_calibration_error_without_rows_is_none():
 def test_scores_with_nan_are_refused(measure):
     with pytest.raises(DataError, match="1 not finite"):
         measure([float("nan"), 0.5], [True, False])
+
+
+def _predictions(*rows):
+    return pl.DataFrame(rows, schema={"answer": pl.String, "gold_answer": pl.String}, orient="row")
+
+
+def test_label_f1_counts_pairs_of_row_and_label():
+    frame = _predictions(("a, b", "a"), ("none", "b"), (None, "a, c"), ("a", None))
+    # a: TP 1, FP 0, FN 1; b: TP 0, FP 1, FN 1; c: TP 0, FN 1; d never occurs.
+    # Micro: 2 / (2 + 1 + 3); macro: (2 / 3 + 0 + 0) / 3.
+    found = label_f1(frame, ("a", "b", "c", "d"))
+    assert found == {"micro_f1": pytest.approx(1 / 3), "macro_f1": pytest.approx(2 / 9)}
+
+
+def test_label_f1_without_any_label_is_not_measured():
+    assert label_f1(_predictions(("none", "none"), ("a", None)), ("a",)) == {}
+
+
+def test_field_accuracy_counts_each_field_of_the_gold_objects():
+    frame = _predictions(
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 3}'),
+        (None, '{"a": 1}'),
+        ("[1]", '{"a": 1}'),
+        ('{"a": 1}', None),
+        ("[1]", "[1]"),
+        ("{}", '{"c": null}'),
+    )
+    assert field_accuracy(frame) == {
+        "accuracy_of_a": pytest.approx(1 / 3),
+        "accuracy_of_b": 0.0,
+        "accuracy_of_c": 0.0,
+    }

@@ -18,6 +18,7 @@ from qcrd_core.data.equations import false_step
         ("5 + 3 = 4 + 5", " 4 + 5"),
         ("2 * 3 = 6 + 1 = 8", " 8"),
         ("(4 + 2) * 3 = 14", " 14"),
+        ("<<7*2=14>>14 pens. 14 - 2 = 11", " 11"),
     ],
 )
 def test_false_step_is_found_behind_its_equals_sign(text, result):

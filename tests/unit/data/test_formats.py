@@ -77,11 +77,35 @@ def test_read_format_refuses_what_cannot_be_joined(write, outputs, asked, form, 
         read_format(path, form, None if asked is None else write("asked.json", asked))
 
 
+def test_dss_outputs_in_parts_are_joined_by_the_numbers_in_their_names(write, spec, tmp_path):
+    asked = [{**row, "id": f"{row['id']}{n}", "q": f"{n}. {row['q']}"}
+             for n in range(11) for row in ASKED]  # fmt: skip
+    for number in range(11):
+        write(f"train_CoT_{number}.json", [f"{number} first", f"{number} second"])
+    pattern = tmp_path / "train_CoT_*.json"
+
+    rows = read_format(pattern, "dss", write("asked.json", asked))
+
+    texts = [f"{number} {which}" for number in range(11) for which in ("first", "second")]
+    assert [row["teacher_output"] for row in rows] == texts
+    assert [row["id"] for row in rows] == [row["id"] for row in asked]
+    with pytest.raises(DataError, match="must fit at least one file"):
+        read_format(tmp_path / "valid_*.json", "dss", None)
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    done = import_file(
+        store, path=pattern, spec=spec, split="train", columns=ImportColumns(), form="dss",
+        asked=tmp_path / "asked.json",
+    )  # fmt: skip
+    assert (done.num_rows, done.num_questions) == (22, 22)
+
+
 @pytest.mark.parametrize(
     ("form", "row", "columns"),
     [
         ("mcc-kd", {"question": "", "label": "", "rationales": []},
          {"rationales": "rationales", "question": "question", "gold_answer": "label"}),
+        ("mcc-kd", {"instruction": "", "label": "", "output": []},
+         {"rationales": "output", "question": "instruction", "gold_answer": "label"}),
         ("distilabel", {"instruction": "", "generation": "", "model_name": "m"},
          {"rationales": "generation", "question": "instruction"}),
         ("distilabel", {"instruction": "", "generations": [], "generation": ""},

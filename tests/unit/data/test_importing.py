@@ -230,3 +230,97 @@ def test_import_file_keeps_thoughts_apart(store: Store, tmp_path: Path) -> None:
         (None, "Is it 9? The answer is 9.", None, None, "thought_only"),
     ]
     assert done.num_unparsable == 1
+
+
+def _answers(store: Store, folder: Path, row: dict[str, Any], **columns: str) -> list[str | None]:
+    named = ImportColumns(
+        question="question", gold_answer="label", rationales="rationales", **columns
+    )
+    summary = import_rows(store, folder, [{"question": "2 + 2?", "label": "4", **row}], named)
+    rows = store.read_table(summary.folder, Rationales).sort("sample_idx")
+    statuses = ["no_answer" if answer is None else "ok" for answer in rows["answer"]]
+    assert rows["status"].to_list() == statuses
+    return rows["answer"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        pytest.param({"said": ["5", "4.0"]}, {"answer": "said"}, ["5", "4"], id="answers"),
+        pytest.param({"said": '["5", "4"]'}, {"answer": "said"}, ["5", "4"], id="a JSON list"),
+        pytest.param({"said": [None, "?"]}, {"answer": "said"}, ["3", None], id="null is read"),
+        pytest.param({"said": 4}, {"answer": "said"}, ["4", "4"], id="one for all"),
+        pytest.param({"ok": [True, False]}, {"correct": "ok"}, ["4", None], id="truths"),
+        pytest.param({"ok": "yes"}, {"correct": "ok"}, ["4", "4"], id="one truth for all"),
+        pytest.param({"ok": [0, None]}, {"correct": "ok"}, ["3", "4"], id="wrong keeps its own"),
+        pytest.param(
+            {"ok": [True, False], "said": ["x", "7"]},
+            {"correct": "ok", "answer": "said"},
+            ["4", "7"],
+            id="both",
+        ),
+    ],
+)
+def test_import_file_takes_what_the_file_knows_before_what_it_reads(
+    store: Store,
+    tmp_path: Path,
+    row: dict[str, Any],
+    columns: dict[str, str],
+    expected: list[str | None],
+) -> None:
+    texts = {"rationales": ["One more, 3 pens.", "2 + 2 = 4"]}
+    assert _answers(store, tmp_path, {**texts, **row}, **columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "rule"),
+    [
+        ({"said": ["5"]}, {"answer": "said"}, "one value per rationale; got 1 for 2"),
+        ({"ok": "perhaps"}, {"correct": "ok"}, "must hold true or false; got 'perhaps'"),
+        ({}, {"correct": "ok"}, "must have the column ok"),
+    ],
+)
+def test_import_file_refuses_what_does_not_say_it(
+    store: Store, tmp_path: Path, row: dict[str, Any], columns: dict[str, str], rule: str
+) -> None:
+    with pytest.raises(DataError, match=rule):
+        _answers(store, tmp_path, {"rationales": ["3", "4"], **row}, **columns)
+
+
+def test_import_file_needs_gold_answers_to_know_what_is_right(store: Store, tmp_path: Path) -> None:
+    columns = ImportColumns(question="question", rationales="rationales", correct="ok")
+    rows = [{"question": "2 + 2?", "rationales": ["4"], "ok": True}]
+    with pytest.raises(ConfigError, match="must have a gold answer if --correct"):
+        import_rows(store, tmp_path, rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("escape", "text"),
+    [
+        ("\\ud83d", "\ufffd"),
+        ("\\uDE00 x", "\ufffd x"),
+        ("\\ud83d\\ude00", "\U0001f600"),
+        ("\\ud83d \\\\ud83d", "\ufffd \\ud83d"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_import_file_of_half_an_emoji_stores_a_text(
+    store: Store, tmp_path: Path, escape: str, text: str, ending: str
+) -> None:
+    path = tmp_path / f"half.{ending}"
+    row = f'{{"question": "2 + 2?", "label": "4", "rationales": ["{escape} It is 4."]}}'
+    path.write_text(row if ending == "jsonl" else f"[{row}]")
+    done = import_file(store, path=path, spec=make_spec(), split="train", columns=COLUMNS)
+    stored = store.read_table(done.folder, Rationales)
+    assert stored["text"].to_list() == [f"{text} It is 4."]
+    assert stored["answer"].to_list() == ["4"]
+
+
+def test_newer_settings_at_their_default_are_not_part_of_a_name() -> None:
+    dumped = COLUMNS.model_dump(mode="json")
+    assert set(dumped) == {
+        "rationales", "question", "question_id", "gold_answer", "gold_target", "choices"
+    }  # fmt: skip
+    assert set(make_spec().answer.model_dump()) == {"kind", "labels", "marker", "stop"}
+    assert "gold_index" not in make_spec().columns.model_dump()
+    assert "answer" in ImportColumns(answer="said").model_dump()

@@ -1,5 +1,6 @@
 """Questions are read from every kind of source, and bad input is refused in one sentence."""
 
+import gzip
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import datasets
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from data_schemas import Questions
@@ -64,6 +66,23 @@ def write_array(path: Path) -> None:
     path.write_text(json.dumps(ROWS))
 
 
+def _lines() -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def write_zst(path: Path) -> None:
+    with pa.output_stream(str(path), compression="zstd") as stream:
+        stream.write(_lines())
+
+
+def write_tsv(path: Path) -> None:
+    pl.DataFrame(ROWS).write_csv(path, separator="\t")
+
+
+def write_wide(path: Path) -> None:
+    path.write_text(pl.DataFrame(ROWS).write_csv(), encoding="utf-16")
+
+
 @pytest.mark.parametrize(
     ("ending", "write"),
     [
@@ -71,6 +90,13 @@ def write_array(path: Path) -> None:
         pytest.param("json", write_array, id="json array"),
         pytest.param("csv", lambda path: pl.DataFrame(ROWS).write_csv(path), id="csv"),
         pytest.param("parquet", lambda path: pl.DataFrame(ROWS).write_parquet(path), id="parquet"),
+        pytest.param("tsv", write_tsv, id="tsv"),
+        pytest.param("csv", write_wide, id="csv in UTF-16"),
+        pytest.param(
+            "json", lambda path: path.write_text(json.dumps(ROWS), "utf-8-sig"), id="json with mark"
+        ),
+        pytest.param("jsonl.gz", lambda path: path.write_bytes(gzip.compress(_lines())), id="gz"),
+        pytest.param("jsonl.zst", write_zst, id="zst"),
     ],
 )
 def test_load_questions_reads_the_same_from_every_format(
@@ -294,6 +320,15 @@ def test_load_questions_may_keep_the_first_of_duplicates(
         ),
         pytest.param("a.parquet", b"PAR1", r"must be a whole \.parquet file", id="cut parquet"),
         pytest.param("a.csv", b'a,b\n"1,2\n3', r"must be a whole \.csv file", id="broken csv"),
+        pytest.param("a.csv", b"a,b\n1,2\n3\n", "2 values.*got 1 .*row 2", id="short csv row"),
+        pytest.param("a.tsv", b"a\tb\n1\t2\t3\n", r"must be a whole \.tsv file", id="long tsv row"),
+        pytest.param("a.jsonl.gz", b"PK", r"must be a whole \.gz file", id="no gzip"),
+        pytest.param(
+            "a.jsonl.gz", gzip.compress(b'{"a": 1}')[:12], r"whole \.gz file", id="cut gzip"
+        ),
+        pytest.param("a.jsonl.zst", b"PK", r"must be a whole \.zst file", id="no zstd"),
+        pytest.param("a.parquet.gz", b"PK", "must end in", id="packed parquet"),
+        pytest.param("a.csv", b"\xff\xfea\x00b", "must be UTF-16 text", id="half of a character"),
         pytest.param("a.xlsx", b"PK", r"must end in \.jsonl, \.json, \.csv", id="other ending"),
     ],
 )

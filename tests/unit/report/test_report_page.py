@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
-from data_schemas import Scores, Votes
+from data_schemas import Metrics, Scores, Votes
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.report.page import write_report
 from qcrd_core.run.paths import RunPaths
@@ -70,6 +70,16 @@ def test_write_report_with_whole_run_states_the_headline(store):
     assert "on the training questions" in page
     assert page.count("<svg") == 7
     assert "not measured" not in page
+
+
+def test_write_report_names_further_scores_of_the_test(store):
+    write_synthetic_run(store, SMALL)
+    part = RunPaths(RUN_ID).metrics_part("test", SMALL.num_rounds - 1)
+    rows = store.read_table(part, Metrics)
+    further = [("micro_f1", 0.75), ("accuracy_of_age", 0.5)]
+    more = [rows.head(1).with_columns(name=pl.lit(name), value=pl.lit(v)) for name, v in further]
+    store.write_table(part, pl.concat([rows, *more]), Metrics)
+    assert "On the test also: accuracy of age 50.0%, micro f1 75.0%." in page_of(store)
 
 
 def test_write_report_names_the_speed_of_each_server(store):

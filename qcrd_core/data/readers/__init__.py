@@ -1,0 +1,1 @@
+"""Readers of answers, one per kind; `qcrd_core.data.answers` decides which text each one reads."""
