@@ -1,6 +1,6 @@
 """The equations that a rationale writes, and the first of them that is false.
 
-false_step("5 + 3 = 8. 8 / 4 = 3. The answer is 3.")    18, just behind the second "="
+    false_step("5 + 3 = 8. 8 / 4 = 3. The answer is 3.")    18, just behind the second "="
 """
 
 import re
