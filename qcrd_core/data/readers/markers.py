@@ -113,9 +113,9 @@ def usual_tail(text: str) -> Tail | None:
     return None
 
 
-def correction(tail: str, said: str) -> int | None:
-    """Where a text takes back what it said after its marker; None if it does not."""
-    match = _CORRECTION.search(tail, tail.find(said) + len(said))
+def correction(tail: str, stated: str) -> int | None:
+    """Where a text takes back what it stated after its marker; None if it does not."""
+    match = _CORRECTION.search(tail, tail.find(stated) + len(stated))
     return None if match is None else match.end()
 
 
