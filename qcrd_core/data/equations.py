@@ -1,6 +1,8 @@
 """The equations that a rationale writes, and the first of them that is false.
 
     false_step("5 + 3 = 8. 8 / 4 = 3. The answer is 3.")    18, just behind the second "="
+
+Offsets are those of the text as it is written.
 """
 
 import re
