@@ -66,7 +66,7 @@ def settings_for(
             "api": "completions",
             "questions_per_shard": 4,
         },
-        "negatives": {"lag": 1, "max_new_tokens": 12},
+        "negatives": {"lag": 1, "max_new_tokens": 48},
         "discriminator": {
             "model": _TINY,
             "pretrain_steps": 5,
