@@ -186,7 +186,8 @@ def share_rows(
     parts = []
     for tick in marks:
         x = x_at(tick)
-        parts.append(rule(x, top, x, bottom, "grid"))
+        is_zero = tick == 0 and marks[0] < 0  # what differences are read against
+        parts.append(rule(x, top, x, bottom, "axis" if is_zero else "grid"))
         parts.append(caption(x, bottom + 15, share_text(tick)))
     for index, row in enumerate(rows):
         y = top + index * row_height + row_height / 2
