@@ -259,13 +259,13 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
     options = {
         "loss": {
             "pos_select": "softmin",
-            "neg_loss": "pairwise",
-            "neg_tokens": "after_divergence",
+            "neg_loss": "softplus",
+            "neg_tokens": "after_false_step",
             "quality_weights": False,
         },
-        "negatives": {"verify": "promote"},
+        "negatives": {"verify": "promote", "num_samples": 2},
         "discriminator": {"loss": "infonce"},
-        "evaluation": {"infer": "vote_k"},
+        "evaluation": {"infer": "vote_k", "compare": ["predict"]},
         "training": {"num_rounds": 2},
     }
     with taught_teacher() as engine:
@@ -274,11 +274,16 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
     assert done.returncode == 0, done.stderr
 
     context = open_run(content)
-    names = set(context.store.read_table(context.paths.metrics, Metrics)["name"])
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    names = set(metrics["name"])
     scores = context.store.read_table(context.paths.scores(1), Scores)
+    negatives = context.store.read_table(context.paths.negatives(1), Rationales)
+    assert negatives["sample_idx"].to_list() == [0, 1] * NUM_TRAIN
+    assert metrics.filter(pl.col("stage") == "test-predict", name="accuracy").height == 1
     assert names >= {
         "num_student_positives",
         "num_student_right_dropped",
+        "num_false_steps_found",
         "num_negatives_like_a_positive",
         "num_without_rationale_answer",
     }
