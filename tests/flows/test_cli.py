@@ -160,7 +160,7 @@ def _date_forward(part):
     ("harm", "sentence"),
     [
         (_truncate, "must be a whole Parquet file"),
-        (_date_forward, "table of version 1 or older; got rationales version 99"),
+        (_date_forward, "table of version 2 or older; got rationales version 99"),
     ],
 )
 def test_run_on_damaged_part_exits_with_1_and_leaves_it(tmp_path, qcrd, harm, sentence):
