@@ -108,6 +108,9 @@ def from_store(content: Mapping[str, Any]) -> dict[str, Any]:
         A copy in which moved settings stand where they are read now.
     """
     copy: dict[str, Any] = _copied(content)
+    discriminator = copy.get("discriminator")
+    if isinstance(discriminator, dict):  # the only one before there was a choice
+        discriminator.setdefault("fit", "paper")
     server, _ = _section(copy, "teacher.server.extra_args")
     if server is not None:
         moved = [

@@ -144,10 +144,8 @@ def _first_false_tokens(tokenizer: Any, scores: pl.DataFrame) -> list[int]:
         if start is None:
             continue
         spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        # A token may begin with the space before the number.
-        inside = (
-            index for index, (_, stop) in enumerate(spans["offset_mapping"]) if stop > start + 1
-        )
+        start += len(text) - start - len(text[start:].lstrip())  # a token may hold the space too
+        inside = (index for index, (_, stop) in enumerate(spans["offset_mapping"]) if stop > start)
         first[row] = next(inside, 0)
     return first
 

@@ -58,7 +58,7 @@ def test_store_of_an_older_release_is_read_with_its_settings_moved():
         "--seed=1",
     )
     assert config == tiny_config(
-        discriminator={"model": SCRATCH},
+        discriminator={"model": SCRATCH, "fit": "paper"},
         student={"model": SCRATCH},
         teacher={"model": "none", "server": server},
     )

@@ -48,17 +48,19 @@ def test_negative_counts_from_the_result_of_its_false_step():
         ("a", "negative", 1.0, "1 + 2 = 3. 1 + 1 = 3."),
         ("a", "negative", 1.0, "1 + 2 = 3."),
         ("a", "positive", 1.0, "1 + 1 = 3."),
+        ("a", "negative", 1.0, "1+1=3."),
     ]
     scores = pl.DataFrame(rows, schema=SCORES, orient="row")
     student = StudentSection(model=ScratchWeights(), max_target_tokens=30)
     ((example, _), _) = make_examples(
         LABELS, scores, TOKENIZER, student, end=True, find_false_steps=True
     )
-    wrong, right, positive = example.rationales
+    wrong, right, positive, dense = example.rationales
+    assert TOKENIZER.decode(dense.ids[dense.first :], skip_special_tokens=True).strip() == "3."
     assert TOKENIZER.decode(wrong.ids[wrong.first :], skip_special_tokens=True).strip() == "3."
     assert (right.first, positive.first) == (0, 0)
     (skipped, _), _ = skip_shared_tokens([example, example])
-    assert [r.first for r in skipped.rationales] == [wrong.first, 2, 0]
+    assert [r.first for r in skipped.rationales] == [wrong.first, 2, 0, dense.first]
 
 
 @pytest.mark.parametrize("end", [True, False], ids=["encoder", "causal"])
