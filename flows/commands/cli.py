@@ -54,6 +54,7 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
+_MOST_OF_PATH = 80
 _RUN, _DATA, _MODELS, _LOOK, _SERVER, _CARE = (
     Group.create_ordered(name)
     for name in ("Run", "Data", "Models", "Look", "Prefect server", "Maintenance")
@@ -346,6 +347,10 @@ def main() -> None:
         from qcrd_core.runtime.processes import explain_exhausted
 
         sentence = explain_exhausted("The command", str(error))
+        if sentence is None and error.filename is not None:
+            path = str(error.filename)
+            shown = path if len(path) <= _MOST_OF_PATH else f"{path[:_MOST_OF_PATH]}..."
+            sentence = f"{shown!r} cannot be used: {error.strerror}. Check the path and its rights."
         if sentence is None:
             raise
         print(sentence, file=sys.stderr)

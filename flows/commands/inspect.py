@@ -12,10 +12,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from qcrd_core.errors import ConfigError, DataError
-
-_MOST_ROWS = 1_000_000
-_LAST_PORT = 65535
+from flows.commands.options import NumRows, Port
+from qcrd_core.errors import DataError
 
 
 def inspect(
@@ -25,7 +23,7 @@ def inspect(
     where: str | None = None,
     diff: tuple[str, str] | None = None,
     export: Path | None = None,
-    limit: int = 20,
+    limit: NumRows = 20,
 ) -> None:
     """Show what a store or a run holds. Changes nothing.
 
@@ -58,9 +56,6 @@ def inspect(
     elif question is not None:
         print(terminal.question_text(read_question(view, question)))
     elif where is not None:
-        if not 1 <= limit <= _MOST_ROWS:
-            msg = f"--limit must be between 1 and {_MOST_ROWS:,}; got {limit:,}."
-            raise ConfigError(msg)
         print(terminal.found_text(find_rows(view, where, limit=limit)))
     else:
         print(terminal.summary_text(summarize(view)))
@@ -156,7 +151,7 @@ def plan(
     print("\n" + shlex.join(["qcrd", "run", "--config", str(config), *overrides, "--dry-run"]))
 
 
-def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
+def explore(store: str, *, port: Port = 8400, host: str = "127.0.0.1") -> None:
     """Browse every rationale of a store in a web browser. Stop it with Ctrl-C.
 
     The pages are reachable only from this machine. They change nothing except curators' marks,
@@ -170,9 +165,6 @@ def explore(store: str, *, port: int = 8400, host: str = "127.0.0.1") -> None:
     """
     from explorer.app import serve
 
-    if not 1 <= port <= _LAST_PORT:
-        msg = f"--port must be between 1 and {_LAST_PORT}; got {port}."
-        raise ConfigError(msg)
     scratch = Path(".qcrd/scratch")
     serve(store, address=(host, port), scratch=scratch, announce=lambda url: print(url, flush=True))
 

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from flows.commands.options import Port, WebAddress
 from qcrd_core.errors import ConfigError, LaunchError
 
 _SHOWN_RUNS = 10
 
 
-def up(*, port: int = 4200, notify: str | None = None) -> None:
+def up(*, port: Port = 4200, notify: WebAddress = None) -> None:
     """Start a Prefect server and a worker on this machine, and apply prefect.yaml.
 
     Run it again to start what is missing and to apply prefect.yaml again. Stop both with
@@ -56,7 +57,7 @@ def up(*, port: int = 4200, notify: str | None = None) -> None:
     )
 
 
-def deploy(*, notify: str | None = None) -> None:
+def deploy(*, notify: WebAddress = None) -> None:
     """Apply prefect.yaml to the Prefect server named by PREFECT_API_URL.
 
     If they are missing, this also creates the work pool, the queue that trains one run at a time,

@@ -286,3 +286,34 @@ def test_retry_failed_says_what_failed_and_a_dry_run_changes_nothing(tmp_path, q
     assert code == 0
     assert out.startswith("0 stored samples failed\n")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["up", "--port", "70000"], 'Invalid value "70000" for --port. Must be <= 65535.'),
+        (["explore", "store", "--port", "0"], 'Invalid value "0" for --port. Must be >= 1.'),
+        (["up", "--notify", "chat"], 'Invalid value "chat" for --notify. Must be an address'),
+        (["deploy", "--notify", "http://[1"], 'Invalid value "http://[1" for --notify.'),
+        (["inspect", "store", "--where", "1", "--limit", "0"], 'Invalid value "0" for --limit.'),
+    ],
+)
+def test_option_out_of_bounds_is_refused_before_anything_starts(command, said, qcrd):
+    code, _, err = qcrd(*command)
+
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["janitor", "--store", "{store}", "--scratch", "{long}"], ["doctor", "--store", "{long}"]],
+)
+def test_path_that_the_system_refuses_is_one_sentence(command, tmp_path, qcrd):
+    long, store = "x" * 5000, str(tmp_path)
+
+    code, _, err = qcrd(*(part.format(long=long, store=store) for part in command))
+
+    assert code == 1
+    assert "cannot be used: File name too long. Check the path and its rights." in err
+    assert "Traceback" not in err
