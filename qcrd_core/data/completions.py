@@ -7,6 +7,9 @@ from qcrd_core.config.base import THINK_TAGS
 from qcrd_core.data.answers import AnswerSpec, extract
 from qcrd_core.data.thoughts import Tags, split_thought
 
+MAX_CHARS = 1_000_000
+"""Longer texts are not read. The longest target that a setting allows has 65,536 tokens."""
+
 
 def read_completion(
     text: str,
@@ -29,8 +32,13 @@ def read_completion(
 
     Returns:
         Columns text, reasoning, rationale, answer_raw, answer and status. The status is
-        `thought_only` if nothing follows a thought: no answer is read from it.
+        `thought_only` if nothing follows a thought: no answer is read from it. A text or thought of
+        more than `MAX_CHARS` characters gives only an error, with the status `failed`.
     """
+    length = max(len(text), len(reasoning or ""))
+    if length > MAX_CHARS:
+        error = f"The text has {length:,} characters; at most {MAX_CHARS:,} are read."
+        return {"status": "failed", "error": error}
     # The server has already taken the thought out, so the text begins after it.
     is_apart = reasoning is not None and bool(reasoning.strip())
     parts = split_thought(text, (THINK_TAGS if is_apart and not tags[0] else tags))

@@ -73,7 +73,7 @@ def samples_of(
             samples.append({"status": "failed", "error": "The file holds no text here."})
             continue
         read = read_completion(text, spec, choices)
-        if read["status"] != "thought_only":
+        if read["status"] in {"ok", "no_answer"}:
             raw, answer = _settled(read, said, gold_answer, spec, choices)
             status = "no_answer" if answer is None else "ok"
             read |= {"answer_raw": raw, "answer": answer, "status": status}

@@ -72,7 +72,7 @@ class ImportSummary:
     num_unparsable: int
     """Rationales without a readable answer."""
     num_empty: int
-    """Null or blank texts, stored as failed."""
+    """Texts that are null, blank or too long to be read, stored as failed."""
     min_samples: int
     """Fewest rationales per question."""
     max_samples: int

@@ -8,7 +8,8 @@ damaged parts of generations to `quarantine/`. The next run samples the missing 
 next import brings them back. A person must decide about everything else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -26,12 +27,14 @@ from data_schemas import (
     Table,
     Votes,
 )
+from qcrd_core.config.models import ImportedModel
 from qcrd_core.errors import DataError, QcrdError, StoreAwayError
 from qcrd_core.ids import fingerprint
+from qcrd_core.inspect.completeness import Counts, missing_from_run
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.registry import registry
 from qcrd_core.run.paths import RunPaths
-from qcrd_core.run.records import read_environment, read_run_config, record_problems
+from qcrd_core.run.records import Environment, read_environment, read_run_config, record_problems
 from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
 from qcrd_core.teacher.generation import rationales_folder, read_identity
 
@@ -79,12 +82,16 @@ def validate_store(store: Store) -> StoreReport:
     files = store.files("")
     report.findings += _temporaries(files)
     known = _known_questions(view, report)
-    for generation in view.generations:
-        _check_generation(store, generation, known.get(generation.dataset, set()), report)
+    counts = {
+        generation.folder: _check_generation(
+            store, generation, known.get(generation.dataset, set()), report
+        )
+        for generation in view.generations
+    }
     for dataset in store.list("datasets"):
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
-        _check_run(store, RunPaths(run_id), report)
+        _check_run(store, RunPaths(run_id), counts, report)
     for model in registry.model_names(store):
         _check_model(store, model, report)
     report.findings += _check_published(store, files, report)
@@ -139,7 +146,8 @@ def _known_questions(view: View, report: StoreReport) -> dict[str, set[str]]:
 
 def _check_generation(
     store: Store, generation: Generation, known: set[str], report: StoreReport
-) -> None:
+) -> Counts:
+    """Check a generation; returns how many rationales of each question it holds."""
     path = f"{generation.folder}/generation.json"
     if not store.exists(path):
         problem = "has no generation.json. Import or sample it again"
@@ -151,17 +159,20 @@ def _check_generation(
             problem = f"has the fingerprint {found}, but its folder is named "
             report.findings.append(Finding(path, problem + generation.fingerprint))
     seen: list[pl.Series] = []
+    counts: Counter[str] = Counter()
     for file in store.part_files(generation.folder):
         frame = _read_part(store, file.path, Rationales, report, repair="quarantine")
         if frame is not None:
             report.findings += _part_findings(file.path, frame, generation, known)
             seen.append(frame.select(pl.struct(_KEYS).hash()).to_series())
+            counts.update(dict(frame.group_by("question_id").len().iter_rows()))
     if seen:
         keys = pl.concat(seen)
         num_twice = len(keys) - keys.n_unique()
         if num_twice:
             problem = f"holds {num_twice:,} duplicate rows; remove them with `qcrd compact`"
             report.findings.append(Finding(generation.folder, problem))
+    return counts
 
 
 def _part_findings(
@@ -180,7 +191,9 @@ def _part_findings(
         )
 
 
-def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
+def _check_run(
+    store: Store, paths: RunPaths, counts: Mapping[str, Counts], report: StoreReport
+) -> None:
     if not store.exists(paths.config):
         report.findings.append(Finding(paths.root, "has no config.yaml"))
         return
@@ -211,6 +224,21 @@ def _check_run(store: Store, paths: RunPaths, report: StoreReport) -> None:
             if orphans:
                 problem = f"holds {len(orphans):,} questions that are not in the run"
                 report.findings.append(Finding(file.path, f"{problem} (first: {orphans[0]})"))
+    # Damaged files were named above; the whole is compared only if each of its files can be read.
+    is_readable = not any(each.path.startswith(paths.root) for each in report.findings)
+    if is_readable and environment is not None and store.exists(paths.result):
+        stored = counts.get(_generation_folder(store, paths, environment))
+        missing = _try(report, paths.root, lambda: list(missing_from_run(store, paths, stored)))
+        for path, problem in missing or ():
+            _note(Finding(path, problem), report)
+
+
+def _generation_folder(store: Store, paths: RunPaths, environment: Environment) -> str:
+    generation = environment.generation
+    if generation is None:
+        model = read_run_config(store, paths.run_id).teacher.model
+        generation = model.generation if isinstance(model, ImportedModel) else None
+    return f"{rationales_folder(environment.dataset)}/generation={generation}"
 
 
 def _check_model(store: Store, model: str, report: StoreReport) -> None:

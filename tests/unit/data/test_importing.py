@@ -70,6 +70,14 @@ def test_import_file_stores_every_rationale_and_counts_them(store: Store, tmp_pa
     assert set(rows["model"]) == {"gpt"}
 
 
+def test_rationale_beyond_the_bound_is_stored_as_failed(store: Store, tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "rationales": ["1 + 1 = 2. The answer is 2", "1" * 1_000_001]}]
+    summary = import_rows(store, tmp_path, rows)
+    stored = store.read_table(summary.folder, Rationales).sort("sample_idx")
+    assert stored["status"].to_list() == ["ok", "failed"]
+    assert stored["error"][1].startswith("The text has 1,000,001 characters")
+
+
 def test_import_file_keeps_raw_texts_and_cuts_only_the_rationale(
     store: Store, tmp_path: Path
 ) -> None:

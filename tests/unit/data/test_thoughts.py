@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcrd_core.data.answers import AnswerSpec, extract
-from qcrd_core.data.completions import read_completion
+from qcrd_core.data.completions import MAX_CHARS, read_completion
 from qcrd_core.data.thoughts import Split, opens_in_prompt, split_thought
 
 SPEC = AnswerSpec(kind="number")
@@ -125,3 +125,13 @@ def test_read_completion_keeps_the_thought_apart(text, reasoning, row):
 def test_read_completion_of_a_server_that_took_the_thought_out_is_whole():
     found = read_completion(FINAL, SPEC, None, reasoning="So 12.", tags=("", "</think>"))
     assert (found["text"], found["reasoning"]) == (FINAL, "So 12.")
+
+
+@pytest.mark.parametrize("longer", ["text", "reasoning"])
+def test_text_beyond_the_bound_is_a_failure_that_says_so(longer):
+    texts = {"text": FINAL, "reasoning": "So 12.", longer: "9" * (MAX_CHARS + 1)}
+
+    found = read_completion(texts["text"], SPEC, None, reasoning=texts["reasoning"])
+
+    error = "The text has 1,000,001 characters; at most 1,000,000 are read."
+    assert found == {"status": "failed", "error": error}

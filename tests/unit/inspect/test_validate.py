@@ -5,7 +5,7 @@ import os
 import polars as pl
 import pytest
 
-from data_schemas import Rationales, Votes
+from data_schemas import Predictions, Questions, Rationales, Votes
 from qcrd_core.inspect.validate import repair, validate_store
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
@@ -23,6 +23,24 @@ def store(tmp_path):
     source.mkdir(parents=True)
     (source / "weights").write_text("1", encoding="utf-8")
     store.publish_folder(source, PATHS.best_student)
+    return store
+
+
+@pytest.fixture
+def complete(store):
+    """The run with validation questions, answers of every round and a result."""
+    questions = store.read_table(PATHS.questions, Questions).with_columns(
+        split=pl.when(pl.col("question_id") > "q0169")
+        .then(pl.lit("validation"))
+        .otherwise(pl.col("split").cast(pl.String))
+        .cast(Questions.create_empty().schema["split"])
+    )
+    store.write_table(PATHS.questions, questions, Questions)
+    answers = store.read_table(PATHS.predictions("test", 3), Predictions)
+    for round_ in range(4):
+        part = answers.filter(pl.col("question_id") > "q0169")
+        store.write_table(PATHS.predictions("validation", round_), part, Predictions)
+    store.write_json(PATHS.result, {"round": 3, "validation_accuracy": 0.5, "test": {}})
     return store
 
 
@@ -109,6 +127,27 @@ def _damaged_environment(store):
     return PATHS.environment, "must be valid JSON"
 
 
+def _lost_samples(store):
+    store.delete(_part(store))
+    return PATHS.votes, "that are no longer in the store"
+
+
+def _lost_numbers(store):
+    store.delete(PATHS.metrics_part("train", 1))
+    return PATHS.metrics_part("train", 1), "is missing"
+
+
+def _lost_validation(store):
+    store.delete(PATHS.predictions("validation", 0))
+    return PATHS.predictions("validation", 0), "is missing"
+
+
+def _lost_answers(store):
+    path = PATHS.predictions("validation", 0)
+    store.write_table(path, store.read_table(path, Predictions)[1:], Predictions)
+    return path, "lacks 1 validation questions"
+
+
 @pytest.mark.parametrize(
     "harm",
     [_cut, _other_generation, _renamed, _unknown_question, _twice, _edited_identity, _no_identity,
@@ -118,6 +157,20 @@ def _damaged_environment(store):
 def test_harm_is_named_with_its_path(store, harm):
     path, problem = harm(store)
     assert problem in _problems(store)[path]
+
+
+def test_whole_complete_run_has_no_findings(complete):
+    assert validate_store(complete).findings == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [_lost_samples, _lost_numbers, _lost_validation, _lost_answers],
+    ids=lambda harm: harm.__name__.strip("_"),
+)
+def test_what_a_complete_run_lost_is_named(complete, harm):
+    path, problem = harm(complete)
+    assert problem in _problems(complete)[path]
 
 
 def test_repair_moves_damaged_parts_away_and_leaves_the_rest(store):
