@@ -2,6 +2,7 @@
 
     /                                        the store: runs and generations
     /runs/<run>                              overview
+    /runs/<run>/report                       the report that the run wrote
     /runs/<run>/rows?where=...&page=...      the table
     /runs/<run>/question/<id>                one question
     /runs/<run>/answers?split=test           the student's answers
@@ -34,7 +35,7 @@ from starlette.responses import (
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from explorer import pages
+from explorer import overview, pages
 from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import Generation, View
@@ -54,6 +55,13 @@ _HEADERS = {
     # tell them from forms of other sites.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
+}
+
+_REPORT_HEADERS = {
+    **_HEADERS,
+    # A report is a page of its own, which a foreign store may have rewritten: nothing in it runs.
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'none'",
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -114,6 +122,15 @@ def make_app(explorer: Explorer) -> Starlette:
         a, b = (explorer.view(request.query_params.get(name, "")) for name in ("a", "b"))
         return pages.compare_page(a, b)
 
+    def report(request: Request) -> Response:
+        try:
+            view = of_run(request)
+            content = view.store.read_bytes(view.paths.report)
+        except QcrdError as error:
+            shown = {"title": "Not found", "message": str(error)}
+            return HTMLResponse(render("error.html.jinja", shown), 404, _HEADERS)
+        return HTMLResponse(content, headers=_REPORT_HEADERS)
+
     async def mark(request: Request) -> Response:
         origin = request.headers.get("origin", "")
         if urlsplit(origin).netloc != request.headers.get("host"):
@@ -123,12 +140,11 @@ def make_app(explorer: Explorer) -> Starlette:
         if len(body) > _MAX_FORM_BYTES:
             limit = f"{_MAX_FORM_BYTES // 1024} KiB"
             return PlainTextResponse(f"The mark was not saved: it must be below {limit}.", 413)
-        form = {
-            name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()
-        }
+        sent = parse_qs(body.decode("utf-8", "replace"))
+        form = {name: values[0] for name, values in sent.items()}
         try:
             view = of_run(request)
-            await run_in_threadpool(_mark, view, form)
+            await run_in_threadpool(_mark, view, form, sent.get("sample_idx", []))
         except (QcrdError, KeyError, ValueError) as error:
             return PlainTextResponse(f"The mark was not saved: {error}", 400)
         back = urlsplit(form.get("back", "/"))
@@ -141,7 +157,7 @@ def make_app(explorer: Explorer) -> Starlette:
         Route("/compare", page("compare.html.jinja", compare)),
         Route(
             "/runs/{run}",
-            page("run.html.jinja", with_run(lambda v, _: pages.run_page(explorer, v))),
+            page("run.html.jinja", with_run(lambda v, _: overview.run_page(explorer, v))),
         ),
         Route(
             "/runs/{run}/rows",
@@ -149,6 +165,7 @@ def make_app(explorer: Explorer) -> Starlette:
         ),
         Route("/runs/{run}/answers", page("answers.html.jinja", with_run(pages.answers_page))),
         Route("/runs/{run}/question/{question:path}", page("question.html.jinja", question)),
+        Route("/runs/{run}/report", report),
         Route("/runs/{run}/mark", mark, methods=["POST"]),
         Route("/report.css", _report_style),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
@@ -182,20 +199,24 @@ async def _report_style(_: Request) -> Response:
     return PlainTextResponse(PAGE_CSS, media_type="text/css")
 
 
-def _mark(view: View, form: dict[str, str]) -> None:
+def _mark(view: View, form: dict[str, str], samples: list[str]) -> None:
+    """Mark one sample, or several with the same text; nothing if one of them is unknown."""
     dataset = view.dataset
     if dataset is None:
         msg = f"Run {view.run_id} has not begun, so it has no rationales to mark."
         raise DataError(msg)
-    generation, question_id, sample = form["generation"], form["question_id"], form["sample_idx"]
-    rows = view.rationales([question_id]).filter(
-        pl.col("generation") == generation, pl.col("sample_idx").cast(pl.String) == sample
-    )
-    if collect(rows.select("sample_idx"), str(view.run_id)).is_empty():
-        msg = f"Run {view.run_id} has no sample {sample!r} of question {question_id!r}."
+    generation, question_id = form["generation"], form["question_id"]
+    rows = view.rationales([question_id]).filter(pl.col("generation") == generation)
+    known = collect(rows.select(pl.col("sample_idx").cast(pl.String)), str(view.run_id))
+    unknown = [sample for sample in samples if sample not in known["sample_idx"]]
+    if unknown or not samples:
+        msg = (
+            f"Run {view.run_id} has no sample {(unknown or [''])[0]!r} of question {question_id!r}."
+        )
         raise DataError(msg)
-    key = (generation, question_id, int(sample))
-    write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
+    for sample in samples:
+        key = (generation, question_id, int(sample))
+        write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
 
 
 def _row(view: View) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Bar charts as SVG. Each bar links to the rows it counts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -9,6 +9,8 @@ from qcrd_core.report.svg import Scale, caption, drawing, rule, ticks
 
 _HEIGHT, _TOP, _BOTTOM = 190, 24, 34
 _LEFT, _RIGHT = 46, 510
+_UNIT = {tenth / 5: f"{tenth / 5:.1f}" for tenth in range(6)}
+_MOST_MARKS = 12
 
 
 @dataclass(frozen=True)
@@ -26,27 +28,37 @@ class Bar:
     tone: int = 0
 
 
-def bar_chart(bars: Sequence[Bar], x_label: str, y_label: str) -> Markup | None:
-    """Draw bars over [0, 1].
+def bar_chart(
+    bars: Sequence[Bar],
+    x_label: str,
+    y_label: str,
+    *,
+    domain: tuple[float, float] = (0.0, 1.0),
+    marks: Mapping[float, str] = _UNIT,
+) -> Markup | None:
+    """Draw bars.
 
     Args:
-        bars: The bars. Bars at the same place are drawn over each other in their order.
+        bars: The bars.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
+        domain: Ends of the horizontal axis.
+        marks: What is written below it, by place. If there are too many, some are left out.
 
     Returns:
         An `<svg>`; None without bars.
     """
     if not bars:
         return None
-    marks = ticks(0, max(bar.value for bar in bars), whole=True, count=3)
-    x_at = Scale((0.0, 1.0), _LEFT, _RIGHT - 24)
-    y_at = Scale((0.0, marks[-1]), _HEIGHT - _BOTTOM, _TOP)
+    levels = ticks(0, max(bar.value for bar in bars), whole=True, count=3)
+    x_at = Scale(domain, _LEFT, _RIGHT)
+    y_at = Scale((0.0, levels[-1]), _HEIGHT - _BOTTOM, _TOP)
     parts = []
-    for mark in marks:
+    for mark in levels:
         parts.append(rule(_LEFT, y_at(mark), _RIGHT, y_at(mark), "grid"))
         parts.append(_right(_LEFT - 6, y_at(mark) + 4, f"{mark:,.0f}"))
-    parts += [caption(x_at(tenth / 5), _HEIGHT - 18, f"{tenth / 5:.1f}") for tenth in range(6)]
+    shown = list(marks.items())[:: 1 + len(marks) // _MOST_MARKS]
+    parts += [caption(x_at(place), _HEIGHT - 18, text) for place, text in shown]
     parts += [_bar(bar, x_at, y_at) for bar in bars]
     parts.append(caption((_LEFT + _RIGHT) / 2, _HEIGHT - 3, x_label))
     parts.append(Markup('<text x="0" y="12" class="tick">{}</text>').format(y_label))
@@ -54,8 +66,7 @@ def bar_chart(bars: Sequence[Bar], x_label: str, y_label: str) -> Markup | None:
 
 
 def _bar(bar: Bar, x_at: Scale, y_at: Scale) -> Markup:
-    # 1.0 has its own bin, which has no width on the axis.
-    x, width = x_at(bar.low) + 1, max(x_at(bar.high) - x_at(bar.low) - 2, 20)
+    x, width = x_at(bar.low) + 0.5, x_at(bar.high) - x_at(bar.low) - 1
     top = y_at(bar.value)
     drawn = Markup(
         '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="bar tone-{}">'

@@ -77,6 +77,10 @@ class Explorer:
         """Counts of quality scores by round, source and polarity, in bins of a twentieth."""
         return self._once(("scores", *_state(view)), lambda: _score_bins(view))
 
+    def vote_counts(self, view: View) -> pl.DataFrame:
+        """Questions, and those with a right majority, by the votes for the majority answer."""
+        return self._once(("votes", *_state_but_marks(view)), lambda: _vote_counts(view))
+
     def slices(self, view: View) -> pl.DataFrame:
         """Accuracy of the newest test predictions by template."""
         return self._once(("slices", *_state(view)), lambda: _slices(view))
@@ -127,6 +131,16 @@ def _score_bins(view: View) -> pl.DataFrame:
     return (
         collect(counted, view.name).with_columns(pl.col(pl.Enum).cast(pl.String)).sort(*keys, "low")
     )
+
+
+def _vote_counts(view: View) -> pl.DataFrame:
+    known = pl.col("is_majority_correct")
+    counted = (
+        view.votes()
+        .group_by("vote_count")
+        .agg(num_questions=pl.len(), num_with_gold=known.count(), num_correct=known.sum())
+    )
+    return collect(counted.sort("vote_count"), view.name)
 
 
 def _slices(view: View) -> pl.DataFrame:

@@ -1,19 +1,23 @@
 """The content of each page, as plain values for its template."""
 
+import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import polars as pl
 from markupsafe import Markup, escape
 
-from explorer.charts import Bar, bar_chart
 from explorer.data import Explorer
+from qcrd_core.data.equations import false_step
+from qcrd_core.evaluation import mcnemar_p_value
 from qcrd_core.inspect.compare import compare_runs
 from qcrd_core.inspect.find import read_rows
 from qcrd_core.inspect.question import QuestionRecord, read_question
-from qcrd_core.inspect.summary import Summary
 from qcrd_core.inspect.view import View
+from qcrd_core.report.plots import Axis, Line, line_chart
+from qcrd_core.report.summary import series
 from qcrd_core.report.text import visible
 from qcrd_core.store.parts import collect
 
@@ -29,24 +33,8 @@ FILTERS = {
 
 _CORRECT = {"right": "is_correct", "wrong": "NOT is_correct", "no gold": "is_correct IS NULL"}
 _SHOWN_CHANGES = 200
-
-
-def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
-    """Numbers and plots of a run."""
-    summary = explorer.summary(view)
-    score_bins = explorer.scores(view)
-    return {
-        "summary": summary,
-        "vote": summary.vote,
-        "counts": summary.counts.to_dicts(),
-        "lengths": summary.lengths.to_dicts(),
-        "failures": summary.failures.head(10).to_dicts(),
-        "agreement": _vote_chart(view, summary, "agreement"),
-        "margin": _vote_chart(view, summary, "margin"),
-        "scores": [_score_chart(view, part) for part in _by_round(score_bins)],
-        "slices": explorer.slices(view).to_dicts(),
-        "settings": view.settings,
-    }
+_SAME = ("source", "round", "generation", "text", "reasoning", "status", "mark", "comment")
+_RESULT = re.compile(r"\s*([-+]?[0-9](?:[0-9.,/]*[0-9])?)")
 
 
 def rows_page(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str, Any]:
@@ -56,23 +44,51 @@ def rows_page(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str
     last = max(0, (keys.height - 1) // ROWS_PER_PAGE)
     page = min(max(_number(query.get("page")), 0), last)
     shown = keys.slice(page * ROWS_PER_PAGE, ROWS_PER_PAGE)
-    rows = read_rows(view, shown).to_dicts()
-    first = page * ROWS_PER_PAGE
-    for number, row in enumerate(rows):
-        row["href"] = question_href(view, row["question_id"], query, first + number)
+    groups = _by_question(read_rows(view, shown).to_dicts())
+    place = page * ROWS_PER_PAGE
+    for row in chain.from_iterable(groups):
+        row["href"] = question_href(view, row["question_id"], query, place)
+        place += len(row["samples"])
     return {
-        "rows": rows,
+        "groups": groups,
         "num_rows": keys.height,
         "num_questions": keys["question_id"].n_unique(),
-        "first": first,
+        "first": page * ROWS_PER_PAGE,
         "page": page,
         "last": last,
         "where": where,
         "query": query,
         "filters": FILTERS,
-        "previous": _href(view, "rows", {**query, "page": str(page - 1)}) if page else None,
-        "next": _href(view, "rows", {**query, "page": str(page + 1)}) if page < last else None,
+        "previous": page_href(view, "rows", {**query, "page": str(page - 1)}) if page else None,
+        "next": page_href(view, "rows", {**query, "page": str(page + 1)}) if page < last else None,
     }
+
+
+def _by_question(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Rows grouped by their question; samples with the same text are one row.
+
+    Each row gets `samples`, the numbers of its samples, and `is_step_wrong`.
+    """
+    groups: list[list[dict[str, Any]]] = []
+    for row in rows:
+        if not groups or groups[-1][0]["question_id"] != row["question_id"]:
+            groups.append([])
+        same = next((each for each in groups[-1] if _is_same(each, row)), None)
+        if same is not None:
+            same["samples"].append(row["sample_idx"])
+            continue
+        added = {"samples": [row["sample_idx"]], "is_step_wrong": _is_step_wrong(row)}
+        groups[-1].append({**row, **added})
+    return groups
+
+
+def _is_step_wrong(row: dict[str, Any]) -> bool:
+    """Whether a rationale with the right answer writes a false equation."""
+    return row["is_correct"] is True and false_step(row["rationale"] or "") is not None
+
+
+def _is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a["text"] is not None and all(a[name] == b[name] for name in _SAME)
 
 
 def question_page(
@@ -94,7 +110,7 @@ def question_page(
         "predictions": record.predictions.to_dicts(),
         "prompt": _messages(record),
         "query": query,
-        "rows_href": _href(view, "rows", {k: v for k, v in query.items() if k != "at"}),
+        "rows_href": page_href(view, "rows", {k: v for k, v in query.items() if k != "at"}),
         **_neighbours(explorer, view, query),
     }
 
@@ -120,12 +136,15 @@ def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
         "rows": rows,
         "num_rows": frame.height,
         "round": frame["round"][0] if frame.height else None,
+        "has_majority": frame["majority_answer"].count() > 0,
         "split": split,
         "query": query,
         "page": page,
         "last": last,
-        "previous": _href(view, "answers", {**query, "page": str(page - 1)}) if page else None,
-        "next": _href(view, "answers", {**query, "page": str(page + 1)}) if page < last else None,
+        "previous": page_href(view, "answers", {**query, "page": str(page - 1)}) if page else None,
+        "next": page_href(view, "answers", {**query, "page": str(page + 1)})
+        if page < last
+        else None,
     }
 
 
@@ -140,19 +159,47 @@ def compare_page(a: View, b: View) -> dict[str, Any]:
         row["href"] = question_href(
             a if row["change"] == "gone" else b, row["question_id"], {}, None
         )
-    answered = found.predictions.drop_nulls("correctness")
+    asked = collect(b.questions().select("question_id", "question"), b.name)
+    changed_answers = found.predictions.drop_nulls("correctness").head(_SHOWN_CHANGES)
+    answered = changed_answers.join(asked, on="question_id", how="left", maintain_order="left")
+    tests = dict(found.predictions.group_by("correctness").len().rows())
+    gained, lost = tests.get("fixed", 0), tests.get("broken", 0)
     return {
         "a": a,
         "b": b,
+        "students": [_share(found.predictions[f"correct_{name}"]) for name in ("a", "b")],
+        "gained": gained,
+        "lost": lost,
+        "p_value": mcnemar_p_value(gained, lost, alternative="two-sided"),
+        "curves": _learning_curves([a, b]),
         "settings": found.settings,
         "changes": dict(found.questions.group_by("change").len().rows()),
         "votes": dict(found.questions.group_by("correctness").len().rows()),
-        "tests": dict(found.predictions.group_by("correctness").len().rows()),
         "num_tests": found.predictions.height,
         "rows": rows,
         "num_rows": changed.height,
-        "answered": answered.head(_SHOWN_CHANGES).to_dicts(),
+        "answered": [
+            {**row, "href": question_href(b, row["question_id"], {}, None)}
+            for row in answered.to_dicts()
+        ],
     }
+
+
+def _share(right: pl.Series) -> float | None:
+    known = right.drop_nulls()
+    return int(known.sum()) / len(known) if len(known) else None
+
+
+def _learning_curves(views: Sequence[View]) -> Markup | None:
+    """Validation accuracy of several runs by round, in one drawing."""
+    lines = []
+    for tone, view in enumerate(views):
+        points = series(view.metrics(), "validation", "accuracy")
+        if not points.is_empty():
+            name = str(view.run_id).rpartition("-")[2]
+            lines.append(Line(name, points["round"].to_list(), points["value"].to_list(), tone))
+    accuracy = Axis("accuracy on validation", low=0, is_share=True)
+    return line_chart(lines, Axis("round"), accuracy) if lines else None
 
 
 def condition(query: dict[str, str]) -> str | None:
@@ -178,17 +225,28 @@ def question_href(view: View, question_id: str, query: dict[str, str], at: int |
     kept = {name: value for name, value in query.items() if name != "page" and value}
     if at is not None:
         kept["at"] = str(at)
-    return _href(view, f"question/{quote(question_id, safe='')}", kept)
+    return page_href(view, f"question/{quote(question_id, safe='')}", kept)
 
 
 def highlighted(text: str, answer: str | None) -> Markup:
-    """Escape a text, and mark the last place where its answer occurs."""
+    """Escape a text; mark the last place of its answer, and the result of its first false step."""
     text = text.strip()
+    spans = []
+    step = false_step(text)
+    result = None if step is None else _RESULT.match(text, step)
+    if result is not None:
+        spans.append((*result.span(1), "false"))
     place = text.rfind(answer) if answer else -1
-    if answer is None or place < 0:
-        return escape(visible(text))
-    before, after = text[:place], text[place + len(answer) :]
-    return Markup("{}<mark>{}</mark>{}").format(visible(before), visible(answer), visible(after))
+    if answer and place >= 0:
+        spans.append((place, place + len(answer), "answer"))
+    shown, end = Markup(""), 0
+    for low, high, kind in sorted(spans):
+        if low < end:
+            continue  # the answer is the false result itself
+        between, marked = visible(text[end:low]), visible(text[low:high])
+        shown += Markup('{}<mark class="{}">{}</mark>').format(between, kind, marked)
+        end = high
+    return shown + escape(visible(text[end:]))
 
 
 def _neighbours(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str, str | None]:
@@ -224,6 +282,7 @@ def _shown_row(record: QuestionRecord, row: dict[str, Any]) -> dict[str, Any]:
         **row,
         "side": side or "other",
         "scores": scores,
+        "is_step_wrong": _is_step_wrong(row),
         "thought": visible(row["reasoning"] or ""),
         "body": highlighted(row["text"] or row["error"] or "", row["answer_raw"]),
     }
@@ -235,56 +294,8 @@ def _messages(record: QuestionRecord) -> list[dict[str, str]]:
     return record.prompt or []
 
 
-def _vote_chart(view: View, summary: Summary, name: str) -> Markup | None:
-    bars = []
-    frame: pl.DataFrame = getattr(summary, name)
-    for row in frame.iter_rows(named=True):
-        low, high = row["low"], row["high"]
-        where = f"{name} >= {low - 1e-9:.9f} AND {name} < {high - 1e-9:.9f}"
-        if low == high:
-            where = f"{name} > 0.999999"
-        right = row["num_correct"] / row["num_with_gold"] if row["num_with_gold"] else None
-        label = "" if right is None else f"{right:.0%}"
-        title = f"{low:.1f} to {high:.1f}: {row['num_questions']:,} questions, {label or '-'} right"
-        href = _href(view, "rows", {"where": where})
-        bars.append(Bar(low, high, row["num_questions"], title, label=label, href=href))
-    return bar_chart(bars, name, "questions, with the accuracy of their majority answers")
-
-
-def _score_chart(view: View, part: pl.DataFrame) -> tuple[int, Markup | None]:
-    round_ = int(part["round"][0])
-    summed = part.group_by("polarity", "low", maintain_order=True).agg(pl.col("count").sum())
-    bars = []
-    for row in summed.sort("count", descending=True).iter_rows(named=True):
-        low = row["low"]
-        where = (
-            f"polarity = '{row['polarity']}' AND quality_score >= {low:.2f} "
-            f"AND quality_score < {low + 0.05:.2f}"
-        )
-        title = f"{row['polarity']}, {low:.2f} to {low + 0.05:.2f}: {row['count']:,} rationales"
-        tone = 0 if row["polarity"] == "positive" else 1
-        bars.append(
-            Bar(
-                low,
-                low + 0.05,
-                row["count"],
-                title,
-                href=_href(view, "rows", {"where": where}),
-                tone=tone,
-            )
-        )
-    return round_, bar_chart(bars, "quality score", "rationales")
-
-
-def _by_round(bins: pl.DataFrame) -> Sequence[pl.DataFrame]:
-    """Bins of the first and the last round."""
-    rounds = bins["round"].unique().sort().to_list()
-    return [
-        bins.filter(pl.col("round") == number) for number in dict.fromkeys(rounds[:1] + rounds[-1:])
-    ]
-
-
-def _href(view: View, page: str, query: dict[str, str]) -> str:
+def page_href(view: View, page: str, query: dict[str, str]) -> str:
+    """Address of a page of a run."""
     kept = {name: value for name, value in query.items() if value}
     return f"/runs/{quote(str(view.run_id), safe='')}/{page}" + (
         f"?{urlencode(kept)}" if kept else ""

@@ -34,6 +34,9 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "+" || event.key === "-") {
     const mark = event.key === "+" ? ".mark button:first-of-type" : ".mark button:last-of-type";
     if (at >= 0) rows[at].querySelector(mark)?.click();
+  } else if (event.key === "?") {
+    const keys = document.getElementById("keys");
+    keys.open = !keys.open;
   } else if (event.key === "/") {
     const field = document.getElementById("filter");
     if (field) { field.focus(); event.preventDefault(); }

@@ -22,7 +22,9 @@ from qcrd_core.store.store import Store
 
 _KEY = ("generation", "question_id", "sample_idx")
 _QUESTION = ("split", "question", "gold_answer", "template")
-_VOTE = ("majority_answer", "agreement", "margin", "is_tie", "abstained")
+_VOTE = (
+    "majority_answer", "vote_count", "num_valid", "agreement", "margin", "is_tie", "abstained",
+)  # fmt: skip
 _SCORE = ("polarity", "quality_score", "rationale_weight")
 _CURATION = ("mark", "comment")
 ROW_COLUMNS = (

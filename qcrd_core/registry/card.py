@@ -64,7 +64,7 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
 
 
 def _accuracy(data: RunData) -> str:
-    test = summary.student_accuracy(data)
+    test = summary.student_accuracy(data.test)
     if test is None:
         return "Not measured, because no test question has a gold answer."
     level = f"{CONFIDENCE:.0%}"

@@ -352,7 +352,7 @@ def _before(champion: Champion) -> str | None:
 
 
 def _publish(store: Store, data: RunData, name: str, warm_start: str | None) -> Version:
-    test = student_accuracy(data)
+    test = student_accuracy(data.test)
     version = Version(
         model=data.config.run.name,
         name=name,

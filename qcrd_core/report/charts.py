@@ -40,7 +40,7 @@ def validation_chart(metrics: pl.DataFrame, confidence: float) -> Markup | None:
     return line_chart([line], Axis("round"), y_axis)
 
 
-def loss_chart(data: RunData) -> Markup | None:
+def loss_chart(metrics: pl.DataFrame) -> Markup | None:
     """Terms of the training loss by step; None before training."""
     names = {
         "loss_label_nats": "label",
@@ -49,7 +49,7 @@ def loss_chart(data: RunData) -> Markup | None:
     }
     lines = []
     for tone, (name, label) in enumerate(names.items()):
-        points = _smoothed(series(data.metrics, "train", name))
+        points = _smoothed(series(metrics, "train", name))
         if not points.is_empty():
             lines.append(_line(label, points, (2, _POSITIVE_TONE, _NEGATIVE_TONE)[tone]))
     low = None if any(min(line.y) < 0 for line in lines) else 0

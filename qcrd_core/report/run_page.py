@@ -36,12 +36,16 @@ def run_page(store: Store, run_id: str) -> str:
         DataError: If a table of the run is damaged.
     """
     data = collect_run(store, run_id)
-    test, paths, place = summary.student_accuracy(data), RunPaths(run_id), shlex.quote(store.url())
+    test, paths, place = (
+        summary.student_accuracy(data.test),
+        RunPaths(run_id),
+        shlex.quote(store.url()),
+    )
     right = "not measured" if test is None else f"{test.share:.1%} right on test"
     times = [(plain_name(name), seconds(value)) for name, value in summary.timings(data)]
     parts = [
         f"# {cell(data.config.run.name)}: {right}",
-        *(f"> **Warning:** {text}" for text in summary.warnings(data)),
+        *(f"> **Warning:** {text}" for text in summary.warnings(data.metrics)),
         table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
         *_rounds(data),
         *_scores(data),

@@ -67,7 +67,7 @@ def round_cells(row: RoundNumbers) -> list[str]:
 
 def accuracies(data: RunData) -> list[tuple[str, str]]:
     """Accuracies of the student and its teacher, as pairs of (name, text)."""
-    test, vote = student_accuracy(data), vote_numbers(data)
+    test, vote = student_accuracy(data.test), vote_numbers(data)
     student = "not measured"
     if test is not None:
         level = CONFIDENCE
@@ -98,9 +98,9 @@ def last_values(metrics: pl.DataFrame, stage: str) -> dict[str, float]:
     return dict(newest.sort("name").select("name", "value").iter_rows())
 
 
-def student_accuracy(data: RunData) -> Accuracy | None:
-    """Accuracy on the test split; None if no prediction has a gold answer."""
-    return _accuracy("test", data.test, CONFIDENCE)
+def student_accuracy(test: pl.DataFrame) -> Accuracy | None:
+    """Accuracy of table `predictions` of the test split; None if no row has a gold answer."""
+    return _accuracy("test", test, CONFIDENCE)
 
 
 def further_scores(data: RunData) -> list[tuple[str, float]]:
@@ -163,17 +163,17 @@ def round_numbers(data: RunData) -> list[RoundNumbers]:
     ]
 
 
-def warnings(data: RunData) -> list[str]:
-    """Warnings that a reader must not miss, as sentences."""
+def warnings(metrics: pl.DataFrame) -> list[str]:
+    """Warnings that a reader of a run must not miss, as sentences."""
     found = []
-    measured = series(data.metrics, "discriminator", "auc_polarity")
+    measured = series(metrics, "discriminator", "auc_polarity")
     if not measured.is_empty() and measured["value"][-1] < USELESS_AUC:
         found.append(
             f"The discriminator cannot tell positive from negative rationales: in its last round "
             f"the positive one scores higher in {measured['value'][-1]:.0%} of pairs (AUC; 50% is "
             "chance). The rationale weights of this run carry no information."
         )
-    hinges = series(data.metrics, "train", "active_hinge_share")
+    hinges = series(metrics, "train", "active_hinge_share")
     in_last_round = hinges.filter(pl.col("round") == pl.col("round").max())["value"].to_list()
     if in_last_round and max(in_last_round) == 0:
         found.append(

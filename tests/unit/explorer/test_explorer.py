@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from data_schemas import Curation, Rationales
+from data_schemas import Curation, Predictions, Rationales
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
@@ -58,7 +58,9 @@ def client(store, tmp_path):
     ("path", "shown"),
     [
         ("/", RUN_ID),
-        (RUN, "Majority accuracy"),
+        (RUN, "Student, test"),
+        (RUN, 'of 4</div><div class="note">rounds; 300 samples'),
+        (RUN, "?where=vote_count+%3D+5"),
         (f"{RUN}/rows", "480</strong> rationales of 60 questions"),
         (f"{RUN}/rows?source=student&page=3", "page 4 of 8"),
         (f"{RUN}/rows?where=agreement+%3C+0.5+AND+is_correct", "rationales of"),
@@ -252,8 +254,95 @@ def test_condition_joins_choices_and_quotes_text():
 
 
 def test_highlighted_marks_the_last_place_of_the_answer():
-    assert highlighted("3 <b> is 3.", "3") == "3 &lt;b&gt; is <mark>3</mark>."
+    assert highlighted("3 <b> is 3.", "3") == '3 &lt;b&gt; is <mark class="answer">3</mark>.'
     assert highlighted("none", "7") == "none"
+
+
+def test_highlighted_marks_the_result_of_a_false_step():
+    shown = highlighted("27 - 5 = 23. 22 / 2 = 11.", "11")
+    assert shown == (
+        '27 - 5 = <mark class="false">23</mark>. 22 / 2 = <mark class="answer">11</mark>.'
+    )
+
+
+def _answer_alike(store, text):
+    """Give all samples of question q0003 the same text and the right answer, 6."""
+    for file in store.part_files(FOLDER):
+        rows = store.read_table(file.path, Rationales)
+        is_it = pl.col("question_id") == "q0003"
+        changed = {"text": text, "rationale": text, "answer": "6", "status": "ok", "error": None}
+        values = {
+            name: pl.when(is_it).then(pl.lit(value)).otherwise(pl.col(name).cast(pl.String))
+            for name, value in changed.items()
+        }
+        store.write_table(file.path, Rationales.cast(rows.with_columns(**values)), Rationales)
+
+
+def test_equal_samples_are_one_row_and_one_mark(client, store):
+    _answer_alike(store, "3 + 3 = 7. So 6.")
+    page = client.get(f"{RUN}/rows?source=teacher&where=question_id+%3D+'q0003'").text
+    assert "5 \u00d7" in page
+    assert "samples 0, 1, 2, 3, 4" in page
+    assert page.count("step wrong") == 1
+    form = re.search(r'<form method="post".*?</form>', page, re.DOTALL)[0]
+    fields = re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)
+    data = {"mark": "reject", **{n: unescape(v) for n, v in fields if n != "sample_idx"}}
+    data["sample_idx"] = [value for name, value in fields if name == "sample_idx"]
+    assert client.post(f"{RUN}/mark", data=data, headers=OURS).status_code == 303
+    marks = store.read_table("datasets/word_problems/curation", Curation)
+    assert marks["sample_idx"].to_list() == [0, 1, 2, 3, 4]
+    assert set(marks["mark"]) == {"reject"}
+
+
+def test_several_samples_are_marked_only_if_all_are_known(client, store):
+    data = {**MARK, "sample_idx": ["1", "99"]}
+    assert client.post(f"{RUN}/mark", data=data, headers=OURS).status_code == 400
+    assert not store.exists("datasets/word_problems/curation")
+
+
+def test_complete_run_shows_its_result_and_stops_reloading(client, store):
+    assert 'http-equiv="refresh"' in client.get(RUN).text
+    store.write_json(
+        RunPaths(RUN_ID).result, {"round": 3, "validation_accuracy": 0.625, "test": {}}
+    )
+    store.write_bytes(RunPaths(RUN_ID).report, b"<script>1</script>the report")
+    for name in ("DONE", "model.safetensors"):
+        store.write_bytes(f"{RunPaths(RUN_ID).best_student}/{name}", b"{}")
+    page = client.get(RUN).text
+    assert "62.5% of the validation questions" in page
+    assert 'http-equiv="refresh"' not in page
+    report = client.get(f"{RUN}/report")
+    assert report.text.endswith("the report")
+    assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+
+
+def test_report_that_is_not_there_is_a_sentence(client):
+    answer = client.get(f"{RUN}/report")
+    assert answer.status_code == 404
+    assert "report.html could not be read" in answer.text
+
+
+def test_run_page_says_what_went_wrong(client, store):
+    page = client.get(RUN).text
+    assert "By kind of question" in page
+    assert "Some of the wrong answers" in page
+    path = RunPaths(RUN_ID).predictions("test", 3)
+    yes = pl.col("question_id") < "q0150"
+    answers = store.read_table(path, Predictions).with_columns(
+        gold_answer=pl.when(yes).then(pl.lit("yes")).otherwise(pl.lit("no")),
+        answer=pl.lit("yes"),
+        is_correct=yes,
+    )
+    store.write_table(path, answers, Predictions)
+    page = unescape(client.get(RUN).text)
+    assert "Always answering yes would be right in 75.0%" in page
+    assert re.search(r"<td>no</td><td>30</td><td>0.0%</td><td class=.text.>yes</td>", page)
+
+
+def test_comparison_tests_the_difference(client):
+    page = unescape(client.get(f"/compare?a={RUN_ID}&b={RUN_ID}").text)
+    assert "+0 \u22120" in page
+    assert "no more than chance can give (McNemar, p = 1.00)" in page
 
 
 def test_data_set_whose_name_leads_out_of_the_store_is_refused(store, client, tmp_path):
