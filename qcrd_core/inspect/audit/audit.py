@@ -7,6 +7,7 @@ import polars as pl
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import Duplicates, Leakage, find_duplicates, find_leakage
+from qcrd_core.inspect.audit.steps import Steps, find_steps
 from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, sweep_samples
 from qcrd_core.inspect.summary import bin_votes
@@ -40,6 +41,7 @@ class Audit:
     duplicates: Duplicates
     leakage: Leakage
     thoughts: Thoughts
+    steps: Steps
 
 
 def audit(view: View, generation: str | None = None) -> Audit:
@@ -76,6 +78,7 @@ def audit(view: View, generation: str | None = None) -> Audit:
         duplicates=find_duplicates(rows),
         leakage=find_leakage(questions),
         thoughts=find_thoughts(rows),
+        steps=find_steps(rows, asked),
     )
 
 

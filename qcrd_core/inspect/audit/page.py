@@ -60,6 +60,7 @@ def audit_text(found: Audit) -> str:
         if leaked.num_held_out
         else "leakage     not measured, because there are no test or validation questions",
     ]
+    lines.append(f"steps       {found.steps.summary}")
     lines.append(f"thoughts    {found.thoughts.summary}")
     lines += [f"            {problem}" for problem in found.thoughts.problems]
     return visible("\n".join(lines))

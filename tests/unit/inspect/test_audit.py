@@ -11,6 +11,7 @@ from qcrd_core.inspect.audit.charts import audit_charts
 from qcrd_core.inspect.audit.page import audit_text, render, write_audit
 from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import find_duplicates, find_leakage
+from qcrd_core.inspect.audit.steps import Steps, find_steps
 from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, _knee, sweep_samples
 from qcrd_core.inspect.view import View
@@ -56,6 +57,35 @@ def test_precision_counts_decided_votes_at_least_so_united():
     assert by_tenth[6] == (0.75, 0.5, 3)
     assert by_tenth[7] == (0.5, 1.0, 2)
     assert by_tenth[10] == (0.5, 1.0, 2)
+
+
+def test_steps_counts_false_equations_by_the_answer():
+    texts = {0: "1 + 1 = 2.", 1: "1 + 1 = 3, so 2.", 2: "1 + 1 = 3.", 3: "Three."}
+    rows = make_rationales(
+        [
+            {"question_id": "a", "sample_idx": k, "answer": "2" if k < 2 else "3", "text": text}
+            for k, text in texts.items()
+        ]
+        + [{"question_id": "no gold", "sample_idx": 0, "answer": "1", "text": "1 + 1 = 1."}]
+    )
+    questions = make_questions(
+        [
+            {"question_id": "a", "gold_answer": "2"},
+            {"question_id": "no gold", "gold_answer": None},
+        ]
+    )
+    found = find_steps(rows, questions)
+    assert found == Steps(4, 4, num_right=2, num_right_false=1, num_wrong_false=1)
+    assert found.summary.endswith("and 1 of 2 with a wrong one write a false equation")
+
+
+def test_steps_of_many_rationales_are_those_of_some_of_them(monkeypatch):
+    monkeypatch.setattr("qcrd_core.inspect.audit.steps._MOST_CHECKED", 3)
+    found = find_steps(
+        _rows({"a": ["2"] * 8}), make_questions([{"question_id": "a", "gold_answer": "2"}])
+    )
+    assert (found.num_rationales, found.num_checked) == (8, 3)
+    assert found.summary.endswith(", of a sample of all")
 
 
 def test_sweep_is_of_drawn_samples_so_that_the_order_of_a_file_does_not_matter():
