@@ -53,7 +53,7 @@ def up(*, port: Port = 4200, notify: WebAddress = None) -> None:
     password = f"PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(local.auth_file))})"
     print(
         f"PREFECT_API_URL={local.url}/api {password} {prefect} deployment run "
-        "distill/distill-quickstart --watch"
+        "distill-file/distill-file --watch"
     )
 
 

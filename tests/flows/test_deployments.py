@@ -8,8 +8,10 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
+from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
+from flows.distill_file import chosen_config, distill_file
 from flows.server.presets import read_preset
 from qcrd_core.bench.config import BenchConfig, load_bench
 from qcrd_core.config.run import RunConfig, load_config
@@ -30,10 +32,50 @@ def _preset_of(deployment):
 
 def test_every_recipe_is_a_deployment_of_its_name():
     presets = {
-        item["name"]: _preset_of(item) for item in TRAINING if item["name"].startswith("distill-")
+        item["name"]: _preset_of(item)
+        for item in TRAINING
+        if item["name"].startswith("distill-") and item["name"] != "distill-file"
     }
 
     assert presets == {f"distill-{path.stem}": f"configs/{path.name}" for path in PRESETS}
+
+
+def test_form_of_one_screen_offers_every_recipe_and_the_users_own_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("configs", "data"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data/mine.yaml").write_bytes((ROOT / "configs/first.yaml").read_bytes())
+    (tmp_path / "data/broken.yaml").write_bytes(b"\xff{")
+    for path in (ROOT / "configs").glob("*.yaml"):
+        (tmp_path / "configs" / path.name).write_bytes(path.read_bytes())
+
+    properties = parameter_schema(distill_file).model_dump()["properties"]
+
+    offered = [f"configs/{path.name}" for path in PRESETS] + ["data/mine.yaml"]
+    assert properties["settings"]["enum"] == offered
+    assert len(properties) <= 12
+    assert all(each["description"] for each in properties.values())
+
+
+def test_form_of_one_screen_changes_the_file():
+    config = chosen_config(
+        "configs/quickstart.yaml",
+        name="1e5",
+        num_samples=3,
+        changes=("training.num_rounds=2", "teacher.num_samples=4"),
+    )
+
+    assert (config.run.name, config.training.num_rounds, config.teacher.num_samples) == (
+        "1e5",
+        2,
+        4,
+    )
+    assert chosen_config("configs/quickstart.yaml") == load_config(ROOT / "configs/quickstart.yaml")
+
+
+def test_form_of_one_screen_refuses_a_wrong_line():
+    with pytest.raises(ConfigError, match=r"Did you mean training\.num_rounds"):
+        chosen_config("configs/quickstart.yaml", changes=("training.num_round=2",))
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)

@@ -126,9 +126,9 @@ def test_up_says_where_the_ui_is_and_deploys_prefect_yaml(up):
 
     assert f"The UI: {(up.home / 'url').read_text().strip()}/deployments" in up.said
     assert {"distill", "sample-teacher", "train-rounds", "redistill-nightly"} <= found
-    assert {"distill-quickstart", "benchmark-word-problems", "import-rationales"} <= found
+    assert {"distill-file", "distill-quickstart", "import-rationales"} <= found
     assert not up.is_nightly_on()
-    assert up.said.splitlines()[-1].endswith("deployment run distill/distill-quickstart --watch")
+    assert up.said.splitlines()[-1].endswith("deployment run distill-file/distill-file --watch")
 
 
 @pytest.mark.parametrize(
