@@ -59,7 +59,7 @@ _HEADERS = {
 
 _REPORT_HEADERS = {
     **_HEADERS,
-    # A report is a page of its own, which a foreign store may have rewritten: nothing in it runs.
+    # The report comes from the store, which somebody else may have written: nothing in it runs.
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
     "img-src data:; frame-ancestors 'none'",
 }
