@@ -23,6 +23,7 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -75,8 +76,13 @@ class Daemon:
                 umask=umask,
                 start_new_session=True,
             )
-        note = {"pid": child.pid, "started": _started(psutil.Process(child.pid))}
+        process = psutil.Process(child.pid)
+        note = {"pid": child.pid, "started": _started(process)}
         self._note.write_text(json.dumps(note), encoding="utf-8")
+        # Popen returns a moment before the kernel shows the new command line, and until then nobody
+        # would take the process for the noted one.
+        while child.poll() is None and not process.cmdline():
+            time.sleep(0.001)
         # Popen warns about a child that is still running; this one is meant to outlive us.
         child.returncode = 0
 

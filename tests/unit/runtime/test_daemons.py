@@ -49,6 +49,14 @@ def test_daemon_is_found_again_by_another_process(start, tmp_path):
     assert os.getsid(pid) == pid
 
 
+def test_start_returns_when_the_command_line_can_be_seen(start, monkeypatch):
+    shown, cmdline = [[], [], ["marked"]], psutil.Process.cmdline
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda p: shown.pop(0) if shown else cmdline(p))
+
+    assert start(STAY).is_alive()
+    assert shown == []
+
+
 def test_daemon_is_found_again_after_the_clock_was_set(start, monkeypatch):
     daemon = start(STAY)
     begun, booted = psutil.Process.create_time, psutil.boot_time
