@@ -81,8 +81,9 @@ class Daemon:
         self._note.write_text(json.dumps(note), encoding="utf-8")
         # Popen returns a moment before the kernel shows the new command line, and until then nobody
         # would take the process for the noted one.
-        while child.poll() is None and not process.cmdline():
-            time.sleep(0.001)
+        with contextlib.suppress(psutil.Error):  # it has ended
+            while child.poll() is None and not process.cmdline():
+                time.sleep(0.001)
         # Popen warns about a child that is still running; this one is meant to outlive us.
         child.returncode = 0
 
