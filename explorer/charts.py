@@ -74,7 +74,8 @@ def _bar(bar: Bar, x_at: Scale, y_at: Scale) -> Markup:
     ).format(x, top, width, max(y_at(0) - top, 1), bar.tone, bar.title)
     if bar.label:
         drawn += caption(x + width / 2, top - 4, bar.label)
-    return Markup('<a href="{}">{}</a>').format(bar.href, drawn) if bar.href else drawn
+    link = Markup('<a href="{}" aria-label="{}">{}</a>')
+    return link.format(bar.href, bar.title, drawn) if bar.href else drawn
 
 
 def _right(x: float, y: float, text: str) -> Markup:

@@ -91,8 +91,10 @@ def share_text(share: float) -> str:
 
 def drawing(label: str, height: float, parts: Sequence[Markup]) -> Markup:
     """Wrap elements into one `<svg>` that screen readers announce as `label`."""
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, number(height), label, Markup("").join(parts)
+    content = Markup("").join(parts)
+    role = "group" if "<a " in content else "img"  # nothing in an image can be focused
+    return Markup('<svg viewBox="0 0 {} {}" role="{}" aria-label="{}">{}</svg>').format(
+        WIDTH, number(height), role, label, content
     )
 
 
