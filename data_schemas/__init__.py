@@ -10,6 +10,7 @@ tool can use it to read qcrd's tables without the rest of qcrd.
 """
 
 from data_schemas.bench import BenchAnswers, BenchCells
+from data_schemas.condensed import Condensed
 from data_schemas.curation import Curation
 from data_schemas.metrics import Metrics
 from data_schemas.polarity import Polarity
@@ -25,6 +26,7 @@ TABLES: tuple[type[Table], ...] = (
     Rationales,
     Votes,
     Polarity,
+    Condensed,
     Scores,
     Predictions,
     Metrics,
@@ -37,6 +39,7 @@ __all__ = [
     "TABLES",
     "BenchAnswers",
     "BenchCells",
+    "Condensed",
     "Curation",
     "Metrics",
     "Polarity",

@@ -1,6 +1,6 @@
 """The flow `distill`: from questions and a teacher to an evaluated student.
 
-    questions -> sample teacher -> vote -> tokenizers
+    questions -> sample teacher -> vote (-> condense) -> tokenizers
     round t:  negatives of student t - j -> scores -> train -> validate
     best round -> test -> report
 
@@ -20,7 +20,7 @@ from qcrd_core.stages.rounds import negatives_checkpoint
 from tasks.logs import show_core_logs
 from tasks.references import Checkpoint, Run, Student, Validation, Votes
 from tasks.rounds import finish, score_rationales, train_round, validate
-from tasks.teacher import check_student, make_tokenizers, prepare_run, vote
+from tasks.teacher import check_student, condense, make_tokenizers, prepare_run, vote
 
 
 @flow(name="distill", flow_run_name="distill {config.run.name}")
@@ -52,7 +52,7 @@ def run_stages(run: Run) -> Student:
 
 
 def sample_and_vote(run: Run, runner: Runner) -> Votes:
-    """Sample the teacher and vote: the first half of a run.
+    """Sample the teacher, vote and condense: the first half of a run.
 
     Several processes may do this at once for the same run.
 
@@ -61,12 +61,13 @@ def sample_and_vote(run: Run, runner: Runner) -> Votes:
         runner: Where the teacher is sampled.
 
     Returns:
-        The vote.
+        The vote, after `teacher.condense` if it is set.
     """
     with sampling_lock(run.config, run.run_id):
         checked = check_student(run)
         rationales = runner.sample_teacher(checked)
-        return vote(rationales)
+        votes = vote(rationales)
+        return votes if run.config.teacher.condense is None else condense(votes)
 
 
 def train_and_report(votes: Votes, runner: Runner) -> Student:

@@ -90,6 +90,12 @@ def vote_artifacts(context: RunContext) -> None:
     create_table_artifact(run_page.vote_agreement(context), key="vote-audit", description=agreement)
 
 
+def condense_artifact(context: RunContext) -> None:
+    """Show what became of a run's long rationales."""
+    title = "Rationales longer than teacher.condense.max_tokens, written again"
+    create_table_artifact(run_page.condense_counts(context), key="condense", description=title)
+
+
 def learning_curve_artifact(context: RunContext) -> None:
     """Show the validation accuracy of the rounds so far."""
     image = run_page.learning_curve(context)

@@ -44,10 +44,10 @@ class Rationales(Reference):
 
 @attrs.frozen
 class Votes(Reference):
-    """Tables `votes` and `polarity` of a run."""
+    """Tables `votes` and `polarity` of a run, and `condensed` if it condenses."""
 
     counts: Mapping[str, float | None]
-    """What `qcrd_core.vote.majority.vote_summary` counts."""
+    """What `vote_summary` counts and, after condensing, `summarize_condensed`."""
 
 
 @attrs.frozen

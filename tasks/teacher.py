@@ -1,4 +1,4 @@
-"""Tasks before the first round: prepare the run, sample the teacher, vote.
+"""Tasks before the first round: prepare the run, sample the teacher, vote, condense.
 
 A task takes references and returns one. The store decides what is already done, not Prefect's
 cache, so every task may be started again.
@@ -6,8 +6,8 @@ cache, so every task may be started again.
 
 from qcrd_core.config.run import RunConfig
 from qcrd_core.run.context import RunContext
-from qcrd_core.stages import plan, rounds, sampling, voting
-from tasks.artifacts import progress_artifact, vote_artifacts
+from qcrd_core.stages import condensing, plan, rounds, sampling, voting
+from tasks.artifacts import condense_artifact, progress_artifact, vote_artifacts
 from tasks.references import Checkpoint, Rationales, Run, Votes
 from tasks.stage import stage
 
@@ -71,11 +71,25 @@ def vote(rationales: Rationales) -> Votes:
     return Votes(rationales.config, rationales.run_id, numbers)
 
 
+@stage("Condense rationales")
+def condense(votes: Votes) -> Votes:
+    """Have the rationales that are too long for the student written again, within a limit.
+
+    Reads: tables `questions`, `rationales`, `polarity`. Writes: parts of table `rationales` below
+    datasets/<name>/condensed, the tokenizers, tables `condensed`, `metrics`.
+    """
+    context = votes.context
+    with progress_artifact():
+        numbers = condensing.condense_rationales(context)
+    condense_artifact(context)
+    return Votes(votes.config, votes.run_id, {**votes.counts, **numbers})
+
+
 @stage("Check votes")
 def check_votes(run: Run) -> Votes:
-    """Check that the rationales were sampled and voted on.
+    """Check that the rationales were sampled, voted on and, if it is asked for, condensed.
 
-    Reads: whether tables `votes` and `polarity` exist.
+    Reads: whether tables `votes`, `polarity` and `condensed` exist.
     """
     voting.check_votes(run.context)
     return Votes(run.config, run.run_id, {})

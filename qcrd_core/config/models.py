@@ -33,6 +33,15 @@ NUM_HEADS = 4
 """Attention heads of models from scratch: such models are a few hundred wide at most."""
 
 
+def _check_extra_body(setting: str, body: dict[str, JsonValue]) -> None:
+    known = sorted(body.keys() & SET_BY_QCRD.keys())
+    if known:
+        msg = (
+            f"{setting} must not hold {known[0]}, which qcrd writes itself; {SET_BY_QCRD[known[0]]}"
+        )
+        raise ValueError(msg)
+
+
 class HubModel(Section):
     """A model of the Hugging Face hub; as a teacher, the name that running servers serve."""
 
@@ -84,6 +93,10 @@ def _from_text(content: Any) -> Any:
     return {"type": "hub", "name": content}
 
 
+ServedModel = Annotated[HubModel | FolderModel | GgufPackageModel, Field(discriminator="type")]
+ServedModelOrText = Annotated[
+    ServedModel, BeforeValidator(_from_text, json_schema_input_type=str | ServedModel)
+]
 TeacherModel = Annotated[
     HubModel | FolderModel | GgufPackageModel | ImportedModel, Field(discriminator="type")
 ]
@@ -110,6 +123,38 @@ class VllmServer(Section):
     extra_args: tuple[str, ...] = Field(default=(), examples=[["--enforce-eager"]])
     """Further arguments of vLLM's server, as on its command line. An argument that qcrd also sets
     takes the value given here."""
+
+
+class CondenseSection(Section):
+    """Long rationales are written again within a length limit, before the student learns them."""
+
+    expert: ClassVar = frozenset({"model", "endpoints", "extra_body"})
+
+    max_tokens: int = Field(ge=4, le=MAX_TOKENS, examples=[128])
+    """Length limit of a rationale, in the student's tokens. A longer one is written again; the
+    rewrite counts if it keeps its answer and fits, otherwise the rationale stays as it is."""
+    model: ServedModelOrText | None = Field(default=None, examples=["Qwen/Qwen2.5-3B-Instruct"])
+    """Another model that rewrites, named like `teacher.model`. Null: the teacher. Imported
+    rationales need one."""
+    endpoints: Endpoints | None = Field(default=None, examples=[["http://gpu2:8000/v1"]])
+    """Running servers of `teacher.condense.model`, as in `teacher.endpoints`. Null starts and stops
+    a local vLLM server for it, with the settings in `teacher.server`."""
+    extra_body: dict[str, JsonValue] | None = Field(
+        default=None, examples=[{"chat_template_kwargs": {"enable_thinking": False}}]
+    )
+    """Further keys of each request for a rewrite. Null: `teacher.extra_body` if the teacher
+    rewrites, none for another model."""
+
+    @model_validator(mode="after")
+    def _another_model_is_whole(self) -> Self:
+        if self.endpoints is not None and self.model is None:
+            msg = (
+                "teacher.condense.endpoints applies only when teacher.condense.model names another "
+                "model; it is null, so the teacher's servers are asked"
+            )
+            raise ValueError(msg)
+        _check_extra_body("teacher.condense.extra_body", self.extra_body or {})
+        return self
 
 
 class TeacherSection(Section):
@@ -146,6 +191,8 @@ class TeacherSection(Section):
     rationale: Literal["answer", "reasoning", "both"] = "answer"
     """What of a teacher that thinks before it answers is taught: the explanation in its answer, its
     thought, or the thought followed by the explanation. If it wrote only one of them, that one."""
+    condense: CondenseSection | None = None
+    """Rewrite rationales that are longer than a limit. Null: they stay as they are."""
     system_prompt: str | None = Field(default=None, min_length=1, examples=["You are a teacher."])
     """Text of a system message before everything else. Needs `teacher.api=chat`."""
     stop: tuple[str, ...] | None = Field(default=None, examples=[[]])
@@ -191,14 +238,33 @@ class TeacherSection(Section):
         if self.stop is not None and not all(self.stop):
             msg = "teacher.stop must hold non-empty texts; got an empty one"
             raise ValueError(msg)
-        known = sorted(self.extra_body.keys() & SET_BY_QCRD.keys())
-        if known:
+        _check_extra_body("teacher.extra_body", self.extra_body)
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_condenses(self) -> Self:
+        is_imported = isinstance(self.model, ImportedModel)
+        if is_imported and self.condense is not None and self.condense.model is None:
             msg = (
-                f"teacher.extra_body must not hold {known[0]}, which qcrd writes itself; "
-                f"{SET_BY_QCRD[known[0]]}"
+                "teacher.condense.model must name a model that rewrites imported rationales; it is "
+                "null, and teacher.model is imported"
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def rewriter(self) -> Self:
+        """This teacher, or the model in `condense.model`, as it is asked for rewrites."""
+        condense = self.condense
+        changes: dict[str, Any] = {"num_samples": 1, "stop_when_settled": None, "reuse": ()}
+        if condense is not None and condense.model is not None:
+            # What is said to one model, or how it marks a thought, says nothing of another.
+            fields = type(self).model_fields
+            changes |= {name: fields[name].default for name in NEW_IN_IDENTITY}
+            changes |= {"model": condense.model, "endpoints": condense.endpoints}
+        if condense is not None and condense.extra_body is not None:
+            changes["extra_body"] = condense.extra_body
+        return self.model_copy(update=changes)
 
     def added_to_identity(self) -> dict[str, Any]:
         """What reaches the model, or decides how it is read, and is not at its default.

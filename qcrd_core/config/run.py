@@ -144,6 +144,17 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _condensed_rationales_fit(self) -> Self:
+        condense, limit = self.teacher.condense, self.student.max_target_tokens
+        if condense is not None and condense.max_tokens > limit:
+            msg = (
+                "teacher.condense.max_tokens must be at most student.max_target_tokens, or the "
+                f"student leaves rewrites out; got {condense.max_tokens} and {limit}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _ray_samples_running_servers(self) -> Self:
         is_served = self.teacher.endpoints is not None
         is_imported = isinstance(self.teacher.model, ImportedModel)
@@ -222,9 +233,11 @@ class RunConfig(Section):
             content["evaluation"].pop("compare")
         if self.discriminator.fit == "paper" or not self.loss.reads_quality:
             content["discriminator"].pop("fit")
-        for name in (*NEW_IN_IDENTITY, "rationale", "stop_when_settled"):  # as before these
+        later = (*NEW_IN_IDENTITY, "rationale", "stop_when_settled", "condense")
+        for name in later:  # as before these
             if not self.teacher.changed(name):
                 content["teacher"].pop(name)
+        content["teacher"].get("condense", {}).pop("endpoints", None)
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 

@@ -124,7 +124,7 @@ def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
 def _sides(view: View) -> pl.DataFrame:
     """Rationales with a text and a polarity, best first."""
     what = view.settings.get("teacher", {}).get("rationale", "answer")
-    lazy = view.rows(_COLUMNS).with_columns(taught(what))
+    lazy = _condensed(view, view.rows(_COLUMNS).with_columns(taught(what)))
     by_vote = pl.when(pl.col("status") != "failed").then("in_majority")
     side = pl.coalesce(pl.col("polarity") == "positive", by_vote)
     has_text = pl.col("rationale").str.strip_chars().str.len_chars() > 0
@@ -135,6 +135,18 @@ def _sides(view: View) -> pl.DataFrame:
     order = ["question_id", "quality_score", "source", "sample_idx"]
     rows = rows.filter(pl.col("is_positive").is_not_null())
     return rows.sort(order, descending=[False, True, False, False], nulls_last=True)
+
+
+def _condensed(view: View, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Put the run's rewrites in the place of the rationales that they condense."""
+    keys = ("question_id", "source", "sample_idx")
+    shorter = (
+        view.condensed()
+        .drop_nulls("rationale")
+        .select("question_id", pl.col("source").cast(pl.String), "sample_idx", shorter="rationale")
+    )
+    joined = rows.join(shorter, on=keys, how="left", maintain_order="left")
+    return joined.with_columns(rationale=pl.coalesce("shorter", "rationale")).drop("shorter")
 
 
 def _pairs(rows: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import polars as pl
 
 from data_schemas import (
+    Condensed,
     Curation,
     Metrics,
     Polarity,
@@ -36,7 +37,7 @@ from qcrd_core.registry import registry
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import Environment, read_environment, read_run_config, record_problems
 from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
-from qcrd_core.teacher.generation import rationales_folder, read_identity
+from qcrd_core.teacher.generation import condensed_folder, rationales_folder, read_identity
 
 _Read = TypeVar("_Read")
 _QUARANTINE = "quarantine"
@@ -89,6 +90,11 @@ def validate_store(store: Store) -> StoreReport:
         for generation in view.generations
     }
     for dataset in store.list("datasets"):
+        for name in store.list(condensed_folder(dataset)):
+            folder = f"{condensed_folder(dataset)}/{name}"
+            rewrites = Generation(dataset, name.removeprefix("generation="), folder)
+            # A rewrite's id names the rationale that it condenses, not a question of a table.
+            _check_generation(store, rewrites, set(), report)
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), counts, report)
@@ -211,6 +217,7 @@ def _check_run(
     tables: tuple[tuple[str, type[Table]], ...] = (
         (paths.votes, Votes),
         (paths.polarity, Polarity),
+        (paths.condensed, Condensed),
         (f"{paths.root}/scores", Scores),
         (f"{paths.root}/negatives", Rationales),
         (f"{paths.root}/predictions", Predictions),

@@ -12,7 +12,17 @@ from typing import Any
 
 import polars as pl
 
-from data_schemas import Curation, Metrics, Predictions, Questions, Rationales, Scores, Table, Votes
+from data_schemas import (
+    Condensed,
+    Curation,
+    Metrics,
+    Predictions,
+    Questions,
+    Rationales,
+    Scores,
+    Table,
+    Votes,
+)
 from qcrd_core.errors import StoreError
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import Environment, check_records, read_any_settings, read_environment
@@ -136,6 +146,10 @@ class View:
         """Table `votes` of the run; empty without a run."""
         return self._run_table("votes", Votes)
 
+    def condensed(self) -> pl.LazyFrame:
+        """Table `condensed` of the run; empty without a run, and if it condensed nothing."""
+        return self._run_table("condensed", Condensed)
+
     def scores(self) -> pl.LazyFrame:
         """Table `scores` of the run, all rounds; empty without a run."""
         return self._run_table("scores", Scores)
@@ -235,8 +249,8 @@ class View:
     def _run_table(self, name: str, table: type[Table]) -> pl.LazyFrame:
         if self.run_id is None:
             return table.create_empty().lazy()
-        place = self.paths.votes if name == "votes" else f"{self.paths.root}/{name}"
-        return self._scan(place, table)
+        files = {"votes": self.paths.votes, "condensed": self.paths.condensed}
+        return self._scan(files.get(name, f"{self.paths.root}/{name}"), table)
 
     def _scan(self, rel: str, table: type[Table]) -> pl.LazyFrame:
         return self._folder(rel, table).scan()

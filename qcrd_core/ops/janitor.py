@@ -27,8 +27,13 @@ from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import read_environment
 from qcrd_core.runtime.processes import TEMPORARY
 from qcrd_core.store.store import Store, StoredFile, temporaries
+from qcrd_core.teacher.generation import (
+    CONDENSES,
+    condensed_folder,
+    rationales_folder,
+    read_identity,
+)
 from qcrd_core.teacher.generation import FILE as GENERATION_FILE
-from qcrd_core.teacher.generation import rationales_folder, read_identity
 
 _TEMPORARY_AGE = timedelta(days=1)
 
@@ -201,6 +206,23 @@ def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterato
             if fingerprint not in used and waste.modified < min(old, newest):
                 why = f"unused by the remaining runs; {dataset} has a newer generation"
                 yield _because(waste, why)
+        yield from _rewrites(store, dataset, old)
+
+
+def _rewrites(store: Store, dataset: str, old: datetime) -> Iterator[Waste]:
+    """Rewrites of rationales that are no longer in the store."""
+    for name in store.list(condensed_folder(dataset)):
+        folder = f"{condensed_folder(dataset)}/{name}"
+        waste = _sum_up("generation", folder, store.files(folder))
+        if (
+            waste is None
+            or waste.modified >= old
+            or not store.exists(f"{folder}/{GENERATION_FILE}")
+        ):
+            continue
+        of = f"generation={read_identity(store, folder).get(CONDENSES)}"
+        if not store.exists(f"{rationales_folder(dataset)}/{of}"):
+            yield _because(waste, f"rewrites of {of}, which is no longer in the store")
 
 
 def _temporaries(store: Store, before: datetime) -> Iterator[Waste]:

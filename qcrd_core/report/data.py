@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from data_schemas import Metrics, Predictions, Questions, Scores, Table, Votes
+from data_schemas import Condensed, Metrics, Predictions, Questions, Scores, Table, Votes
 from qcrd_core.config.run import RunConfig
 from qcrd_core.errors import StoreError
 from qcrd_core.run.paths import RunPaths
@@ -29,6 +29,7 @@ class RunData:
     environment: dict[str, Any]
     questions: pl.DataFrame
     votes: pl.DataFrame
+    condensed: pl.DataFrame
     metrics: pl.DataFrame
     first_scores: pl.DataFrame
     """Table `scores` of the first round that has one."""
@@ -70,6 +71,7 @@ def collect_run(store: Store, run_id: str) -> RunData:
         environment={} if environment is None else environment.model_dump(exclude_unset=True),
         questions=_read(store, paths.questions, Questions),
         votes=_read(store, paths.votes, Votes),
+        condensed=_read(store, paths.condensed, Condensed),
         metrics=store.read_table(paths.metrics, Metrics),
         first_scores=_read_part(store, f"{paths.root}/scores", scores[:1], Scores),
         last_scores=_read_part(store, f"{paths.root}/scores", scores[1:][-1:], Scores),

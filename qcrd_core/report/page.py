@@ -38,10 +38,26 @@ VOTE_ROWS = (
     ("majority_accuracy_decided", "accuracy of the majority (abstained left out)"),
 )
 """The counts of `vote_summary`, in reading order, with their labels."""
+CONDENSE_ROWS = (
+    ("num_kept", "rationales that the student may learn from"),
+    ("num_long", "of them longer than the limit"),
+    ("num_condensed", "rewritten"),
+    ("num_other_answer", "rewrite refused: another answer"),
+    ("num_no_answer", "rewrite refused: no readable answer"),
+    ("num_empty", "rewrite refused: nothing but the answer"),
+    ("num_too_long", "rewrite refused: still longer than the limit"),
+    ("num_failed", "failed requests"),
+    ("num_not_asked", "not asked, because the rationale has no answer"),
+    ("kept_answer_share", "rewrites that kept their answer"),
+    ("mean_tokens_before", "mean tokens of rewritten rationales, before"),
+    ("mean_tokens_after", "mean tokens of rewritten rationales, after"),
+)
+"""The counts of `summarize_condensed`, in reading order, with their labels."""
 
 _HERE = Path(__file__).parent
 _NUM_EXAMPLES = 5
 _NUM_EACH_SIDE = 3
+_NUM_CONDENSED = 3
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,16 @@ def _example(data: RunData, scores: pl.DataFrame, question_id: str) -> Example:
     )
 
 
+def condensed_examples(data: RunData) -> list[dict[str, Any]]:
+    """A few rewrites that count beside their originals, spread evenly over the table."""
+    ok = data.condensed.filter(pl.col("verdict") == "ok").sort("question_id", "sample_idx")
+    chosen = ok.gather_every(max(1, ok.height // _NUM_CONDENSED)).head(_NUM_CONDENSED)
+    return [
+        {**row, "original": clip(row["original"]), "rationale": clip(row["rationale"])}
+        for row in chosen.iter_rows(named=True)
+    ]
+
+
 def next_commands(data: RunData) -> list[tuple[str, str]]:
     """Useful commands for this run, as pairs of (purpose, command)."""
     if summary.chosen_round(data) is None:
@@ -152,6 +178,9 @@ def _context(data: RunData) -> dict[str, Any]:
         "vote": summary.vote_numbers(data),
         "vote_rows": VOTE_ROWS,
         "warnings": summary.warnings(data.metrics),
+        "condense": summary.last_values(data.metrics, "condense"),
+        "condense_rows": CONDENSE_ROWS,
+        "condensed_examples": condensed_examples(data),
         "rounds": rounds,
         "validation_chart": charts.validation_chart(data.metrics, CONFIDENCE),
         "loss_chart": charts.loss_chart(data.metrics),

@@ -1,6 +1,7 @@
 """What the Prefect UI shows of a run: a page of Markdown, tables of the vote, charts."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
-from qcrd_core.report.page import VOTE_ROWS
+from qcrd_core.report.page import CONDENSE_ROWS, VOTE_ROWS
 from qcrd_core.report.svg import in_markdown
 from qcrd_core.report.text import number, percent, plain_name, seconds
 from qcrd_core.run.context import RunContext
@@ -19,6 +20,7 @@ from qcrd_core.store.store import Store
 from qcrd_core.vote.majority import pseudo_label_precision
 
 Row = dict[str, str]
+_COUNTED = ("num_", "mean_tokens_")
 
 
 def run_page(store: Store, run_id: str) -> str:
@@ -64,12 +66,22 @@ def vote_counts(context: RunContext) -> list[Row]:
     """The counts and shares of a vote in reading order, as table rows."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     found = summary.last_values(metrics, "vote")
+    return _counts(found, VOTE_ROWS)
+
+
+def condense_counts(context: RunContext) -> list[Row]:
+    """The counts, shares and lengths of condensing in reading order, as table rows."""
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    return _counts(summary.last_values(metrics, "condense"), CONDENSE_ROWS)
+
+
+def _counts(found: Mapping[str, float], rows: Sequence[tuple[str, str]]) -> list[Row]:
     return [
         {
             "what": label,
-            "value": (number if name.startswith("num_") else percent)(found.get(name)),
+            "value": (number if name.startswith(_COUNTED) else percent)(found.get(name)),
         }
-        for name, label in VOTE_ROWS
+        for name, label in rows
     ]
 
 

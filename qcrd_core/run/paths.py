@@ -50,6 +50,11 @@ class RunPaths:
         return f"{self.root}/polarity.parquet"
 
     @property
+    def condensed(self) -> str:
+        """Table `condensed`: rewrites of long rationales; only with `teacher.condense`."""
+        return f"{self.root}/condensed.parquet"
+
+    @property
     def metrics(self) -> str:
         """Folder of table `metrics`, one part per stage and round."""
         return f"{self.root}/metrics"

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from data_schemas import Rationales
 from qcrd_core.config.models import LoraSection
 from qcrd_core.report.text import teacher_name, visible
 from qcrd_core.stages.plan import RunPlan
+from qcrd_core.store.parts import collect, open_folder
+from qcrd_core.teacher.condense import SUGGEST_ABOVE, share_too_long
 from qcrd_core.teacher.rendering import describe_estimate
+from qcrd_core.vote.rationales import taught
 
 if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a second to import
     from qcrd_core.teacher.servers.client import Prompt
 
 _NAME_WIDTH, _WIDTH = 16, 98
+_MOST_MEASURED = 1_000
 
 
 def describe_plan(plan: RunPlan) -> str:
@@ -35,6 +40,7 @@ def describe_plan(plan: RunPlan) -> str:
         ("data set", f"{plan.spec.name}: {', '.join(counts)} questions"),
         ("teacher", teacher_name(config.teacher.model)),
         *_sampling_rows(plan),
+        *_condense_rows(plan),
         (
             "rounds",
             f"{training.num_rounds} of {steps} steps = {training.num_rounds * steps:,} steps",
@@ -94,6 +100,28 @@ def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
         ("generation", sampling.fingerprint),
         ("sampling", f"{len(sampling.shards):,} shards on {where}"),
         ("estimate", describe_estimate(config, plan.spec, train, sampling)),
+    ]
+
+
+def _condense_rows(plan: RunPlan) -> list[tuple[str, str]]:
+    """What is condensed, or that many stored rationales are too long for the student."""
+    teacher, limit = plan.context.config.teacher, plan.context.config.student.max_target_tokens
+    if teacher.condense is not None:
+        who = teacher_name(teacher.rewriter.model)
+        return [("condense", f"rationales of over {teacher.condense.max_tokens} tokens, by {who}")]
+    store = plan.context.store
+    lazy = open_folder(store, plan.rationales_folder, Rationales).scan().head(_MOST_MEASURED)
+    texts = collect(lazy.select(taught(teacher.rationale)), str(store))["rationale"]
+    share = share_too_long(texts, limit)
+    if share is None or share <= SUGGEST_ABOVE:
+        return []
+    return [
+        (
+            "lengths",
+            f"about {share:.0%} of the first {len(texts):,} stored rationales are longer than "
+            f"student.max_target_tokens={limit} and will be left out; teacher.condense.max_tokens="
+            f"{limit} has them rewritten",
+        )
     ]
 
 

@@ -28,7 +28,7 @@ from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.run.records import Environment
 from qcrd_core.store.store import Store
-from qcrd_core.teacher.generation import generation_identity
+from qcrd_core.teacher.generation import generation_identity, rationales_folder
 from qcrd_core.teacher.plan import SamplingPlan, plan_sampling
 from qcrd_core.teacher.prepare import describe_teacher
 from qcrd_core.teacher.rendering import render
@@ -66,6 +66,15 @@ class RunPlan:
     def run_id(self) -> str:
         """Name of the run's folder."""
         return self.context.paths.run_id
+
+    @property
+    def rationales_folder(self) -> str:
+        """Folder of the teacher's generation, sampled or imported."""
+        model = self.context.config.teacher.model
+        if isinstance(model, ImportedModel):
+            return f"{rationales_folder(self.spec.name)}/generation={model.generation}"
+        assert self.sampling is not None
+        return self.sampling.folder
 
     def split(self, name: str) -> pl.DataFrame:
         """Questions of one split."""
@@ -128,7 +137,24 @@ def plan_run(config: RunConfig) -> RunPlan:
     # curation existed keep their names.
     parts = (questions_hash(questions), identity, *filter(None, [marks_hash(marks)]))
     context = RunContext.open(config, config.run_id(content_hash(*parts)))
+    _check_rewriter(context)
     return RunPlan(context, spec, questions, sampling, num_imported, marks, prompt)
+
+
+def _check_rewriter(context: RunContext) -> None:
+    """Check that the model that condenses is there, before the teacher is sampled."""
+    teacher = context.config.teacher.rewriter
+    is_asked = teacher.condense is not None and not context.store.exists(context.paths.condensed)
+    if not is_asked or isinstance(teacher.model, ImportedModel):
+        return
+    if teacher.endpoints is None:
+        find_vllm_python()
+    try:
+        describe_teacher(teacher.model)
+    except ConfigError as error:
+        # Only another model can be absent here: the teacher itself has been described.
+        msg = str(error).replace("teacher.model.", "teacher.condense.model.")
+        raise ConfigError(msg) from error
 
 
 def begin_run(plan: RunPlan) -> None:

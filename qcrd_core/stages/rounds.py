@@ -59,7 +59,7 @@ def make_tokenizers(context: RunContext) -> dict[str, Any]:
     labels = training_labels(context)
     columns = [labels["question"], labels["label"], read_rationales(context)["rationale"]]
     texts = pl.concat([column.alias("text") for column in columns]).drop_nulls()
-    path = _write_input(context, "texts", texts.to_frame())
+    path = write_input(context, "texts", texts.to_frame())
     with timed(context, "make_tokenizers"):
         job = student_jobs.MakeTokenizers(context.config, context.paths.run_id, path)
         return run_job(student_jobs.make_tokenizers, job, log=context.log("make_tokenizers")).value
@@ -119,7 +119,7 @@ def score_rationales(context: RunContext, round_: int) -> dict[str, Any]:
         context.config,
         context.paths.run_id,
         round_,
-        _write_input(context, "candidates", rows),
+        write_input(context, "candidates", rows),
         _discriminator_tokenizer(context),
     )
     config = context.config.discriminator
@@ -140,7 +140,7 @@ def train_round(context: RunContext, round_: int) -> dict[str, Any]:
     if context.store.exists(context.paths.metrics_part("train", round_)):
         return {}
     labels = training_labels(context)
-    path = _write_input(context, "labels", labels)
+    path = write_input(context, "labels", labels)
     num_steps = context.config.training.steps_in_round(labels.height)
     job = training_jobs.TrainRound(context.config, context.paths.run_id, round_, path)
     step = _Step(context, "train", round_, num_steps, "steps")
@@ -248,8 +248,20 @@ def _discriminator_tokenizer(context: RunContext) -> Path:
     return context.store.fetch_folder(rel)
 
 
-def _write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
-    """Write a job's input table to the run's scratch folder."""
+def write_input(context: RunContext, name: str, frame: pl.DataFrame) -> Path:
+    """Write a job's input table to the run's scratch folder.
+
+    Args:
+        context: The run.
+        name: Name of the file, without its ending.
+        frame: The table.
+
+    Returns:
+        The file.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
     path = context.scratch / "inputs" / f"{name}.parquet"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

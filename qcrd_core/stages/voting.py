@@ -58,18 +58,23 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
 
 
 def check_votes(context: RunContext) -> None:
-    """Check that the vote was taken, which implies that all samples are stored.
+    """Check that the vote was taken, which implies that all samples are stored, and condensed.
 
     Args:
         context: The run.
 
     Raises:
-        StoreError: If table `votes` or `polarity` is absent.
+        StoreError: If table `votes` or `polarity` is absent, or `condensed` with
+            `teacher.condense`.
     """
-    tables = (context.paths.votes, context.paths.polarity)
-    if not all(context.store.exists(table) for table in tables):
+    paths = context.paths
+    needed = {paths.votes: "vote", paths.polarity: "vote"}
+    if context.config.teacher.condense is not None:
+        needed[paths.condensed] = "condensed rationales"
+    absent = next((what for table, what in needed.items() if not context.store.exists(table)), None)
+    if absent is not None:
         msg = (
-            f"Run {context.paths.run_id} has no vote yet ({context.store}). Start `sample-teacher` "
+            f"Run {paths.run_id} has no {absent} yet ({context.store}). Start `sample-teacher` "
             "with the same settings first, or `distill`."
         )
         raise StoreError(msg)

@@ -4,6 +4,7 @@ Layout below the root:
 
     datasets/<name>/questions/part-*.parquet     questions that came with an import
     datasets/<name>/rationales/generation=<fingerprint>/part-*.parquet + generation.json
+    datasets/<name>/condensed/generation=<fingerprint>/       the same for rewrites of rationales
     runs/<run_id>/...            one run: config, questions, votes, scores, metrics, student, report
     models/<name>/<version>/     promoted students
 

@@ -35,6 +35,23 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class CountTokens(RunJob):
+    """Measuring texts with the run's tokenizer."""
+
+    texts: Path
+    """Parquet file with column `text`, which may be null."""
+    target: Path
+    """Parquet file to write, with column `num_tokens`, in the order of the texts."""
+
+
+def count_tokens(job: CountTokens, emit: Emit) -> None:
+    """Run `qcrd_core.student.prepare.count_tokens`."""
+    from qcrd_core.student import prepare
+
+    prepare.count_tokens(job, emit)
+
+
+@dataclass(frozen=True)
 class SampleNegatives(RunJob):
     """Sampling the negatives of one round."""
 

@@ -1,9 +1,10 @@
 """Before round 0: the tokenizers of a run, and the checks that need them.
 
-Two jobs:
+Jobs:
 
 - `check_student`, before the teacher is sampled: can the student be loaded, do all questions fit?
 - `make_tokenizers`, after the vote: make the tokenizers and publish them in the run.
+- `count_tokens`, with them: how long are rationales for the student?
 
 A model from scratch gets a tokenizer trained on the run's own texts. That tokenizer needs the
 rationales, so `check_student` uses a preliminary one, trained on the questions and their labels.
@@ -18,14 +19,15 @@ import polars as pl
 from qcrd_core.config.models import FolderModel, HubModel, ScratchEncoder, ScratchWeights
 from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
-from qcrd_core.student.jobs import MakeTokenizers
+from qcrd_core.student.jobs import CountTokens, MakeTokenizers
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
-from qcrd_core.student.tokenizer import check_lengths, load_tokenizer, make_tokenizer
+from qcrd_core.student.tokenizer import check_lengths, encode_texts, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
 # Largest vocabulary of a tokenizer made from the run's texts: the numbers and words of a few
 # thousand short questions, and no more, because a model from scratch must learn each entry.
 _VOCAB_SIZE = 2048
+_TEXTS_AT_ONCE = 8192
 
 
 def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
@@ -92,6 +94,27 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
         _publish(context, discriminator_tokenizer, paths.discriminator_tokenizer)
     _publish(context, tokenizer, paths.tokenizer)
     return {"vocab_size": len(tokenizer), "longest_question_tokens": longest}
+
+
+def count_tokens(job: CountTokens, emit: Emit) -> None:
+    """Count the tokens of texts as training does, with the end token.
+
+    Args:
+        job: The run, the texts and the file to write. A text without a value has no number.
+        emit: Receives the number of texts measured.
+
+    Raises:
+        ConfigError: If the run's tokenizer cannot be loaded.
+    """
+    context = job.context
+    tokenizer = load_tokenizer(context.store.fetch_folder(context.paths.tokenizer))
+    counts: list[int | None] = []
+    for part in pl.read_parquet(job.texts)["text"].to_frame().iter_slices(_TEXTS_AT_ONCE):
+        texts = part["text"].to_list()
+        rows = iter(encode_texts(tokenizer, [t for t in texts if t is not None], end=True))
+        counts += [None if text is None else len(next(rows)) for text in texts]
+        emit({"advance": len(texts)})
+    pl.DataFrame({"num_tokens": counts}, schema={"num_tokens": pl.Int32}).write_parquet(job.target)
 
 
 def _questions(context: RunContext) -> pl.DataFrame:

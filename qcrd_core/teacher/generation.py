@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 TOP_P = 1.0
 """No nucleus: the vote needs the samples of the whole distribution, wrong answers included."""
 FILE = "generation.json"
+CONDENSES = "condenses"
+"""Key of an identity: the generation whose rationales this one holds rewrites of."""
 _DIALECTS = "dialects"
 
 _MAX_SHOWN = 60
@@ -63,9 +65,19 @@ def rationales_folder(dataset: str) -> str:
     return f"datasets/{dataset}/rationales"
 
 
+def condensed_folder(dataset: str) -> str:
+    """Folder of a data set's generations of rewrites, relative to the store's root."""
+    return f"datasets/{dataset}/condensed"
+
+
 def generation_folder(dataset: str, identity: Mapping[str, Any]) -> str:
-    """Folder of one generation, relative to the store's root."""
-    return f"{rationales_folder(dataset)}/generation={fingerprint(identity)}"
+    """Folder of one generation, of samples or of rewrites, relative to the store's root."""
+    return f"{_siblings(dataset, identity)}/generation={fingerprint(identity)}"
+
+
+def _siblings(dataset: str, identity: Mapping[str, Any]) -> str:
+    """Folder of the generations of the same kind."""
+    return condensed_folder(dataset) if CONDENSES in identity else rationales_folder(dataset)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -99,11 +111,12 @@ def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) ->
     """
     closest: list[str] = []
     name_of_closest = ""
-    for name in store.list(rationales_folder(dataset)):
-        path = f"{rationales_folder(dataset)}/{name}/{FILE}"
+    siblings = _siblings(dataset, identity)
+    for name in store.list(siblings):
+        path = f"{siblings}/{name}/{FILE}"
         if name == f"generation={fingerprint(identity)}" or not store.exists(path):
             continue
-        found = differences(read_identity(store, f"{rationales_folder(dataset)}/{name}"), identity)
+        found = differences(read_identity(store, f"{siblings}/{name}"), identity)
         if not closest or len(found) < len(closest):
             closest, name_of_closest = found, name
     if closest:

@@ -12,7 +12,7 @@ from qcrd_core.teacher.plan import SamplingPlan
 if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a second to import
     from qcrd_core.teacher.servers.client import Prompt
 
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 
 
 def estimate_tokens(
@@ -38,7 +38,7 @@ def estimate_tokens(
     )
     return {
         "num_samples": plan.num_missing,
-        "num_prompt_tokens": size // _BYTES_PER_TOKEN,
+        "num_prompt_tokens": size // BYTES_PER_TOKEN,
         "max_tokens": plan.num_missing * config.teacher.max_new_tokens,
     }
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import polars as pl
 
-from data_schemas import Polarity, Rationales, Votes
+from data_schemas import Condensed, Polarity, Rationales, Votes
 from qcrd_core.run.context import RunContext
 from qcrd_core.vote.majority import is_correct
 from qcrd_core.vote.rationales import read_rationales
@@ -179,22 +179,45 @@ def candidates(context: RunContext, round_: int) -> tuple[pl.DataFrame, dict[str
         its own answer.
     """
     questions = context.read_questions("train")
-    teacher = _teacher_rows(context)
-    if not context.config.negatives.teacher_minority:
-        teacher = teacher.filter(pl.col("polarity") == "positive")
+    teacher = kept_rationales(context)
     student, dropped = _student_rows(context, round_, questions)
     rows = pl.concat([teacher, student.select(teacher.columns)], how="vertical_relaxed")
-    blank = pl.col("rationale").is_null() | (pl.col("rationale").str.strip_chars() == "")
-    if context.config.student.explain_target == "rationale_and_answer":
-        marker = pl.lit(context.read_spec().answer.marked)
-        rows = rows.with_columns(rationale=pl.when(~blank).then(_ending_in(marker, "answer")))
-    with_text = rows.filter(~blank).join(
-        questions.select("question_id", "question"), on="question_id", how="inner"
+    with_text = (
+        rows.filter(~_is_blank())
+        .with_columns(as_learnt(context))
+        .join(questions.select("question_id", "question"), on="question_id", how="inner")
     )
     with_text = with_text.select(CANDIDATE_COLUMNS)
     counts = {**_counts(with_text), **dropped}
     counts["num_rationales_without_text"] = rows.height - with_text.height
     return with_text, counts
+
+
+def kept_rationales(context: RunContext) -> pl.DataFrame:
+    """The teacher's rationales that rounds may learn from.
+
+    Args:
+        context: The run, after the vote.
+
+    Returns:
+        Table `polarity` of the positives and, with `negatives.teacher_minority`, the negatives;
+        with rationale and answer. The rationale is the rewrite, if table `condensed` has one.
+    """
+    teacher = _teacher_rows(context)
+    if context.config.negatives.teacher_minority:
+        return teacher
+    return teacher.filter(pl.col("polarity") == "positive")
+
+
+def as_learnt(context: RunContext) -> pl.Expr:
+    """Column `rationale` as the student learns it: with `rationale_and_answer`, and its answer."""
+    if context.config.student.explain_target == "rationale":
+        return pl.col("rationale")
+    return _ending_in(pl.lit(context.read_spec().answer.marked), "answer").alias("rationale")
+
+
+def _is_blank() -> pl.Expr:
+    return pl.col("rationale").is_null() | (pl.col("rationale").str.strip_chars() == "")
 
 
 def _teacher_rows(context: RunContext) -> pl.DataFrame:
@@ -205,7 +228,13 @@ def _teacher_rows(context: RunContext) -> pl.DataFrame:
         .filter(pl.col("polarity") != "undecided")
         .with_columns(pl.col("source", "polarity").cast(pl.String))
     )
-    return decided.join(texts, on=_KEYS, how="left", maintain_order="left")
+    rows = decided.join(texts, on=_KEYS, how="left", maintain_order="left")
+    if not context.store.exists(context.paths.condensed):
+        return rows
+    condensed = context.store.read_table(context.paths.condensed, Condensed)
+    shorter = condensed.drop_nulls("rationale").select(*_KEYS, shorter="rationale")
+    rows = rows.join(shorter, on=_KEYS, how="left", maintain_order="left")
+    return rows.with_columns(rationale=pl.coalesce("shorter", "rationale")).drop("shorter")
 
 
 def _first_positives(context: RunContext) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from starlette.testclient import TestClient
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from data_schemas import Metrics, Rationales, Scores, Votes
+from data_schemas import Condensed, Metrics, Rationales, Scores, Votes
 from explorer.app import make_app
 from explorer.data import Explorer
 from qcrd_core.config.run import validate_config
@@ -267,6 +267,7 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
         "discriminator": {"loss": "infonce"},
         "evaluation": {"infer": "vote_k", "compare": ["predict"]},
         "training": {"num_rounds": 2},
+        "teacher": {"condense": {"max_tokens": 4}},
     }
     with taught_teacher() as engine:
         content = settings_for(tmp_path, engine, **options)
@@ -288,6 +289,12 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
         "num_without_rationale_answer",
     }
     assert scores["rationale_weight"].unique().to_list() == [1.0]
+    condensed = context.store.read_table(context.paths.condensed, Condensed)
+    learnt = set(scores.filter(source="teacher")["rationale"])
+    shorter = set(condensed.drop_nulls("rationale")["rationale"])
+    assert shorter
+    assert shorter <= learnt
+    assert not learnt & set(condensed.filter(verdict="ok")["original"])
 
 
 @pytest.mark.usefixtures("prefect_server")

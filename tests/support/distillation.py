@@ -27,7 +27,10 @@ _TINY = {"type": "scratch", "hidden_size": 32, "num_layers": 1}
 
 @contextmanager
 def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
-    """An engine that knows the word problems: four of five samples are right."""
+    """An engine that knows the word problems: four of five samples are right.
+
+    Asked to condense, it keeps each answer.
+    """
     questions = generate(0, num_train=1000, num_validation=200, num_test=400)
     gold = {
         f"Question: {text}\nAnswer:": (target, answer)
@@ -37,6 +40,9 @@ def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
     }
 
     def write(prompt: str, seed: int) -> str:
+        if "Answer of the explanation: " in prompt:
+            answer = prompt.partition("Answer of the explanation: ")[2].split("\n")[0]
+            return f" {answer}. The answer is {answer}."
         target, answer = gold[prompt]
         number = int(answer) + (seed % 5 == 0) * (1 + seed % 7)
         return f" {target} = {number}. The answer is {number}."

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from qcrd_core.errors import DataError
+from qcrd_core.inspect.audit.lengths import Lengths, find_lengths
 from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import Duplicates, Leakage, find_duplicates, find_leakage
 from qcrd_core.inspect.audit.steps import Steps, find_steps
@@ -14,10 +15,11 @@ from qcrd_core.inspect.summary import bin_votes
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
 from qcrd_core.vote.majority import pseudo_label_precision, vote
+from qcrd_core.vote.rationales import taught
 
 _COLUMNS = (
     "question_id", "sample_idx", "source", "answer", "cumulative_logprob", "num_tokens",
-    "rationale", "status",
+    "rationale", "reasoning", "status",
 )  # fmt: skip
 
 
@@ -42,6 +44,7 @@ class Audit:
     leakage: Leakage
     thoughts: Thoughts
     steps: Steps
+    lengths: Lengths
 
 
 def audit(view: View, generation: str | None = None) -> Audit:
@@ -59,6 +62,8 @@ def audit(view: View, generation: str | None = None) -> Audit:
         DataError: If it is unclear which generation to audit, or a part is damaged.
     """
     rows = _rationales(view, generation)
+    settings = {} if view.run_id is None else view.settings
+    what = settings.get("teacher", {}).get("rationale", "answer")
     questions = collect(view.questions(), view.name)
     asked = questions.filter(pl.col("question_id").is_in(rows["question_id"].unique().implode()))
     if view.run_id is None:
@@ -79,6 +84,7 @@ def audit(view: View, generation: str | None = None) -> Audit:
         leakage=find_leakage(questions),
         thoughts=find_thoughts(rows),
         steps=find_steps(rows, asked),
+        lengths=find_lengths(rows.select(taught(what))["rationale"], settings),
     )
 
 

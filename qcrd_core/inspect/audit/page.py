@@ -63,6 +63,8 @@ def audit_text(found: Audit) -> str:
     lines.append(f"steps       {found.steps.summary}")
     lines.append(f"thoughts    {found.thoughts.summary}")
     lines += [f"            {problem}" for problem in found.thoughts.problems]
+    lines.append(f"lengths     {found.lengths.summary}")
+    lines += [f"            {problem}" for problem in found.lengths.problems]
     return visible("\n".join(lines))
 
 

@@ -8,6 +8,7 @@ import pytest
 from qcrd_core.errors import DataError
 from qcrd_core.inspect.audit.audit import audit
 from qcrd_core.inspect.audit.charts import audit_charts
+from qcrd_core.inspect.audit.lengths import find_lengths
 from qcrd_core.inspect.audit.page import audit_text, render, write_audit
 from qcrd_core.inspect.audit.settled import replay_settled
 from qcrd_core.inspect.audit.similar import find_duplicates, find_leakage
@@ -222,6 +223,27 @@ def test_audit_of_a_run_without_thoughts_has_no_problem_with_them(run):
     assert found.thoughts.problems == []
     assert "thoughts    0 rationales with think tags" in audit_text(found)
     assert "0 rationales with think tags" in render(found)
+
+
+@pytest.mark.parametrize(
+    ("num_long", "settings", "suggests"),
+    [
+        (3, {}, True),
+        (2, {}, False),
+        (3, {"teacher": {"condense": {"max_tokens": 8}}}, False),
+        (3, {"student": {"max_target_tokens": 512}}, False),
+    ],
+)
+def test_condensing_is_suggested_if_more_than_a_fifth_is_too_long(num_long, settings, suggests):
+    texts = pl.Series(["x" * 1025] * num_long + ["x" * 1024] * (10 - num_long))
+    found = find_lengths(texts, settings)
+    assert ("teacher.condense.max_tokens" in " ".join(found.problems)) == suggests
+
+
+def test_audit_says_how_many_rationales_are_too_long(run):
+    found = audit(run)
+    assert "lengths     about 0% of the rationales are longer than" in audit_text(found)
+    assert "About 0% of the rationales" in render(found)
 
 
 def test_replay_of_agreeing_samples_needs_the_first_wave_alone():

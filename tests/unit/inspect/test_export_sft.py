@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from data_schemas import Scores
+from data_schemas import Condensed, Scores
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.export_sft import export_sft
 from qcrd_core.inspect.find import find_rows
@@ -42,6 +42,22 @@ def test_sft_for_trl_holds_every_positive_as_a_conversation(run, tmp_path):
             "content": "Tom had 0 apples and got 3 more. 0 + 3 = 3. The answer is 3.",
         }],
     }  # fmt: skip
+
+
+def test_rewrites_are_exported_in_the_place_of_what_they_condense(run, tmp_path):
+    row = {**Condensed.example, "question_id": "q0001", "sample_idx": 0, "rationale": "Shorter."}
+    table = pl.DataFrame([row], schema=Condensed.create_empty().schema)
+    run.store.write_table(run.paths.condensed, table, Condensed)
+    first = find_rows(
+        run, "question_id = 'q0001' and sample_idx = 0 and source = 'teacher'", limit=1
+    )
+    assert first.rows["polarity"].to_list() == ["positive"]
+
+    export_sft(run, tmp_path / "sft.jsonl", trainer="trl", kind="sft")
+
+    texts = [line["completion"][0]["content"] for line in _lines(tmp_path / "sft.jsonl")]
+    assert texts.count("Shorter. The answer is 4.") == 1
+    assert len(texts) == find_rows(run, "polarity = 'positive'", limit=1).num_rows
 
 
 def test_preference_pairs_are_a_positive_and_a_negative_of_one_question(run, tmp_path):

@@ -142,6 +142,18 @@ def test_generation_of_a_run_that_goes_goes_with_it(store, tmp_path):
     assert found == {("run", "runs/sums-a"), ("generation", folder)}
 
 
+def test_rewrites_go_when_their_rationales_are_gone(store, tmp_path):
+    _generation(store, USED, 80)
+    store.write_json(RunPaths("sums-a").environment, {"dataset": "sums", "generation": USED})
+    _age(store, "runs/sums-a", 90)
+    for name, of in (("kept", USED), ("orphaned", "f" * 12)):
+        folder = f"datasets/sums/condensed/generation={name}"
+        store.write_json(f"{folder}/generation.json", {"condenses": of})
+        _age(store, folder, 90)
+
+    assert _find(store, tmp_path) == {("generation", folder)}
+
+
 @pytest.mark.parametrize(("days", "is_found"), [(0.5, False), (2, True)])
 def test_leftovers_of_killed_writers_go_after_a_day(store, tmp_path, days, is_found):
     store.write_bytes("models/m/_tmp-one/weights", b"half")

@@ -7,11 +7,14 @@ import polars as pl
 import pytest
 import yaml
 
-from data_schemas import Metrics, Scores, Votes
+from data_schemas import Condensed, Metrics, Scores, Votes
+from qcrd_core.config.run import validate_config
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.report.page import write_report
+from qcrd_core.run.context import RunContext
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
+from qcrd_core.teacher.condense import summarize_condensed
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
 
 VOID = {"meta"}
@@ -99,6 +102,32 @@ def test_write_report_with_hostile_rationale_stays_text(store):
     assert "{{ 7 * 7 }}" in page
     assert r"a\u0000b\u001b[31mred\u202eright" in page
     assert not set(page) & set("\x00\x1b\u202e")
+
+
+def test_write_report_shows_rewrites_beside_their_originals(store):
+    write_synthetic_run(store, SMALL)
+    paths = RunPaths(RUN_ID)
+    assert "Condensed rationales" not in page_of(store)
+    config = {**CONFIG, "teacher": {**CONFIG["teacher"], "condense": {"max_tokens": 99}}}
+    store.write_bytes(paths.config, yaml.safe_dump(config).encode())
+    refused = {"verdict": "failed", "rationale": None, "num_tokens_after": None, "sample_idx": 1}
+    rows = [
+        {**Condensed.example, "original": "Long <b>text</b>.", "rationale": "Short."},
+        {**Condensed.example, **refused, "original": "Refused."},
+    ]
+    table = pl.DataFrame(rows, schema=Condensed.create_empty().schema)
+    store.write_table(paths.condensed, table, Condensed)
+    numbers = summarize_condensed(table, 9)
+    RunContext(validate_config(config, "test"), store, paths).write_metrics("condense", -1, numbers)
+
+    page = page_of(store)
+    parse(page)
+
+    assert "Limit: 99 tokens" in page
+    assert "Long &lt;b&gt;text&lt;/b&gt;." in page
+    assert "<p>Short.</p>" in page
+    assert "Refused." not in page
+    assert "<td>rewrites that kept their answer</td><td>100.0%</td>" in page
 
 
 def test_write_report_with_config_alone_says_not_measured(store):
