@@ -13,7 +13,7 @@ from qcrd_core.bench.cells import CellResult, bench_folder
 from qcrd_core.bench.config import BenchConfig
 from qcrd_core.bench.document import write_results
 from qcrd_core.bench.markdown import section
-from qcrd_core.bench.results import BenchResults, analyse, describe, write_bench
+from qcrd_core.bench.results import BenchResults, analyse, describe, with_others, write_bench
 from qcrd_core.store.store import Store
 
 
@@ -22,7 +22,7 @@ def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:
 
     Args:
         config: The bench.
-        cells: At least one.
+        cells: Those of this process, at least one. Those of others are in the tables already.
 
     Returns:
         The results.
@@ -32,9 +32,10 @@ def publish(config: BenchConfig, cells: Sequence[CellResult]) -> BenchResults:
     """
     run, folder = config.run_config(config.methods[0], config.seeds[0]).run, bench_folder(config)
     store = Store(run.store, run.scratch)
+    description = describe(config, _machine())
     rows = pl.DataFrame([cell.row for cell in cells], schema=BenchCells.create_empty().schema)
     answers = pl.concat([cell.answers for cell in cells])
-    results = analyse(describe(config, _machine()), rows, answers)
+    results = analyse(description, *with_others(store, folder, description, rows, answers))
     write_bench(store, folder, results)
     write_results(store, folder.rpartition("/")[0])
     create_markdown_artifact(section(results), key="bench", description=f"Bench {config.name}")

@@ -22,6 +22,7 @@ from qcrd_core.config.base import Section
 from qcrd_core.errors import DataError
 from qcrd_core.store.store import Store
 
+_KEY = ["method", "share", "seed"]
 ALL_DATA = 1.0
 """The share of the data at which all methods are compared."""
 
@@ -180,6 +181,40 @@ def write_bench(store: Store, folder: str, results: BenchResults) -> None:
     store.write_table(f"{folder}/answers.parquet", results.answers, BenchAnswers)
 
 
+def with_others(
+    store: Store,
+    folder: str,
+    description: BenchDescription,
+    cells: pl.DataFrame,
+    answers: pl.DataFrame,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Add the cells that other processes of the same bench have published.
+
+    Args:
+        store: The store.
+        folder: The bench's folder.
+        description: The bench; tables of other settings are left out.
+        cells: Table `bench_cells` of this process.
+        answers: Table `bench_answers` of this process.
+
+    Returns:
+        Both tables; a cell of this process replaces an earlier one.
+
+    Raises:
+        DataError: If a stored table is damaged.
+    """
+    if not store.exists(f"{folder}/bench.json"):
+        return cells, answers
+    if store.read_json(f"{folder}/bench.json", BenchDescription).config != description.config:
+        return cells, answers
+    earlier = (
+        store.read_table(f"{folder}/cells.parquet", BenchCells),
+        store.read_table(f"{folder}/answers.parquet", BenchAnswers),
+    )
+    added = [table.join(cells, on=_KEY, how="anti") for table in earlier]
+    return pl.concat([cells, added[0]]), pl.concat([answers, added[1]])
+
+
 def _check(description: BenchDescription, cells: pl.DataFrame, answers: pl.DataFrame) -> None:
     unknown = _absent(cells["method"].unique().to_list(), description.methods)
     if unknown:
@@ -188,7 +223,7 @@ def _check(description: BenchDescription, cells: pl.DataFrame, answers: pl.DataF
             f"{', '.join(unknown)}. Remove their rows, or describe them in bench.json."
         )
         raise DataError(msg)
-    key = ["method", "share", "seed"]
+    key = _KEY
     counted = answers.group_by(key).agg(
         pl.len().alias("num_answers"), pl.col("is_correct").sum().alias("num_right")
     )

@@ -17,6 +17,7 @@ from qcrd_core.bench.results import (
     describe,
     explained,
     read_bench,
+    with_others,
     write_bench,
 )
 from qcrd_core.bench.terminal import terminal_table
@@ -326,3 +327,18 @@ def test_answers_after_a_rationale_have_their_own_table_with_their_own_differenc
     _, after = text.split("own rationale\n", 1)
     assert "explain_then_predict" in after
     assert "-100.0" in after.split("### ")[0]
+
+
+def test_cells_of_another_process_stay_and_those_of_other_settings_go(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    write_bench(store, "bench/tiny", tiny({("dss", 1.0, 0): "1100", ("qcrd", 1.0, 0): "1000"}))
+    ours = tiny({("qcrd", 1.0, 0): "1110", ("qcrd", 1.0, 1): "1111"})
+
+    both = with_others(store, "bench/tiny", DESCRIPTION, ours.cells, ours.answers)
+    results = analyse(DESCRIPTION, *both)
+    changed = DESCRIPTION.model_copy(update={"config": "data: {dataset: svamp}\n"})
+    alone, _ = with_others(store, "bench/tiny", changed, ours.cells, ours.answers)
+
+    counts = results.cells.select("method", "seed", "num_correct").sort("method", "seed").rows()
+    assert counts == [("dss", 0, 2), ("qcrd", 0, 3), ("qcrd", 1, 4)]
+    assert alone.equals(ours.cells)
