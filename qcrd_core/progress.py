@@ -31,6 +31,10 @@ Listener = Callable[[str, int, int], None]
 
 _LINE_SECONDS = 15.0
 _LISTEN_SECONDS = 1.0
+_SLOW = 0.1
+"""Below this rate, units per minute are easier to read than units per second."""
+_MINUTES = 5
+"""From here on a duration is told in minutes."""
 _listeners: list[Listener] = []
 _lock = threading.Lock()
 _display: Progress | None = None
@@ -79,13 +83,12 @@ class Bar:
     def _show(self, *, last: bool = False) -> None:
         now = time.monotonic()
         rate = self.done / max(now - self._start, 1e-9)
-        text = f"{rate:.1f} {self.unit}/s {self._note}".strip()
+        text = f"{_rate(rate, self.unit)} {self._note}".strip()
         if _display is not None and self._task is not None:
             _display.update(self._task, completed=self.done, note=text)
         elif last or now - self._last_line > _LINE_SECONDS:
             self._last_line = now
-            left = (self.total - self.done) / rate if rate else float("inf")
-            eta = "" if last else f" | ETA {left:.0f} s"
+            eta = "" if last or not rate else f" | ETA {_duration((self.total - self.done) / rate)}"
             logger.info("%s %d/%d | %s%s", self.description, self.done, self.total, text, eta)
         if last or now - self._last_listen > _LISTEN_SECONDS:
             self._last_listen = now
@@ -119,6 +122,18 @@ def progress(description: str, total: int, unit: str = "it") -> Iterator[Bar]:
                 display.stop_task(bar._task)
                 if all(task.stop_time is not None for task in display.tasks):
                     _close_display()
+
+
+def _rate(per_second: float, unit: str) -> str:
+    slow = 0 < per_second < _SLOW
+    return f"{60 * per_second:.1f} {unit}/min" if slow else f"{per_second:.1f} {unit}/s"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < _MINUTES:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _shared_display() -> Progress | None:

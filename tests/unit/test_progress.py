@@ -6,6 +6,7 @@ import os
 import pty
 import sys
 import threading
+import time
 
 import pytest
 
@@ -41,6 +42,22 @@ def test_progress_without_a_terminal_ends_with_one_line(caplog):
     (record,) = caplog.records
     assert record.message.startswith("Sample 3/3 | ")
     assert record.message.endswith(" samples/s fast")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "said"),
+    [
+        (16.0, 0, "Sample 0/100 | 0.0 samples/s"),
+        (20.0, 10, "Sample 10/100 | 0.5 samples/s | ETA 180 s"),
+        (40.0, 2, "Sample 2/100 | 3.0 samples/min | ETA 33 min"),
+        (400.0, 2, "Sample 2/100 | 0.3 samples/min | ETA 5 h 27 min"),
+    ],
+)
+def test_line_of_slow_work_is_easy_to_read(seconds, done, said, caplog, monkeypatch):
+    with caplog.at_level(logging.INFO), progress("Sample", total=100, unit="samples") as bar:
+        monkeypatch.setattr(time, "monotonic", lambda: bar._start + seconds)
+        bar.advance(done)
+        assert caplog.messages == [said]
 
 
 def test_progress_that_fails_half_way_says_how_far_it_came(caplog):
