@@ -111,6 +111,7 @@ def export_sft(
     done = write(open_view(run), target, trainer=trainer, kind=kind, instruction=instruction)
     print(f"  rows       {done.num_rows:,}")
     print(f"  questions  {done.num_questions:,}")
+    print(f"  left out   {done.num_repeated:,} rationales equal to another one of their question")
     if kind == "preference":
         print(f"  no pair    {done.num_without_pair:,} questions have positives or negatives only")
     print(f"\nhead -1 {shlex.quote(str(target))}")

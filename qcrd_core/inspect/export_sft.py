@@ -1,10 +1,12 @@
 """Export a run's rationales as fine-tuning data for TRL or LLaMA-Factory.
 
-    sft          one row per positive rationale: the question, then reasoning and answer
+    sft          one row per positive rationale: the question, then reasoning and answer; equal
+                 rationales of a question once
     preference   one row per pair: a positive as chosen, a negative of the same question as rejected
 
-TRL's rows are conversations (`prompt`, and `completion` or `chosen` and `rejected`, as messages).
-LLaMA-Factory's rows have its alpaca format; its dataset_info.json is written to the same folder.
+Each row has an `id`, `<question id>#<sample>` of its positive. TRL's rows are conversations
+(`prompt`, and `completion` or `chosen` and `rejected`, as messages). LLaMA-Factory's rows have its
+alpaca format; its dataset_info.json is written to the same folder.
 """
 
 import json
@@ -29,6 +31,7 @@ _COLUMNS = (
     "question_id", "sample_idx", "source", "rationale", "reasoning", "answer_raw", "status",
     "question", "in_majority", "polarity", "quality_score",
 )  # fmt: skip
+_SAME = ["question_id", "is_positive", "rationale", "answer_raw"]
 _INFO: dict[str, dict[str, Any]] = {
     "sft": {"columns": {"prompt": "instruction", "query": "input", "response": "output"}},
     "preference": {
@@ -49,6 +52,8 @@ class Exported:
 
     num_rows: int
     num_questions: int
+    num_repeated: int
+    """Rationales left out because they are word for word another one of their question."""
     num_without_pair: int
     """Questions that have only positives or only negatives, and so give no preference pair."""
 
@@ -90,7 +95,9 @@ def _write(
     view: View, target: Path, trainer: Trainer, kind: Kind, instruction: str | None
 ) -> Exported:
     spec = view.store.read_json(view.paths.dataset, DatasetSpec)
-    rows = _sides(view)
+    all_rows = _sides(view)
+    # The best of equal texts; a trainer would see the question as often as the teacher agreed.
+    rows = all_rows.unique(_SAME, keep="first", maintain_order=True)
     if kind == "sft":
         found = rows.filter("is_positive").rename(
             {"rationale": "chosen", "answer_raw": "of_chosen"}
@@ -107,7 +114,7 @@ def _write(
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     num_questions = found["question_id"].n_unique()
     num_without = 0 if kind == "sft" else rows["question_id"].n_unique() - num_questions
-    return Exported(found.height, num_questions, num_without)
+    return Exported(found.height, num_questions, all_rows.height - rows.height, num_without)
 
 
 def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
@@ -154,7 +161,12 @@ def _pairs(rows: pl.DataFrame) -> pl.DataFrame:
     chosen = rows.filter("is_positive").with_columns(number)
     rejected = rows.filter(~pl.col("is_positive")).reverse().with_columns(number)
     chosen = chosen.select(
-        "question_id", "question", "number", chosen="rationale", of_chosen="answer_raw"
+        "question_id",
+        "sample_idx",
+        "question",
+        "number",
+        chosen="rationale",
+        of_chosen="answer_raw",
     )
     rejected = rejected.select(
         "question_id", "number", rejected="rationale", of_rejected="answer_raw"
@@ -172,15 +184,16 @@ def _line(
         for name in ("chosen", "rejected")
         if row[name] is not None
     }
+    name = {"id": f"{row['question_id']}#{row['sample_idx']}"}
     if trainer == "llama-factory":
-        asked = {"instruction": instruction or row["question"]}
+        asked = {**name, "instruction": instruction or row["question"]}
         asked["input"] = row["question"] if instruction else ""
         return {**asked, **(texts if "rejected" in texts else {"output": texts["chosen"]})}
     content = f"{instruction}\n\n{row['question']}" if instruction else row["question"]
     answers = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
     if "rejected" not in answers:
         answers = {"completion": answers["chosen"]}
-    return {"prompt": [{"role": "user", "content": content}], **answers}
+    return {**name, "prompt": [{"role": "user", "content": content}], **answers}
 
 
 def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:

@@ -26,13 +26,17 @@ def _lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_sft_for_trl_holds_every_positive_as_a_conversation(run, tmp_path):
+def test_sft_for_trl_holds_every_different_positive_as_a_conversation(run, tmp_path):
     target = tmp_path / "out" / "sft.jsonl"
     done = export_sft(run, target, trainer="trl", kind="sft", instruction="Think.")
     lines = _lines(target)
     positives = find_rows(run, "polarity = 'positive'", limit=1)
-    assert len(lines) == done.num_rows == positives.num_rows > 100
+    assert len(lines) == done.num_rows < positives.num_rows
+    texts = [(line["prompt"][0]["content"], line["completion"][0]["content"]) for line in lines]
+    assert len(set(texts)) == len(texts)
+    assert len({line["id"] for line in lines}) == len(texts)
     assert lines[0] == {
+        "id": "q0000#2",  # of equal rationales the one with the best score
         "prompt": [{
             "role": "user",
             "content": "Think.\n\nTom had 0 apples & got 3 more. How many apples does Tom have?",
@@ -57,7 +61,6 @@ def test_rewrites_are_exported_in_the_place_of_what_they_condense(run, tmp_path)
 
     texts = [line["completion"][0]["content"] for line in _lines(tmp_path / "sft.jsonl")]
     assert texts.count("Shorter. The answer is 4.") == 1
-    assert len(texts) == find_rows(run, "polarity = 'positive'", limit=1).num_rows
 
 
 def test_preference_pairs_are_a_positive_and_a_negative_of_one_question(run, tmp_path):
@@ -65,7 +68,7 @@ def test_preference_pairs_are_a_positive_and_a_negative_of_one_question(run, tmp
     done = export_sft(run, target, trainer="trl", kind="preference")
     lines = _lines(target)
     assert len(lines) == done.num_rows
-    assert {tuple(line) for line in lines} == {("prompt", "chosen", "rejected")}
+    assert {tuple(line) for line in lines} == {("id", "prompt", "chosen", "rejected")}
     questions = {line["prompt"][0]["content"] for line in lines}
     assert len(questions) == done.num_questions > 30
     assert all(line["chosen"] != line["rejected"] for line in lines)
@@ -75,8 +78,8 @@ def test_preference_pairs_are_a_positive_and_a_negative_of_one_question(run, tmp
 
 @pytest.mark.parametrize(
     ("kind", "keys"),
-    [("sft", ["instruction", "input", "output"]),
-     ("preference", ["instruction", "input", "chosen", "rejected"])],
+    [("sft", ["id", "instruction", "input", "output"]),
+     ("preference", ["id", "instruction", "input", "chosen", "rejected"])],
 )  # fmt: skip
 def test_llama_factory_reads_alpaca_rows_and_finds_them_registered(run, tmp_path, kind, keys):
     other = {"mine": {"file_name": "mine.json"}}
@@ -85,14 +88,15 @@ def test_llama_factory_reads_alpaca_rows_and_finds_them_registered(run, tmp_path
     assert list(_lines(tmp_path / "qcrd.jsonl")[0]) == keys
     info = json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))
     assert info["mine"] == other["mine"]
-    assert set(info["qcrd"]["columns"].values()) == set(keys)
+    assert set(info["qcrd"]["columns"].values()) == set(keys) - {"id"}
     assert info["qcrd"].get("ranking", False) == (kind == "preference")
 
 
 def test_polarity_comes_from_the_vote_before_a_first_round(run, tmp_path):
     run.store.delete(f"{RunPaths(RUN_ID).root}/scores")
     done = export_sft(run, tmp_path / "a.jsonl", trainer="trl", kind="sft")
-    assert done.num_rows == find_rows(run, "in_majority", limit=1).num_rows > 0
+    in_majority = find_rows(run, "in_majority", limit=1).num_rows
+    assert 0 < done.num_rows < in_majority
 
 
 def test_export_refuses_a_present_target_and_a_run_without_a_vote(run, tmp_path):
