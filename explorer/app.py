@@ -39,9 +39,16 @@ from explorer import overview, pages
 from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import Generation, View
+from qcrd_core.registry.registry import (
+    find_version,
+    model_names,
+    read_champion,
+    version_names,
+)
 from qcrd_core.report.html import PAGE_CSS, templates
 from qcrd_core.run.records import Result
 from qcrd_core.store.parts import collect
+from qcrd_core.store.store import Store
 from qcrd_core.vote.curation import write_mark
 
 _HERE = Path(__file__).parent
@@ -99,7 +106,12 @@ def make_app(explorer: Explorer) -> Starlette:
         rows = [_row(View(explorer.store, run_id)) for run_id in explorer.run_ids]
         rows.sort(key=lambda row: str(row["started_at"]), reverse=True)
         sizes = [(each, *_size(whole, each)) for each in whole.generations]
-        return {"store": str(explorer.store), "runs": rows, "generations": sizes}
+        return {
+            "store": str(explorer.store),
+            "runs": rows,
+            "generations": sizes,
+            "models": [_model(explorer.store, name) for name in model_names(explorer.store)],
+        }
 
     def with_run(make: Callable[[View, dict[str, str]], dict[str, Any]]) -> Any:
         def made(request: Request) -> dict[str, Any]:
@@ -233,6 +245,18 @@ def _row(view: View) -> dict[str, Any]:
         "started_at": begun and begun.started_at,
         "result": result,
     }
+
+
+def _model(store: Store, name: str) -> dict[str, Any]:
+    """A model in the list: its champion, or what is wrong with it."""
+    try:
+        champion = read_champion(store, name)
+        version = None if champion.version is None else find_version(store, name, champion.version)
+    except QcrdError as error:
+        return {"name": name, "problem": str(error)}
+    num_versions = len(version_names(store, name))
+    latest = champion.history[-1] if champion.history else None
+    return {"name": name, "version": version, "num_versions": num_versions, "latest": latest}
 
 
 def _size(view: View, generation: Generation) -> tuple[int, str | None]:

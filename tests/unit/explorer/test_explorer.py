@@ -13,10 +13,11 @@ from explorer.data import Explorer
 from explorer.pages import condition, highlighted
 from qcrd_core.errors import StoreError
 from qcrd_core.inspect.validate import validate_store
-from qcrd_core.registry.registry import register
+from qcrd_core.registry.registry import promote, register
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from qcrd_core.vote.curation import write_mark
+from tests.support.registered import complete_run
 from tests.support.synthetic_run import GENERATION, HOSTILE, RUN_ID, write_synthetic_run
 
 RUN = f"/runs/{RUN_ID}"
@@ -337,6 +338,24 @@ def test_run_page_says_what_went_wrong(client, store):
     page = unescape(client.get(RUN).text)
     assert "Always answering yes would be right in 75.0%" in page
     assert re.search(r"<td>no</td><td>30</td><td>0.0%</td><td class=.text.>yes</td>", page)
+
+
+def test_store_lists_models_with_their_champion_and_says_which_is_damaged(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    version = register(store, complete_run(store, "synthetic-0123", lambda i: i < 45))
+    promote(store, version.model, version.name, "because")
+    store.write_json("models/other/champion.json", {"champion": 7})
+    app = make_app(Explorer(str(store), tmp_path / "scratch"))
+    with TestClient(app, base_url="http://127.0.0.1:8400") as client:
+        page = " ".join(unescape(client.get("/").text).split())
+        of_run = client.get("/runs/synthetic-0123").text
+    assert (
+        '<td>synthetic</td> <td>1</td> <td class="text"><a href="/runs/synthetic-0123">0123' in page
+    )
+    assert "<td>75.0%</td>" in page
+    assert '<td class="text">promoted 0123</td>' in page
+    assert "damaged: " in page
+    assert "this student" in of_run
 
 
 def test_comparison_tests_the_difference(client):
