@@ -296,6 +296,13 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
     for name, value in numbers.items():  # of sets of labels, or of fields
         if name.endswith("_f1") or name.startswith("accuracy_of_"):
             print(f"  {name.replace('_', ' '):<15} {value:.1%}")
+    if "ece" in numbers:
+        print(f"  calibration error {numbers['ece']:.1%} of `confidence` (ECE)")
+    if numbers["num_without_confidence"]:
+        print(
+            f"  without confidence {numbers['num_without_confidence']:,} (the student's validation "
+            "answers were too few, or its label replaces rationales without an answer)"
+        )
     print(f"\nhead -3 {shlex.quote(str(target))}")
 
 

@@ -18,6 +18,7 @@ from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
 from qcrd_core.evaluation import field_accuracy, label_f1, score_predictions
 from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.confidence import calibration_error, validated_calibration, with_confidence
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
 from qcrd_core.student.metadata import StudentMetadata, read_metadata
@@ -34,7 +35,8 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
 
     Returns:
         `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy
-        covers the questions with a gold answer, and is None if there are none. If inference uses
+        covers the questions with a gold answer, and is None if there are none. With confidences
+        and gold answers, `ece` is their expected calibration error. If inference uses
         rationales, `num_without_rationale_answer` counts the questions answered without them. For
         answers of kind labels or json, the numbers of `label_f1` or `field_accuracy` too.
 
@@ -44,6 +46,9 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     context, round_, split = job.context, job.round, job.split
     paths, questions = context.paths, context.read_questions(split)
     metadata = StudentMetadata.of(context, round_, job.infer)
+    if split == "test" and job.infer is None:
+        calibration = validated_calibration(context, round_)
+        metadata = metadata.model_copy(update={"calibration": calibration})
     folder = context.store.fetch_folder(paths.student(round_))
     batch_size = context.config.evaluation.batch_size
     frame, counts = _answer(folder, metadata, questions, batch_size, emit)
@@ -61,7 +66,7 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
         emit: Receives `{"total": n}` once, and `{"advance": n}` after n texts.
 
     Returns:
-        As `answer_split`.
+        As `answer_split`, and `num_without_confidence`.
 
     Raises:
         ConfigError: If the folder is not a student of qcrd, or its weights cannot be loaded.
@@ -76,18 +81,25 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
         pl.Series("question_id", [str(number) for number in range(questions.height)])
     )
     scored, counts = _answer(job.student, metadata, numbered, job.batch_size, emit)
-    frame = scored.select("text", "answer", "gold_answer", "is_correct")
+    frame = scored.select("text", "answer", "confidence", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
     result.write_parquet(job.target)
+    counts["num_without_confidence"] = scored["confidence"].null_count()
     return {**measure(scored, metadata.answer), **counts}
 
 
 def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
-    """Counts and accuracy of table `predictions`; for labels also F1, for JSON that of fields."""
+    """Counts and accuracy of table `predictions`; for labels also F1, for JSON that of fields.
+
+    With confidences also `ece`, their expected calibration error.
+    """
     known = predictions["is_correct"].drop_nulls()
     further = label_f1(predictions, answer.labels) if answer.kind == "labels" else {}
     if answer.kind == "json":
         further = field_accuracy(predictions)
+    error = calibration_error(predictions)
+    if error is not None:
+        further["ece"] = error[0]
     return {
         **further,
         "num_questions": predictions.height,
@@ -119,6 +131,8 @@ def _answer(
         {key: item.answer for key, item in zip(ids, answers, strict=True)},
         questions,
         round_=metadata.round,
+        raw_confidences={key: item.raw_confidence for key, item in zip(ids, answers, strict=True)},
     )
+    frame = with_confidence(frame, metadata.calibration)
     counts = {} if metadata.infer == "predict" else {"num_without_rationale_answer": num_silent}
     return frame, counts
