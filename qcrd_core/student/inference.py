@@ -23,6 +23,7 @@ from qcrd_core.ids import derive_seed
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.metadata import StudentMetadata
+from qcrd_core.student.tokenizer import check_lengths
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ class Answerer:
         """
         self.model, self.tokenizer, self.metadata = model, tokenizer, metadata
         self.batch_size, self.are_alone = batch_size, are_alone
+
+    def check_lengths(self, questions: pl.DataFrame) -> int:
+        """Refuse questions that are too long; see `qcrd_core.student.tokenizer.check_lengths`."""
+        return check_lengths(
+            self.tokenizer,
+            questions,
+            prefix=self.metadata.predict_prefix,
+            limit=self.metadata.max_input_tokens,
+            end=self.model.config.is_encoder_decoder,
+        )
 
     def answer(self, questions: pl.DataFrame, emit: Emit) -> tuple[list[Answer], int]:
         """Answer questions.

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from data_schemas import Predictions
 from qcrd_core.data.answers import AnswerSpec
@@ -22,7 +23,7 @@ from qcrd_core.student.confidence import calibration_error, validated_calibratio
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
 from qcrd_core.student.metadata import StudentMetadata, read_metadata
-from qcrd_core.student.tokenizer import check_lengths, load_tokenizer
+from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
 
@@ -108,22 +109,37 @@ def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
     }
 
 
-def _answer(
-    folder: Path, metadata: StudentMetadata, questions: pl.DataFrame, batch_size: int, emit: Emit
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Table `predictions`, and further counts if inference uses rationales."""
+def load_answerer(
+    folder: Path, metadata: StudentMetadata, *, batch_size: int, are_alone: bool = False
+) -> Answerer:
+    """Load a student, onto the GPU if there is one.
+
+    Args:
+        folder: Its folder.
+        metadata: How it is asked.
+        batch_size: Texts per batch.
+        are_alone: As for `Answerer`.
+
+    Returns:
+        The student.
+
+    Raises:
+        ConfigError: If its weights or its tokenizer cannot be loaded.
+    """
+    disable_progress_bar()  # a bar over milliseconds, in the middle of a log
     model = load_model(folder)
     if torch.cuda.is_available():
         model.to("cuda")
     tokenizer = load_tokenizer(folder)
-    check_lengths(
-        tokenizer,
-        questions,
-        prefix=metadata.predict_prefix,
-        limit=metadata.max_input_tokens,
-        end=model.config.is_encoder_decoder,
-    )
-    answerer = Answerer(model, tokenizer, metadata, batch_size=batch_size)
+    return Answerer(model, tokenizer, metadata, batch_size=batch_size, are_alone=are_alone)
+
+
+def _answer(
+    folder: Path, metadata: StudentMetadata, questions: pl.DataFrame, batch_size: int, emit: Emit
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Table `predictions`, and further counts if inference uses rationales."""
+    answerer = load_answerer(folder, metadata, batch_size=batch_size)
+    answerer.check_lengths(questions)
     answers, num_silent = answerer.answer(questions, emit)
     ids = questions["question_id"].to_list()
     frame = score_predictions(
