@@ -93,6 +93,7 @@ def score_predictions(
     questions: pl.DataFrame,
     *,
     round_: int,
+    raw_confidences: Mapping[str, float | None] | None = None,
 ) -> pl.DataFrame:
     """Compare a student's answers with the gold answers.
 
@@ -101,9 +102,10 @@ def score_predictions(
         answers: Canonical answers found in the texts, by question_id; None if none was found.
         questions: Rows of table `questions`, all that were asked.
         round_: Round whose checkpoint answered.
+        raw_confidences: By question_id; None if none is known.
 
     Returns:
-        Table `predictions`, in the order of `questions`.
+        Table `predictions`, in the order of `questions`, without calibrated confidences.
 
     Raises:
         DataError: If a question has no text, or a text has no question.
@@ -123,6 +125,10 @@ def score_predictions(
         pl.Series("text", [texts[question_id] for question_id in asked], pl.String),
         pl.Series("answer", [answers[question_id] for question_id in asked], pl.String),
         "gold_answer",
+        pl.Series(
+            "raw_confidence", [(raw_confidences or {}).get(name) for name in asked], pl.Float64
+        ),
+        pl.lit(None, pl.Float64).alias("confidence"),
     )
     correct = pl.col("answer").eq_missing(pl.col("gold_answer"))
     has_gold = pl.col("gold_answer").is_not_null()
@@ -235,7 +241,9 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
 
 
 def expected_calibration_error(
-    scores: Sequence[float], labels: Sequence[bool], num_bins: int = 10
+    scores: Sequence[float] | NDArray[np.float64],
+    labels: Sequence[bool] | NDArray[np.bool_],
+    num_bins: int = 10,
 ) -> float | None:
     """Mean distance between the scores and the share of positives, over bins of equal width.
 
@@ -259,7 +267,7 @@ def expected_calibration_error(
 
 
 def _arrays(
-    scores: Sequence[float], labels: Sequence[bool]
+    scores: Sequence[float] | NDArray[np.float64], labels: Sequence[bool] | NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
     if values.shape != truth.shape or not np.isfinite(values).all():

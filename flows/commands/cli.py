@@ -6,6 +6,7 @@
     qcrd export-sft RUN FILE.jsonl --trainer trl|llama-factory --kind sft|preference
     qcrd join --config FILE [section.key=value ...]
     qcrd predict STUDENT FILE
+    qcrd serve MODEL [--store STORE]
     qcrd bench --config BENCH.yaml | --recommend RUN.yaml [section.key=value ...] [--dry-run]
     qcrd models, qcrd promote, qcrd rollback, qcrd janitor
     qcrd inspect STORE_OR_RUN [--question ID | --where SQL | --diff A B | --export PATH]
@@ -37,6 +38,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from flows.commands.exchange import export_sft, import_file
 from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
 from flows.commands.models import janitor, models, promote, rollback
+from flows.commands.serve import serve
 from flows.commands.server import deploy, down, status, up
 from flows.commands.settings import settings as list_settings
 from qcrd_core.errors import ConfigError, QcrdError
@@ -297,6 +299,13 @@ def predict(student: str, file: Path, *, output: Path | None = None, batch_size:
     for name, value in numbers.items():  # of sets of labels, or of fields
         if name.endswith("_f1") or name.startswith("accuracy_of_"):
             print(f"  {name.replace('_', ' '):<15} {value:.1%}")
+    if "ece" in numbers:
+        print(f"  calibration error {numbers['ece']:.1%} of `confidence` (ECE)")
+    if numbers["num_without_confidence"]:
+        print(
+            f"  without confidence {numbers['num_without_confidence']:,} (the student's validation "
+            "answers were too few, or its label replaces rationales without an answer)"
+        )
     print(f"\nhead -3 {shlex.quote(str(target))}")
 
 
@@ -317,7 +326,7 @@ app.command(list_settings, name="settings", group=_RUN)
 _COMMANDS: dict[Group, tuple[Callable[..., None], ...]] = {
     _RUN: (plan,),
     _DATA: (export_sft,),
-    _MODELS: (models, promote, rollback),
+    _MODELS: (serve, models, promote, rollback),
     _LOOK: (inspect, explore, audit),
     _SERVER: (up, deploy, status, down),
     _CARE: (validate, compact, janitor),

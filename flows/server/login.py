@@ -9,12 +9,13 @@ a flow run may start any command. Prefect's UI keeps the password in the browser
 """
 
 import contextlib
-import os
 import re
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qcrd_core.config.files import write_private
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -95,22 +96,6 @@ def login_routes(home: Path) -> "list[BaseRoute]":
         return PlainTextResponse(_USED, status_code=403)
 
     return [Route(_PATH, page, methods=["GET"]), Route(_PATH, log_in, methods=["POST"])]
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a new file that only this user can read.
-
-    Args:
-        path: File to write.
-        text: Its content.
-
-    Raises:
-        FileExistsError: If it exists.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _use_up(home: Path, body: bytes) -> bool:

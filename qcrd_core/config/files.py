@@ -8,6 +8,7 @@ A file may be cut, foreign or hostile. All of them end in one of the errors that
 """
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +59,22 @@ def check_ordinary(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "a folder")
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "a pipe or a device")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only this user can read.
+
+    Args:
+        path: File to write.
+        text: Its content.
+
+    Raises:
+        FileExistsError: If it exists.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def expand_user(text: str) -> Path:

@@ -53,6 +53,8 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
         ),
         "## Accuracy",
         _accuracy(data),
+        "## Confidence",
+        _confidence(data),
         "## Data",
         _table(*_data_rows(data)),
         "## Lineage",
@@ -81,6 +83,28 @@ def _accuracy(data: RunData) -> str:
         f"The teacher on the training questions: single sample "
         f"{percent(vote.get('sample_accuracy'))}, majority "
         f"{percent(vote.get('majority_accuracy'))}."
+    )
+
+
+def _confidence(data: RunData) -> str:
+    text = summary.confidence_text(data)
+    surest = summary.surest_answers(data)
+    if not surest:
+        return f"Answers have no confidence. {text}"
+    rows = [
+        (
+            part.label,
+            f"{part.share:.1%}",
+            str(part.num_correct),
+            str(part.num_questions),
+            _range(part),
+        )
+        for part in surest
+    ]
+    return (
+        "Each answer has the probability that it is right, calibrated on the validation answers. "
+        f"{text}\n\n"
+        f"{table(('test answers', 'right', '', 'of', f'{CONFIDENCE:.0%} interval'), rows)}"
     )
 
 

@@ -18,8 +18,11 @@ from qcrd_core.report.plots import (
 )
 from qcrd_core.report.summary import Accuracy, series
 from qcrd_core.report.text import visible
+from qcrd_core.student.confidence import measured, risk_coverage
 
 _POINTS = 120
+_BINS = 10
+_WHOLE = (0.0, 0.25, 0.5, 0.75, 1.0)
 _POSITIVE_TONE, _NEGATIVE_TONE = 0, 1
 
 
@@ -103,6 +106,49 @@ def score_chart(scores: pl.DataFrame) -> Markup | None:
         tone = _NEGATIVE_TONE if is_negative else _POSITIVE_TONE
         groups.append(Group(f"{polarity}, {source}", note, values, tone))
     return histogram_rows(groups, "quality score")
+
+
+def reliability_chart(predictions: pl.DataFrame, confidence: float) -> Markup | None:
+    """Share of right answers by their confidence, in ten bins; None without confidences."""
+    rows = measured(predictions)
+    if rows.is_empty():
+        return None
+    number = (pl.col("confidence") * _BINS).floor().clip(upper_bound=_BINS - 1)
+    bins = rows.group_by(number.alias("bin")).agg(
+        pl.len(), pl.col("confidence").mean(), right=pl.col("is_correct").sum()
+    )
+    bins = bins.sort("bin")
+    x = bins["confidence"].to_list()
+    y = (bins["right"] / bins["len"]).to_list()
+    intervals = [
+        accuracy_interval(right, total, confidence)
+        for right, total in bins.select("right", "len").iter_rows()
+    ]
+    lines = [
+        Line("ideal", (0.0, 1.0), (0.0, 1.0), 2, is_dashed=True),
+        Line("measured", x, y, _POSITIVE_TONE, [(one.low, one.high) for one in intervals]),
+    ]
+    axes = (
+        Axis(label, low=0, high=1, is_share=True, marks=_WHOLE)
+        for label in ("confidence", "right answers")
+    )
+    return line_chart(lines, *axes)
+
+
+def risk_chart(predictions: pl.DataFrame) -> Markup | None:
+    """Share of wrong answers among the surest, by their share; None without confidences."""
+    if measured(predictions).is_empty():
+        return None
+    curve = risk_coverage(predictions)
+    line = Line("risk", curve["coverage"].to_list(), curve["risk"].to_list(), _NEGATIVE_TONE)
+    x_axis = Axis(
+        "share of test questions, the surest answers first",
+        low=0,
+        high=1,
+        is_share=True,
+        marks=_WHOLE,
+    )
+    return line_chart([line], x_axis, Axis("wrong answers among them", low=0, is_share=True))
 
 
 def template_chart(slices: list[Accuracy]) -> Markup | None:

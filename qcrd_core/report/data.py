@@ -37,6 +37,8 @@ class RunData:
     """Table `scores` of the last round; empty if only one round has scores."""
     test: pl.DataFrame
     """Table `predictions` of the test split, from the newest round that has one."""
+    validation: pl.DataFrame
+    """Table `predictions` of the validation split, from the same round."""
 
 
 def collect_run(store: Store, run_id: str) -> RunData:
@@ -63,6 +65,12 @@ def collect_run(store: Store, run_id: str) -> RunData:
     environment = read_environment(store, run_id)
     scores = store.list(f"{paths.root}/scores", ".parquet")
     tests = store.list(f"{paths.root}/predictions/test", ".parquet")
+    # Parts are named after their round.
+    validations = [
+        name
+        for name in store.list(f"{paths.root}/predictions/validation", ".parquet")
+        if name in tests[-1:]
+    ]
     return RunData(
         run_id=run_id,
         student=store.url(paths.best_student),
@@ -76,6 +84,9 @@ def collect_run(store: Store, run_id: str) -> RunData:
         first_scores=_read_part(store, f"{paths.root}/scores", scores[:1], Scores),
         last_scores=_read_part(store, f"{paths.root}/scores", scores[1:][-1:], Scores),
         test=_read_part(store, f"{paths.root}/predictions/test", tests[-1:], Predictions),
+        validation=_read_part(
+            store, f"{paths.root}/predictions/validation", validations, Predictions
+        ),
     )
 
 

@@ -191,6 +191,9 @@ def _context(data: RunData) -> dict[str, Any]:
             for scores in (first, last)
             if not scores.is_empty()
         ],
+        "reliability_chart": charts.reliability_chart(data.test, CONFIDENCE),
+        "risk_chart": charts.risk_chart(data.test),
+        "confidence_text": summary.confidence_text(data),
         "template_chart": charts.template_chart(slices),
         "examples": examples(data),
         "prompt": _prompt(data.environment.get("first_prompt")),

@@ -9,6 +9,7 @@ from qcrd_core.errors import DataError
 from qcrd_core.evaluation import CONFIDENCE, Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
 from qcrd_core.report.text import percent, teacher_name
+from qcrd_core.student.confidence import calibration_error, measured, shortage
 from qcrd_core.vote.majority import summarize_votes
 
 USELESS_AUC = 0.6
@@ -111,6 +112,31 @@ def further_scores(data: RunData) -> list[tuple[str, float]]:
         for name, value in names
         if name.endswith("_f1") or name.startswith("accuracy_of_")
     ]
+
+
+def confidence_text(data: RunData) -> str:
+    """How far the confidences of the test answers can be trusted, as a sentence."""
+    found = calibration_error(data.test)
+    if found is not None:
+        error, interval = found
+        return (
+            f"Expected calibration error {error:.1%} ({CONFIDENCE:.0%} interval "
+            f"{interval.low:.1%} to {interval.high:.1%}) over {measured(data.test).height:,} test "
+            "answers."
+        )
+    return shortage(data.validation) or "No test answer has a confidence and a gold answer."
+
+
+def surest_answers(data: RunData) -> list[Accuracy]:
+    """Accuracy of the surest quarter, half, ... of the test answers; empty without confidences."""
+    known = data.test.drop_nulls(["is_correct", "confidence"])
+    ordered = known.sort("confidence", "question_id", descending=[True, False])
+    counts = {f"surest {share}%": known.height * share // 100 for share in (25, 50, 75)}
+    parts = [
+        _accuracy(label, ordered.head(count), CONFIDENCE)
+        for label, count in {**counts, "all": known.height}.items()
+    ]
+    return [part for part in parts if part is not None]
 
 
 def accuracy_by_template(data: RunData) -> list[Accuracy]:

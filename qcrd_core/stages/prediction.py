@@ -32,12 +32,13 @@ def predict_file(
     Args:
         student: Its folder, or the URL of a published student.
         file: Questions in the data set's columns.
-        target: New file: question_id, question, text, answer, gold_answer, is_correct.
+        target: New file: question_id, question, text, answer, confidence, gold_answer, is_correct.
         batch_size: Questions per batch.
         bar: Shows the progress.
 
     Returns:
-        `num_questions`, `num_no_answer`, `accuracy` (None without gold answers).
+        `num_questions`, `num_no_answer`, `num_without_confidence`, `accuracy` (None without gold
+        answers), and `ece` with confidences and gold answers.
 
     Raises:
         ConfigError: If the folder is not a student, the target exists, its ending is unknown, or

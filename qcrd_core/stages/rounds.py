@@ -28,6 +28,8 @@ from qcrd_core.run.records import Result
 from qcrd_core.runtime.processes import Emit, JobT, ValueT, run_job
 from qcrd_core.store.filesystem import access_error
 from qcrd_core.student import jobs as student_jobs
+from qcrd_core.student.confidence import validated_calibration
+from qcrd_core.student.metadata import write_calibration
 from qcrd_core.training import jobs as training_jobs
 from qcrd_core.vote.candidates import candidates, training_labels
 from qcrd_core.vote.rationales import read_rationales
@@ -214,6 +216,9 @@ def finish(context: RunContext) -> dict[str, Any]:
         with store.explained(paths.best_student, "written"):
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(student, copy)
+            calibration = validated_calibration(context, best)
+            if calibration is not None:
+                write_calibration(copy, calibration)
         store.publish_folder(copy, paths.best_student)
     result = _result(store.read_table(paths.metrics, Metrics), best)
     write_report(store, paths.run_id)

@@ -9,7 +9,7 @@ depends on the seed and not on the other texts in the batch, except for rounding
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,9 @@ class Written:
     """Tokens before the end token."""
     is_finished: bool
     """Whether the end token came before the length limit."""
+    logprob: float | None = field(default=None, compare=False)
+    """Log-probability of the whole text, its end token included, nats, when it is greedy; None when
+    it is sampled. It differs by rounding with the texts beside it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class DecodeOptions:
     sampling_temperature: float | None = None
     """None is greedy; otherwise tokens are drawn from the full softmax(logits / temperature)."""
     seed: int = 0
+    are_alone: bool = False
+    """Whether each prompt draws as if it were the only one, whatever its place in the list."""
 
 
 @torch.no_grad()
@@ -86,8 +91,10 @@ def write(
         else:
             texts.step()
     return [
-        _read(tokens[:length].tolist(), tokenizer)
-        for tokens, length in zip(texts.tokens, texts.lengths, strict=True)
+        _read(tokens[:length].tolist(), tokenizer, logprob)
+        for tokens, length, logprob in zip(
+            texts.tokens, texts.lengths, texts.logprobs(), strict=True
+        )
     ]
 
 
@@ -113,7 +120,9 @@ class _Texts:
         self.newest: Tensor
         source = np.random.default_rng(derive_seed(options.seed, "decode"))
         # In (0, 1], so that `_sample` never returns a token of probability 0.
-        self.draws = 1 - source.random(shape, dtype=np.float32)
+        draws = 1 - source.random((1, shape[1]) if options.are_alone else shape, dtype=np.float32)
+        self.draws = np.broadcast_to(draws, shape)
+        self._logprobs = np.zeros(len(ids))
 
     def start(self, texts: list[int]) -> None:
         """Start the first texts, and write their first tokens."""
@@ -154,22 +163,34 @@ class _Texts:
 
     def _append(self, logits: Tensor, texts: np.ndarray) -> Tensor:
         """Choose the next token of each text, [B] from [B, V]; store those of unfinished texts."""
-        chosen = self._choose(logits, texts)
+        chosen, logprobs = self._choose(logits, texts)
         unended = ~self.is_ended[texts]
         texts, tokens = texts[unended], chosen.cpu().numpy()[unended]
+        if logprobs is not None:
+            self._logprobs[texts] += logprobs.cpu().numpy()[unended]
         self.tokens[texts, self.lengths[texts]] = tokens
         self.lengths[texts] += 1
         is_long = self.lengths[texts] == self.options.max_new_tokens
         self.is_ended[texts] = is_long | (tokens == self.end_id)
         return chosen
 
-    def _choose(self, logits: Tensor, texts: np.ndarray) -> Tensor:
+    def logprobs(self) -> list[float | None]:
+        """Log-probability of each text, nats; None if texts are sampled."""
+        if self.options.sampling_temperature is None:
+            return list(self._logprobs.tolist())
+        return [None] * len(self._logprobs)
+
+    def _choose(self, logits: Tensor, texts: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Next tokens, [B] from [B, V], and their log-probabilities, [B], if they are greedy."""
         temperature = self.options.sampling_temperature
         if temperature is None:
-            return logits.argmax(dim=-1)
+            # The greedy token's logit minus the normaliser: no table of B x V is written.
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            highest, chosen = logits.max(dim=-1)
+            return chosen, highest - logits.logsumexp(dim=-1)
         place = self.lengths[texts].clip(max=self.options.max_new_tokens - 1)
         draws = torch.from_numpy(self.draws[texts, place])
-        return _sample(logits / temperature, draws.to(self.device))
+        return _sample(logits / temperature, draws.to(self.device)), None
 
 
 def _sample(logits: Tensor, draws: Tensor) -> Tensor:
@@ -178,9 +199,9 @@ def _sample(logits: Tensor, draws: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:])[:, 0]
 
 
-def _read(tokens: list[int], tokenizer: Any) -> Written:
+def _read(tokens: list[int], tokenizer: Any, logprob: float | None) -> Written:
     is_finished = tokens[-1] == tokenizer.eos_token_id
     if is_finished:
         tokens = tokens[:-1]
     text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-    return Written(text, len(tokens), is_finished)
+    return Written(text, len(tokens), is_finished, logprob)

@@ -16,6 +16,7 @@ from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
 from qcrd_core.errors import ConfigError
 from qcrd_core.run.context import RunContext
+from qcrd_core.student.confidence import Calibration
 
 FILE = "qcrd.json"
 EXPLAIN_PREFIX = "explain: "
@@ -57,6 +58,8 @@ class StudentMetadata(Section):
     """The question as models read it, made of the columns."""
     answer: AnswerSpec
     """Form of answers."""
+    calibration: Calibration | None = None
+    """How sure an answer is; null if the validation answers were too few."""
 
     @classmethod
     def of(cls, context: RunContext, round_: int, infer: Infer | None = None) -> "StudentMetadata":
@@ -120,6 +123,12 @@ def written_answers(answer: AnswerSpec, student: StudentSection) -> AnswerSpec:
     if student.target == "label" and student.explain_target == "rationale":
         return answer
     return answer.model_copy(update={"marker": answer.marked})
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Add the calibration of its confidences to a student folder that is not published yet."""
+    metadata = read_metadata(folder).model_copy(update={"calibration": calibration})
+    (folder / FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> StudentMetadata:

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from data_schemas import Predictions
 from qcrd_core.data.answers import AnswerSpec
@@ -18,10 +19,11 @@ from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
 from qcrd_core.evaluation import field_accuracy, label_f1, score_predictions
 from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.confidence import calibration_error, validated_calibration, with_confidence
 from qcrd_core.student.inference import Answerer
 from qcrd_core.student.jobs import AnswerFile, AnswerSplit
 from qcrd_core.student.metadata import StudentMetadata, read_metadata
-from qcrd_core.student.tokenizer import check_lengths, load_tokenizer
+from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
 
@@ -34,7 +36,8 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
 
     Returns:
         `{"num_questions": int, "num_no_answer": int, "accuracy": float | None}`; the accuracy
-        covers the questions with a gold answer, and is None if there are none. If inference uses
+        covers the questions with a gold answer, and is None if there are none. With confidences
+        and gold answers, `ece` is their expected calibration error. If inference uses
         rationales, `num_without_rationale_answer` counts the questions answered without them. For
         answers of kind labels or json, the numbers of `label_f1` or `field_accuracy` too.
 
@@ -44,6 +47,9 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
     context, round_, split = job.context, job.round, job.split
     paths, questions = context.paths, context.read_questions(split)
     metadata = StudentMetadata.of(context, round_, job.infer)
+    if split == "test" and job.infer is None:
+        calibration = validated_calibration(context, round_)
+        metadata = metadata.model_copy(update={"calibration": calibration})
     folder = context.store.fetch_folder(paths.student(round_))
     batch_size = context.config.evaluation.batch_size
     frame, counts = _answer(folder, metadata, questions, batch_size, emit)
@@ -61,7 +67,7 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
         emit: Receives `{"total": n}` once, and `{"advance": n}` after n texts.
 
     Returns:
-        As `answer_split`.
+        As `answer_split`, and `num_without_confidence`.
 
     Raises:
         ConfigError: If the folder is not a student of qcrd, or its weights cannot be loaded.
@@ -76,18 +82,25 @@ def answer_file(job: AnswerFile, emit: Emit) -> dict[str, Any]:
         pl.Series("question_id", [str(number) for number in range(questions.height)])
     )
     scored, counts = _answer(job.student, metadata, numbered, job.batch_size, emit)
-    frame = scored.select("text", "answer", "gold_answer", "is_correct")
+    frame = scored.select("text", "answer", "confidence", "gold_answer", "is_correct")
     result = pl.concat([questions.select("question_id", "question"), frame], how="horizontal")
     result.write_parquet(job.target)
+    counts["num_without_confidence"] = scored["confidence"].null_count()
     return {**measure(scored, metadata.answer), **counts}
 
 
 def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
-    """Counts and accuracy of table `predictions`; for labels also F1, for JSON that of fields."""
+    """Counts and accuracy of table `predictions`; for labels also F1, for JSON that of fields.
+
+    With confidences also `ece`, their expected calibration error.
+    """
     known = predictions["is_correct"].drop_nulls()
     further = label_f1(predictions, answer.labels) if answer.kind == "labels" else {}
     if answer.kind == "json":
         further = field_accuracy(predictions)
+    error = calibration_error(predictions)
+    if error is not None:
+        further["ece"] = error[0]
     return {
         **further,
         "num_questions": predictions.height,
@@ -96,22 +109,37 @@ def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
     }
 
 
-def _answer(
-    folder: Path, metadata: StudentMetadata, questions: pl.DataFrame, batch_size: int, emit: Emit
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Table `predictions`, and further counts if inference uses rationales."""
+def load_answerer(
+    folder: Path, metadata: StudentMetadata, *, batch_size: int, are_alone: bool = False
+) -> Answerer:
+    """Load a student, onto the GPU if there is one.
+
+    Args:
+        folder: Its folder.
+        metadata: How it is asked.
+        batch_size: Texts per batch.
+        are_alone: As for `Answerer`.
+
+    Returns:
+        The student.
+
+    Raises:
+        ConfigError: If its weights or its tokenizer cannot be loaded.
+    """
+    disable_progress_bar()  # a bar over milliseconds, in the middle of a log
     model = load_model(folder)
     if torch.cuda.is_available():
         model.to("cuda")
     tokenizer = load_tokenizer(folder)
-    check_lengths(
-        tokenizer,
-        questions,
-        prefix=metadata.predict_prefix,
-        limit=metadata.max_input_tokens,
-        end=model.config.is_encoder_decoder,
-    )
-    answerer = Answerer(model, tokenizer, metadata, batch_size=batch_size)
+    return Answerer(model, tokenizer, metadata, batch_size=batch_size, are_alone=are_alone)
+
+
+def _answer(
+    folder: Path, metadata: StudentMetadata, questions: pl.DataFrame, batch_size: int, emit: Emit
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Table `predictions`, and further counts if inference uses rationales."""
+    answerer = load_answerer(folder, metadata, batch_size=batch_size)
+    answerer.check_lengths(questions)
     answers, num_silent = answerer.answer(questions, emit)
     ids = questions["question_id"].to_list()
     frame = score_predictions(
@@ -119,6 +147,8 @@ def _answer(
         {key: item.answer for key, item in zip(ids, answers, strict=True)},
         questions,
         round_=metadata.round,
+        raw_confidences={key: item.raw_confidence for key, item in zip(ids, answers, strict=True)},
     )
+    frame = with_confidence(frame, metadata.calibration)
     counts = {} if metadata.infer == "predict" else {"num_without_rationale_answer": num_silent}
     return frame, counts

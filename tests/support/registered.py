@@ -41,7 +41,12 @@ def complete_run(
     test = questions.filter(pl.col("split") == "test").select("question_id", "split", "gold_answer")
     right = pl.Series([is_right(number) for number in range(test.height)])
     predictions = test.with_columns(
-        round=pl.lit(0), text=pl.lit("x"), answer=pl.col("gold_answer"), is_correct=right
+        round=pl.lit(0),
+        text=pl.lit("x"),
+        answer=pl.col("gold_answer"),
+        is_correct=right,
+        raw_confidence=None,
+        confidence=None,
     )
     store.write_bytes(new.config, yaml.safe_dump({**CONFIG, **sections}).encode())
     for rel in ("environment.json", "dataset.json", "votes.parquet"):

@@ -71,7 +71,7 @@ def test_write_report_with_whole_run_states_the_headline(store):
     assert "The student answers <strong>60.0%</strong> of 120 unseen test questions" in page
     assert "95% interval 51.1% to 68.3%" in page
     assert "on the training questions" in page
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 9
     assert "not measured" not in page
 
 

@@ -63,10 +63,16 @@ def _rows(*names, text="4"):
                 "answer": text,
                 "gold_answer": None,
                 "is_correct": None,
+                "raw_confidence": 0.5,
+                "confidence": None,
             }
             for name in names
         ],
-        schema_overrides={"gold_answer": pl.String, "is_correct": pl.Boolean},
+        schema_overrides={
+            "gold_answer": pl.String,
+            "is_correct": pl.Boolean,
+            "confidence": pl.Float64,
+        },
     )
 
 

@@ -90,6 +90,36 @@ def test_write_greedy_gives_the_texts_of_generate(architecture, batch_size):
 
 
 @pytest.mark.parametrize("architecture", ["t5", "llama"])
+def test_write_greedy_gives_the_log_probability_of_its_text(architecture):
+    model, tokenizer, expected = _talkative(architecture)
+    written = _write((model, tokenizer), batch_size=3)
+    for prompt, tokens, item in zip(PROMPTS, expected, written, strict=True):
+        ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+        told = torch.tensor([tokens])
+        with torch.no_grad():
+            if model.config.is_encoder_decoder:
+                end = torch.tensor([[tokenizer.eos_token_id]])
+                logits = model(input_ids=torch.cat([ids, end], dim=1), labels=told).logits[0]
+            else:
+                whole = model(input_ids=torch.cat([ids, told], dim=1)).logits[0]
+                logits = whole[ids.shape[1] - 1 : -1]
+        each = logits.log_softmax(dim=-1).gather(1, told[0][:, None])
+        assert item.logprob == pytest.approx(each.sum().item(), abs=1e-3)
+
+
+def test_write_sampled_gives_no_log_probability():
+    written = _write(_student("t5"), batch_size=8, sampling_temperature=1.5)
+    assert {item.logprob for item in written} == {None}
+
+
+def test_write_alone_gives_equal_prompts_equal_texts_and_each_that_of_the_first_place():
+    student = _student("t5")
+    options = {"batch_size": 8, "sampling_temperature": 1.5, "seed": 1}
+    texts = _write(student, PROMPTS[:2] * 3, are_alone=True, **options)
+    assert texts == [_write(student, [prompt], **options)[0] for prompt in PROMPTS[:2] * 3]
+
+
+@pytest.mark.parametrize("architecture", ["t5", "llama"])
 def test_write_samples_the_same_whatever_is_written_beside(architecture):
     student = _student(architecture)
     options = {"sampling_temperature": 1.5, "seed": 1}

@@ -129,6 +129,24 @@ def test_vote_takes_the_answer_of_most_sampled_rationales():
     assert (answers, num_silent, done, len(script.calls)) == (["7", "2"], 1, 6, 4)
 
 
+def test_raw_confidence_is_the_probability_of_the_text_or_the_share_that_agrees():
+    def raw(**more):
+        answerer = Answerer(Script(), Letters(), _metadata(**more), batch_size=4)
+        answers, _ = answerer.answer(QUESTIONS, lambda _: None)
+        return [item.raw_confidence for item in answers]
+
+    assert raw() == [1.0, 1.0]  # the script is sure of each letter
+    # Of a two of three agree; the label that replaces b's rationales compares with none of them.
+    assert raw(infer="vote_k", num_votes=3, sampling_temperature=0.7) == [2 / 3, None]
+    assert raw(infer="explain_then_predict") == [1.0, None]
+
+
+def test_rationale_is_kept_beside_its_answer():
+    answerer = Answerer(Script(), Letters(), _metadata(infer="explain_then_predict"), batch_size=4)
+    answers, _ = answerer.answer(QUESTIONS, lambda _: None)
+    assert [item.rationale for item in answers] == ["3 + 4 = 7.", None]
+
+
 def test_vote_samples_each_rationale_anew_and_repeats_itself():
     tokenizer = make_tokenizer([*QUESTIONS["question"], "explain: predict: 0 1 2 3"], 60)
     tiny = ScratchWeights(hidden_size=32, num_layers=1)

@@ -1,0 +1,182 @@
+"""The command `qcrd serve`: a student behind an OpenAI-compatible server.
+
+qcrd serve .qcrd/quickstart/runs/RUN/student
+qcrd serve quickstart --store .qcrd/quickstart        follows the champion
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import shlex
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcrd_core.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for them
+    from starlette.applications import Starlette
+
+_SCRATCH = Path(".qcrd/scratch")
+_LAST_PORT = 65535
+_FOLLOW_SECONDS = 5.0
+# A batch of long rationales on a slow CPU; whoever still waits then gets an error.
+_STOP_SECONDS = 60
+
+
+def serve(
+    model: str,
+    *,
+    store: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8100,
+    key_file: Path = _SCRATCH / "serve.key",
+    batch_size: int = 64,
+    max_waiting: int = 1024,
+) -> None:
+    """Answer questions over HTTP with a student, as OpenAI's API does. Stop it with Ctrl-C.
+
+    The prompt, the form of answers and the kind of inference are the student's own. A model of a
+    store is answered by its champion, also after `qcrd promote` and `qcrd rollback`.
+
+    Args:
+        model: Folder or URL of a student. With --store: name of a model, MODEL/VERSION, or a run.
+        store: Folder or URL of the store that has the model or the run.
+        host: Address to listen on. By default only this machine reaches the server.
+        port: Port to listen on.
+        key_file: File with the key that clients send. It is made with a random key if absent.
+        batch_size: Most questions answered at once.
+        max_waiting: Most questions that wait. Further ones are refused with status 429.
+    """
+    from qcrd_core.config.base import MAX_BATCH
+
+    _check("--port", port, _LAST_PORT)
+    _check("--batch-size", batch_size, MAX_BATCH)
+    _check("--max-waiting", max_waiting, 1_000_000)
+    key = read_key(key_file)
+    with bind(host, port) as address:
+        # Before torch is loaded, which reads it once.
+        from qcrd_core.runtime.openmp import passive_openmp
+
+        os.environ.update(passive_openmp())
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+        logging.getLogger("qcrd_core.serving").setLevel(logging.INFO)
+        from qcrd_core.serving.app import ServerOptions, make_app
+        from qcrd_core.serving.batches import Batches
+        from qcrd_core.serving.metrics import ServerMetrics
+        from qcrd_core.serving.source import find_student, follow
+        from qcrd_core.serving.student import ServedStudent
+        from qcrd_core.store.store import Store
+
+        source = find_student(model, None if store is None else Store(store, _SCRATCH), _SCRATCH)
+        student = ServedStudent.load(source.folder, source.label, batch_size=batch_size)
+        batches = Batches(
+            student, batch_size=batch_size, max_waiting=max_waiting, metrics=ServerMetrics()
+        )
+        app = make_app(
+            batches,
+            ServerOptions(source.model, key),
+            background=lambda: follow(
+                batches, source, batch_size=batch_size, seconds=_FOLLOW_SECONDS
+            ),
+        )
+        _describe(student.label, source.model, f"http://{_in_url(host)}:{port}/v1", key_file)
+        _listen(app, address)
+
+
+def read_key(file: Path) -> str:
+    """Read the key from its file, which only this user can read. Make it if it is missing.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The key.
+
+    Raises:
+        ConfigError: If the file cannot be read or made, or holds no key.
+    """
+    from qcrd_core.config.files import expand_user, read_ordinary, write_private
+
+    file = expand_user(str(file))
+    try:
+        with contextlib.suppress(FileExistsError):
+            write_private(file, secrets.token_urlsafe(32) + "\n")
+        key = read_ordinary(file).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--key-file must be a file that can be read or made; got {file} ({error})."
+        raise ConfigError(msg) from error
+    if not key or not key.isprintable() or " " in key:
+        msg = f"--key-file must hold one key without spaces; got none in {file}. Delete the file."
+        raise ConfigError(msg)
+    return key
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address before the student is loaded. Nobody can connect before the server listens.
+
+    Args:
+        host: Name or address.
+        port: Port.
+
+    Returns:
+        A bound socket.
+
+    Raises:
+        ConfigError: If the address is in use or not of this machine.
+    """
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with contextlib.ExitStack() as stack:
+            address = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            address.bind(place)
+            stack.pop_all()  # the caller closes it
+    except OSError as error:
+        msg = (
+            f"--host and --port must be a free address of this machine; got {host} and {port} "
+            f"({error.strerror or error}). Choose another."
+        )
+        raise ConfigError(msg) from error
+    return address
+
+
+def _check(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        msg = f"{name} must be between 1 and {most:,}; got {value:,}."
+        raise ConfigError(msg)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _describe(label: str, model: str, url: str, key_file: Path) -> None:
+    print(f"  student         {label}")
+    print(f"  address         {url}")
+    print(f"  key             in {key_file}, readable by this user only")
+    print("\nAsk it:")
+    header = f'"Authorization: Bearer $(cat {shlex.quote(str(key_file))})"'
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "QUESTION"}}]}}'
+    print(f"curl {url}/chat/completions -H {header} -d {shlex.quote(body)}", flush=True)
+
+
+def _listen(app: "Starlette", address: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C; requests that have begun are answered first."""
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+    )
+    # uvicorn raises the signal again when it has stopped; by then there is nothing left to stop.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    server.run(sockets=[address])
+    print("Stopped.")
