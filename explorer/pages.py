@@ -32,6 +32,7 @@ FILTERS = {
 """Choices of the filters above the table, by their parameter in the address."""
 
 _CORRECT = {"right": "is_correct", "wrong": "NOT is_correct", "no gold": "is_correct IS NULL"}
+_ORDERS = {"surest first": ("confidence", True), "least sure first": ("confidence", False)}
 _SHOWN_CHANGES = 200
 _SAME = ("source", "round", "generation", "text", "reasoning", "status", "mark", "comment")
 _RESULT = re.compile(r"\s*([-+]?[0-9](?:[0-9.,/]*[0-9])?)")
@@ -125,8 +126,11 @@ def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
     asked = view.questions().select("question_id", "question")
     majority = view.votes().select("question_id", "majority_answer", "agreement")
     joined = newest.join(asked, on="question_id", how="left")
-    joined = joined.join(majority, on="question_id", how="left").sort("question_id")
-    frame = collect(joined, view.name)
+    joined = joined.join(majority, on="question_id", how="left")
+    by, descending = _ORDERS.get(query.get("order", ""), ("question_id", False))
+    order = [by, "question_id"] if by != "question_id" else [by]
+    directions = [descending, False][: len(order)]
+    frame = collect(joined, view.name).sort(order, descending=directions, nulls_last=True)
     page = min(max(_number(query.get("page")), 0), max(0, (frame.height - 1) // ROWS_PER_PAGE))
     last = max(0, (frame.height - 1) // ROWS_PER_PAGE)
     rows = frame.slice(page * ROWS_PER_PAGE, ROWS_PER_PAGE).to_dicts()
@@ -137,6 +141,8 @@ def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
         "num_rows": frame.height,
         "round": frame["round"][0] if frame.height else None,
         "has_majority": frame["majority_answer"].count() > 0,
+        "has_confidence": frame["confidence"].count() > 0,
+        "orders": tuple(_ORDERS),
         "split": split,
         "query": query,
         "page": page,

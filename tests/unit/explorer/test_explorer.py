@@ -358,6 +358,19 @@ def test_store_lists_models_with_their_champion_and_says_which_is_damaged(tmp_pa
     assert "this student" in of_run
 
 
+def test_answers_are_shown_with_their_confidence_and_in_its_order(client, store):
+    path = RunPaths(RUN_ID).predictions("test", 3)
+    rows = store.read_table(path, Predictions)
+    sure = [None, *(number / rows.height for number in range(1, rows.height))]
+    store.write_table(path, rows.with_columns(confidence=pl.Series(sure)), Predictions)
+    surest = client.get(f"{RUN}/answers?order=surest+first").text
+    least = client.get(f"{RUN}/answers?order=least+sure+first").text
+    shown = [re.findall(r"<td>([\d.]+)%</td>", page) for page in (surest, least)]
+    assert shown[0][0] == "99.2"
+    assert shown[1][0] == "0.8"
+    assert "confidence 99.2%" in client.get(f"{RUN}/question/{rows['question_id'][-1]}").text
+
+
 def test_comparison_tests_the_difference(client):
     page = unescape(client.get(f"/compare?a={RUN_ID}&b={RUN_ID}").text)
     assert "+0 \u22120" in page
