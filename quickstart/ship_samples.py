@@ -22,7 +22,7 @@ from qcrd_core.stages.plan import plan_run
 from qcrd_core.store.store import Store, part_name
 from qcrd_core.teacher.plan import read_samples
 
-NUM_LIVE = 60
+NUM_LIVE = 24
 TARGET = Path(__file__).parent / "samples"
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 

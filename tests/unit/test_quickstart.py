@@ -14,8 +14,8 @@ def test_quickstart_reuses_its_samples_and_samples_the_rest_live(tmp_path, monke
 
     plan = plan_run(config)
 
-    assert plan.sampling.reused.height == 5 * 940
-    assert plan.sampling.num_missing == 5 * 60
+    assert plan.sampling.reused.height == 5 * 976
+    assert plan.sampling.num_missing == 5 * 24
 
 
 def test_quickstart_ships_little():
