@@ -34,7 +34,7 @@ from qcrd_core.registry import registry
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import read_environment, read_run_config, record_problems
 from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
-from qcrd_core.teacher.generation import condensed_folder, rationales_folder, read_identity
+from qcrd_core.teacher.generation import rationales_folder, read_identity
 
 _Read = TypeVar("_Read")
 _QUARANTINE = "quarantine"
@@ -82,12 +82,10 @@ def validate_store(store: Store) -> StoreReport:
     known = _known_questions(view, report)
     for generation in view.generations:
         _check_generation(store, generation, known.get(generation.dataset, set()), report)
+    for generation in view.rewrites:
+        # A rewrite's id names the rationale that it condenses, not a question of a table.
+        _check_generation(store, generation, set(), report)
     for dataset in store.list("datasets"):
-        for name in store.list(condensed_folder(dataset)):
-            folder = f"{condensed_folder(dataset)}/{name}"
-            rewrites = Generation(dataset, name.removeprefix("generation="), folder)
-            # A rewrite's id names the rationale that it condenses, not a question of a table.
-            _check_generation(store, rewrites, set(), report)
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), report)

@@ -121,7 +121,7 @@ def _rewrites(context: RunContext, long: pl.DataFrame) -> tuple[SamplingPlan, pl
     assert setting is not None
     assert not isinstance(model, ImportedModel)  # the configuration refuses it
     config = context.config.model_copy(update={"teacher": context.config.teacher.rewriter})
-    spec = condense.rewriting_spec(context.read_spec(), setting.max_tokens)
+    spec = condense.rewriting_spec(context.read_spec(), setting.max_tokens, config.teacher.api)
     questions = condense.rewriting_questions(
         long.drop_nulls("answer"), context.read_questions("train")
     )
