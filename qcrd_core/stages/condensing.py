@@ -73,7 +73,7 @@ def condense_rationales(context: RunContext) -> dict[str, Any]:
             max_tokens=setting.max_tokens,
             generation=plan.fingerprint,
         )
-    numbers = condense.summarize_condensed(found, kept.height)
+    numbers = condense.summarize_condensed(found, kept.height, rewrites)
     context.write_metrics("condense", -1, numbers)
     # Written last: if it exists, this stage is done.
     context.store.write_table(context.paths.condensed, found, Condensed)

@@ -162,16 +162,20 @@ def verdicts(rows: pl.DataFrame, *, max_tokens: int, generation: str) -> pl.Data
     return Condensed.validate(decided.select(Condensed.column_names()), cast=True)
 
 
-def summarize_condensed(condensed: pl.DataFrame, num_kept: int) -> dict[str, float | None]:
+def summarize_condensed(
+    condensed: pl.DataFrame, num_kept: int, rewrites: pl.DataFrame
+) -> dict[str, float | None]:
     """Count what became of the long rationales of a run.
 
     Args:
         condensed: Table `condensed`.
         num_kept: Rationales that the run would train on, long or not.
+        rewrites: Table `rationales`, the rewrites, also those that another run has paid for.
 
     Returns:
-        Counts `num_*`; kept_answer_share, of the rewrites that were written; and the mean lengths
-        mean_tokens_before and mean_tokens_after of those that count. None without any.
+        Counts `num_*`, of which num_tokens are sampled tokens; kept_answer_share, of the rewrites
+        that were written; and the mean lengths mean_tokens_before and mean_tokens_after of those
+        that count. None without any.
     """
     counts = dict(condensed["verdict"].cast(pl.String).value_counts().iter_rows())
     num_written = condensed.height - counts.get("failed", 0) - counts.get("not_asked", 0)
@@ -183,6 +187,7 @@ def summarize_condensed(condensed: pl.DataFrame, num_kept: int) -> dict[str, flo
         "num_long": condensed.height,
         "num_condensed": ok.height,
         **{f"num_{name}": counts.get(name, 0) for name in _REFUSED},
+        "num_tokens": int(rewrites["num_tokens"].cast(pl.Int64).sum()),
         "kept_answer_share": 1 - num_other / num_written if num_written else None,
         "mean_tokens_before": means[0],
         "mean_tokens_after": means[1],

@@ -109,7 +109,9 @@ def test_rewrite_counts_if_it_keeps_its_answer_says_something_and_fits(
     assert row["rationale"] == ("Short." if verdict == "ok" else None)
     assert row["error"] == ("HTTP 500" if verdict == "failed" else None)
     assert row["original"] == "Long {and} winding."
-    assert summarize_condensed(found, 3)["num_" + ("condensed" if verdict == "ok" else verdict)]
+    numbers = summarize_condensed(found, 3, _rewrite())
+    assert numbers["num_condensed" if verdict == "ok" else f"num_{verdict}"] == 1
+    assert (numbers["num_kept"], numbers["num_long"], numbers["num_tokens"]) == (3, 1, 5)
 
 
 def test_share_of_long_texts_is_of_those_that_are_there():
