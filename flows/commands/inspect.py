@@ -111,9 +111,10 @@ def compact(store: str) -> None:
     from qcrd_core.store.compact import compact as join_parts
 
     view = open_view(store)
-    total = sum(view.generation_folder(each).num_rows for each in view.generations)
+    generations = [*view.generations, *view.rewrites]
+    total = sum(view.generation_folder(each).num_rows for each in generations)
     with progress("Compact", total, "rows") as bar:
-        done = [join_parts(view.store, each.folder, bar) for each in view.generations]
+        done = [join_parts(view.store, each.folder, bar) for each in generations]
     before, after = (sum(getattr(one, n) for one in done) for n in ("num_before", "num_after"))
     print(f"  parts           {before:,}, now {after:,}")
     print(f"  duplicate rows  {sum(one.num_twice for one in done):,} removed")

@@ -37,7 +37,7 @@ from qcrd_core.registry import registry
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import Environment, read_environment, read_run_config, record_problems
 from qcrd_core.store.store import DONE, Store, StoredFile, part_name, temporaries
-from qcrd_core.teacher.generation import condensed_folder, rationales_folder, read_identity
+from qcrd_core.teacher.generation import rationales_folder, read_identity
 
 _Read = TypeVar("_Read")
 _QUARANTINE = "quarantine"
@@ -89,12 +89,10 @@ def validate_store(store: Store) -> StoreReport:
         )
         for generation in view.generations
     }
+    for generation in view.rewrites:
+        # A rewrite's id names the rationale that it condenses, not a question of a table.
+        _check_generation(store, generation, set(), report)
     for dataset in store.list("datasets"):
-        for name in store.list(condensed_folder(dataset)):
-            folder = f"{condensed_folder(dataset)}/{name}"
-            rewrites = Generation(dataset, name.removeprefix("generation="), folder)
-            # A rewrite's id names the rationale that it condenses, not a question of a table.
-            _check_generation(store, rewrites, set(), report)
         _read(store, f"datasets/{dataset}/curation", Curation, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), counts, report)

@@ -29,6 +29,7 @@ from qcrd_core.run.records import Environment, check_records, read_any_settings,
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.parts import Folder, open_folder
 from qcrd_core.store.store import Store
+from qcrd_core.teacher.generation import condensed_folder
 
 _KEY = ("generation", "question_id", "sample_idx")
 _QUESTION = ("split", "question", "gold_answer", "template")
@@ -124,6 +125,17 @@ class View:
             _generation(dataset, name.removeprefix("generation="))
             for dataset in self.store.list("datasets")
             for name in self.store.list(f"datasets/{dataset}/rationales")
+            if name.startswith("generation=")
+        ]
+
+    @property
+    def rewrites(self) -> list[Generation]:
+        """All generations of the store that `teacher.condense` made."""
+        return [
+            Generation(dataset, name.removeprefix("generation="), f"{folder}/{name}")
+            for dataset in self.store.list("datasets")
+            for folder in [condensed_folder(dataset)]
+            for name in self.store.list(folder)
             if name.startswith("generation=")
         ]
 

@@ -49,6 +49,7 @@ CONDENSE_ROWS = (
     ("num_failed", "failed requests"),
     ("num_not_asked", "not asked, because the rationale has no answer"),
     ("kept_answer_share", "rewrites that kept their answer"),
+    ("num_tokens", "tokens sampled for rewrites"),
     ("mean_tokens_before", "mean tokens of rewritten rationales, before"),
     ("mean_tokens_after", "mean tokens of rewritten rationales, after"),
 )

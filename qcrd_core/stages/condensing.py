@@ -73,7 +73,7 @@ def condense_rationales(context: RunContext) -> dict[str, Any]:
             max_tokens=setting.max_tokens,
             generation=plan.fingerprint,
         )
-    numbers = condense.summarize_condensed(found, kept.height)
+    numbers = condense.summarize_condensed(found, kept.height, rewrites)
     context.write_metrics("condense", -1, numbers)
     # Written last: if it exists, this stage is done.
     context.store.write_table(context.paths.condensed, found, Condensed)
@@ -121,7 +121,7 @@ def _rewrites(context: RunContext, long: pl.DataFrame) -> tuple[SamplingPlan, pl
     assert setting is not None
     assert not isinstance(model, ImportedModel)  # the configuration refuses it
     config = context.config.model_copy(update={"teacher": context.config.teacher.rewriter})
-    spec = condense.rewriting_spec(context.read_spec(), setting.max_tokens)
+    spec = condense.rewriting_spec(context.read_spec(), setting.max_tokens, config.teacher.api)
     questions = condense.rewriting_questions(
         long.drop_nulls("answer"), context.read_questions("train")
     )

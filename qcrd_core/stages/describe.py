@@ -107,8 +107,12 @@ def _condense_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """What is condensed, or that many stored rationales are too long for the student."""
     teacher, limit = plan.context.config.teacher, plan.context.config.student.max_target_tokens
     if teacher.condense is not None:
-        who = teacher_name(teacher.rewriter.model)
-        return [("condense", f"rationales of over {teacher.condense.max_tokens} tokens, by {who}")]
+        who, num = teacher_name(teacher.rewriter.model), plan.num_imported
+        if plan.sampling is not None:
+            num = plan.sampling.num_wanted
+        most = f"at most {num:,} requests and {num * teacher.max_new_tokens:,} sampled tokens"
+        what = f"rationales of over {teacher.condense.max_tokens} tokens, by {who}; {most}"
+        return [("condense", what)]
     store = plan.context.store
     lazy = open_folder(store, plan.rationales_folder, Rationales).scan().head(_MOST_MEASURED)
     texts = collect(lazy.select(taught(teacher.rationale)), str(store))["rationale"]

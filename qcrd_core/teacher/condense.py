@@ -13,7 +13,7 @@ the original's. That the steps in between are right is not checked.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -25,6 +25,8 @@ from qcrd_core.teacher.rendering import BYTES_PER_TOKEN
 
 SUGGEST_ABOVE = 0.2
 """Share of rationales too long for the student above which condensing is suggested."""
+_AROUND = " \t\r\n.,:;!=*$\"'()"
+"""What may stand around an answer that is given twice."""
 _INSTRUCTION = (
     "Write the explanation below again in at most {words} words. Keep each step that leads to its "
     "answer, in order, with its numbers and names. Leave out repetitions, doubts, detours and "
@@ -34,21 +36,26 @@ _INSTRUCTION = (
 )
 
 
-def rewriting_spec(spec: DatasetSpec, max_tokens: int) -> DatasetSpec:
+def rewriting_spec(
+    spec: DatasetSpec, max_tokens: int, api: Literal["chat", "completions"]
+) -> DatasetSpec:
     """The data set with the prompt of a rewrite: no demonstration, and an instruction first.
 
     Args:
         spec: The data set.
         max_tokens: `teacher.condense.max_tokens`.
+        api: `teacher.api`.
 
     Returns:
         A spec that reads answers in the same way.
     """
     # Models count words better than tokens; two tokens per word leave room for numbers.
     words, marker = max_tokens // 2, spec.answer.marker or "Answer:"
+    # A text is continued after its last words; a small chat model repeats them before it answers.
+    ending = "\n\nShorter explanation:" if api == "completions" else ""
     prompt = PromptSpec(
         instruction=_INSTRUCTION.format(words=words, marker=marker),
-        question_template="{question}",
+        question_template=f"{{question}}{ending}",
     )
     return spec.model_copy(update={"prompt": prompt})
 
@@ -70,11 +77,11 @@ def rewriting_questions(long: pl.DataFrame, questions: pl.DataFrame) -> pl.DataF
         question=pl.concat_str(
             pl.lit("Question: "),
             "question",
-            pl.lit("\n\nExplanation: "),
-            pl.col("rationale").str.strip_chars(),
+            # The explanation comes last: with the answer there, small models only repeat it.
             pl.lit("\n\nAnswer of the explanation: "),
             "answer",
-            pl.lit("\n\nShorter explanation:"),
+            pl.lit("\n\nExplanation: "),
+            pl.col("rationale").str.strip_chars(),
         ),
         choices="choices",
     )
@@ -106,12 +113,15 @@ def rewritten(long: pl.DataFrame, rewrites: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         `long` with columns status and error (null if it was not asked), new_answer, and rationale:
-        the rewrite without its answer, null if it is blank.
+        the rewrite without its answer, null if it is blank or the answer again.
     """
     # If a completion is nothing but the answer, `rationale` is the thought before it, which is
     # neither short nor meant to be read.
     own = pl.when(pl.col("rationale").ne_missing(pl.col("reasoning"))).then("rationale")
-    text = own.str.strip_chars().replace("", None)
+    says_more = (
+        own.str.strip_chars(_AROUND).str.to_lowercase() != pl.col("answer").str.to_lowercase()
+    )
+    text = pl.when(says_more.fill_null(value=True)).then(own.str.strip_chars().replace("", None))
     found = rewrites.select("question_id", "status", "error", new_answer="answer", rationale=text)
     named = long.drop("rationale", strict=False).with_columns(name=_name())
     joined = named.join(
@@ -152,16 +162,20 @@ def verdicts(rows: pl.DataFrame, *, max_tokens: int, generation: str) -> pl.Data
     return Condensed.validate(decided.select(Condensed.column_names()), cast=True)
 
 
-def summarize_condensed(condensed: pl.DataFrame, num_kept: int) -> dict[str, float | None]:
+def summarize_condensed(
+    condensed: pl.DataFrame, num_kept: int, rewrites: pl.DataFrame
+) -> dict[str, float | None]:
     """Count what became of the long rationales of a run.
 
     Args:
         condensed: Table `condensed`.
         num_kept: Rationales that the run would train on, long or not.
+        rewrites: Table `rationales`, the rewrites, also those that another run has paid for.
 
     Returns:
-        Counts `num_*`; kept_answer_share, of the rewrites that were written; and the mean lengths
-        mean_tokens_before and mean_tokens_after of those that count. None without any.
+        Counts `num_*`, of which num_tokens are sampled tokens; kept_answer_share, of the rewrites
+        that were written; and the mean lengths mean_tokens_before and mean_tokens_after of those
+        that count. None without any.
     """
     counts = dict(condensed["verdict"].cast(pl.String).value_counts().iter_rows())
     num_written = condensed.height - counts.get("failed", 0) - counts.get("not_asked", 0)
@@ -173,6 +187,7 @@ def summarize_condensed(condensed: pl.DataFrame, num_kept: int) -> dict[str, flo
         "num_long": condensed.height,
         "num_condensed": ok.height,
         **{f"num_{name}": counts.get(name, 0) for name in _REFUSED},
+        "num_tokens": int(rewrites["num_tokens"].cast(pl.Int64).sum()),
         "kept_answer_share": 1 - num_other / num_written if num_written else None,
         "mean_tokens_before": means[0],
         "mean_tokens_after": means[1],

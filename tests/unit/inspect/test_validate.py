@@ -6,10 +6,14 @@ import polars as pl
 import pytest
 
 from data_schemas import Predictions, Questions, Rationales, Votes
+from qcrd_core.ids import fingerprint
 from qcrd_core.inspect.validate import repair, validate_store
+from qcrd_core.inspect.view import View
 from qcrd_core.run.paths import RunPaths
-from qcrd_core.store.store import Store
+from qcrd_core.store.store import Store, part_name
+from qcrd_core.teacher.generation import generation_folder
 from tests.support.synthetic_run import GENERATION, RUN_ID, write_synthetic_run
+from tests.support.tables import make_rationales
 
 FOLDER = f"datasets/word_problems/rationales/generation={GENERATION}"
 PATHS = RunPaths(RUN_ID)
@@ -202,3 +206,22 @@ def test_repair_leaves_locks_and_folders_that_are_still_written_to(store):
     assert validate_store(store).findings == []
     os.utime(growing / "new", (1, 1))
     assert [finding.path for finding in validate_store(store).findings] == ["runs/_tmp-student"]
+
+
+def test_harm_to_rewrites_is_named_and_repaired_like_that_to_samples(store):
+    identity = {"condenses": GENERATION}
+    folder = generation_folder("word_problems", identity)
+    store.write_json(f"{folder}/generation.json", identity)
+    rows = make_rationales(
+        [{"question_id": "q0001#2", "sample_idx": 0, "generation": fingerprint(identity)}]
+    )
+    part = f"{folder}/{part_name(rows.select('question_id', 'sample_idx', 'prompt_hash'))}"
+    store.write_table(part, rows, Rationales)
+    assert validate_store(store).findings == []
+
+    path = store.local(part)
+    path.write_bytes(path.read_bytes()[:500])
+
+    (finding,) = validate_store(store).findings
+    assert (finding.path, finding.repair) == (part, "quarantine")
+    assert folder in [each.folder for each in View(store, None).rewrites]

@@ -16,6 +16,7 @@ from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.condense import summarize_condensed
 from tests.support.synthetic_run import CONFIG, RUN_ID, Shape, write_synthetic_run
+from tests.support.tables import make_rationales
 
 VOID = {"meta"}
 
@@ -117,7 +118,7 @@ def test_write_report_shows_rewrites_beside_their_originals(store):
     ]
     table = pl.DataFrame(rows, schema=Condensed.create_empty().schema)
     store.write_table(paths.condensed, table, Condensed)
-    numbers = summarize_condensed(table, 9)
+    numbers = summarize_condensed(table, 9, make_rationales([]))
     RunContext(validate_config(config, "test"), store, paths).write_metrics("condense", -1, numbers)
 
     page = page_of(store)

@@ -38,7 +38,7 @@ def _words_for_tokens(monkeypatch):
 
 
 def _keeps(prompt, _):
-    answer = re.search(r"Answer of the explanation: (.*)\n", prompt)[1]
+    answer = re.search(r"Answer of the explanation: (.*)", prompt)[1]
     return f"In short. The answer is {answer}."
 
 

@@ -39,9 +39,11 @@ def test_plan_suggests_nothing_for_a_few_long_rationales(tmp_path):
     assert "lengths" not in describe_plan(plan)
 
 
-def test_plan_names_who_condenses(tmp_path):
-    text = describe_plan(_plan(tmp_path, condense={"max_tokens": 64}))
-    assert "condense        rationales of over 64 tokens, by stub" in text
+def test_plan_names_who_condenses_and_what_it_costs_at_most(tmp_path):
+    text = " ".join(describe_plan(_plan(tmp_path, condense={"max_tokens": 64})).split())
+    # 24 questions with 5 samples each, and at most 256 tokens per completion.
+    most = "at most 120 requests and 30,720 sampled tokens"
+    assert f"condense rationales of over 64 tokens, by stub; {most}" in text
 
 
 def test_rewriter_that_is_not_there_is_refused_before_the_teacher_is_asked(tmp_path):

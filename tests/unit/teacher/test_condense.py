@@ -45,7 +45,7 @@ def _rewrite(**row):
 def test_prompt_shows_question_rationale_and_answer_and_begins_with_the_instruction(api):
     asked = rewriting_questions(_long(), make_questions([{"question_id": "q"}]))
     config = tiny_config(teacher={"model": {"type": "hub", "name": "none"}, "api": api})
-    prompt = render(config, rewriting_spec(SPEC, 64), asked["question"][0])
+    prompt = render(config, rewriting_spec(SPEC, 64, api), asked["question"][0])
     text = prompt if isinstance(prompt, str) else prompt[0]["content"]
 
     assert asked["question_id"].to_list() == ["q#1"]
@@ -53,9 +53,9 @@ def test_prompt_shows_question_rationale_and_answer_and_begins_with_the_instruct
     assert "end with: The answer is" in text.split("\n\n")[0]
     assert text.split("\n\n")[1:] == [
         "Question: Question q?",
-        "Explanation: Long {and} winding.",
         "Answer of the explanation: 7",
-        "Shorter explanation:",
+        "Explanation: Long {and} winding.",
+        *(["Shorter explanation:"] if api == "completions" else []),
     ]
 
 
@@ -74,8 +74,10 @@ KINDS = {
 def test_rewrite_that_ends_as_it_is_told_is_read_with_the_answer_that_it_was_shown(kind, marker):
     keys, answer, choices = KINDS[kind]
     spec = AnswerSpec(**keys, marker=marker)
-    instruction = rewriting_spec(SPEC.model_copy(update={"answer": spec}), 64).prompt.instruction
-    ending = instruction.partition("end with: ")[2].removesuffix(" followed by the answer.")
+    asked = rewriting_spec(SPEC.model_copy(update={"answer": spec}), 64, "chat")
+    ending = asked.prompt.instruction.partition("end with: ")[2].removesuffix(
+        " followed by the answer."
+    )
 
     assert extract(f"First this. {ending} {answer}", spec, choices).answer == answer
 
@@ -89,6 +91,8 @@ def test_rewrite_that_ends_as_it_is_told_is_read_with_the_answer_that_it_was_sho
         ("no_answer", {}, {"answer": None}, 8),
         ("empty", {}, {"rationale": None}, None),
         ("empty", {}, {"rationale": "Hm, 7.", "reasoning": "Hm, 7."}, 8),
+        ("empty", {}, {"rationale": "**7**."}, 8),
+        ("empty", {"answer": "Yes"}, {"answer": "Yes", "rationale": "yes"}, 8),
         ("failed", {}, {"answer": None, "failed": True}, None),
         ("not_asked", {"answer": None}, {"question_id": "other#1"}, None),
     ],
@@ -105,7 +109,9 @@ def test_rewrite_counts_if_it_keeps_its_answer_says_something_and_fits(
     assert row["rationale"] == ("Short." if verdict == "ok" else None)
     assert row["error"] == ("HTTP 500" if verdict == "failed" else None)
     assert row["original"] == "Long {and} winding."
-    assert summarize_condensed(found, 3)["num_" + ("condensed" if verdict == "ok" else verdict)]
+    numbers = summarize_condensed(found, 3, _rewrite())
+    assert numbers["num_condensed" if verdict == "ok" else f"num_{verdict}"] == 1
+    assert (numbers["num_kept"], numbers["num_long"], numbers["num_tokens"]) == (3, 1, 5)
 
 
 def test_share_of_long_texts_is_of_those_that_are_there():
