@@ -19,6 +19,9 @@ from qcrd_core.errors import ConfigError
 if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for them
     from starlette.applications import Starlette
 
+    from qcrd_core.serving.escalation import Escalation
+    from qcrd_core.serving.student import ServedStudent
+
 _SCRATCH = Path(".qcrd/scratch")
 _LAST_PORT = 65535
 _FOLLOW_SECONDS = 5.0
@@ -35,6 +38,8 @@ def serve(
     key_file: Path = _SCRATCH / "serve.key",
     batch_size: int = 64,
     max_waiting: int = 1024,
+    teacher: str | None = None,
+    target_precision: float | None = None,
 ) -> None:
     """Answer questions over HTTP with a student, as OpenAI's API does. Stop it with Ctrl-C.
 
@@ -49,12 +54,23 @@ def serve(
         key_file: File with the key that clients send. It is made with a random key if absent.
         batch_size: Most questions answered at once.
         max_waiting: Most questions that wait. Further ones are refused with status 429.
+        teacher: Base URL, with its /v1, of a running server of the teacher. It is asked, with the
+            prompt of the run, when the student is not sure enough. Its key is read from
+            QCRD_API_KEY.
+        target_precision: With --teacher: share of right answers, for example 0.95, that those keep
+            which the student gives alone.
     """
     from qcrd_core.config.base import MAX_BATCH
 
     _check("--port", port, _LAST_PORT)
     _check("--batch-size", batch_size, MAX_BATCH)
     _check("--max-waiting", max_waiting, 1_000_000)
+    if (teacher is None) != (target_precision is None):
+        msg = "--teacher and --target-precision must be given together; got one of them."
+        raise ConfigError(msg)
+    if target_precision is not None and not 0 < target_precision < 1:
+        msg = f"--target-precision must be between 0 and 1, as in 0.95; got {target_precision}."
+        raise ConfigError(msg)
     key = read_key(key_file)
     with bind(host, port) as address:
         # Before torch is loaded, which reads it once.
@@ -72,18 +88,54 @@ def serve(
 
         source = find_student(model, None if store is None else Store(store, _SCRATCH), _SCRATCH)
         student = ServedStudent.load(source.folder, source.label, batch_size=batch_size)
+        escalation = None
+        if teacher is not None and target_precision is not None:
+            escalation = _escalate(student, teacher, target_precision)
         batches = Batches(
             student, batch_size=batch_size, max_waiting=max_waiting, metrics=ServerMetrics()
         )
         app = make_app(
             batches,
             ServerOptions(source.model, key),
+            escalation=escalation,
             background=lambda: follow(
-                batches, source, batch_size=batch_size, seconds=_FOLLOW_SECONDS
+                batches,
+                source,
+                batch_size=batch_size,
+                seconds=_FOLLOW_SECONDS,
+                check=(lambda _: None) if escalation is None else escalation.check,
             ),
         )
         _describe(student.label, source.model, f"http://{_in_url(host)}:{port}/v1", key_file)
         _listen(app, address)
+
+
+def _escalate(student: "ServedStudent", url: str, precision: float) -> "Escalation":
+    """Connect the teacher, and say when it is asked."""
+    from pydantic import ValidationError
+
+    from qcrd_core.config.endpoints import Endpoint
+    from qcrd_core.config.reading import explain
+    from qcrd_core.serving.escalation import Escalation, Teacher, TeacherRun, surest_point
+
+    point = surest_point(student, precision)
+    try:
+        endpoint = Endpoint(url=url)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "--teacher")) from error
+    client = Teacher(endpoint, TeacherRun.of(student))
+    escalation = Escalation(client, precision)
+    escalation.check(student)
+    calibration, low, high = student.metadata.calibration, point.interval.low, point.interval.high
+    assert calibration is not None  # it has a point
+    least = calibration.confidence(point.min_raw_confidence, has_answer=True)
+    share = point.num_answers / calibration.num_questions
+    print(f"  teacher         {client.name} at {url}, below confidence {least:.2f}")
+    print(
+        f"  student alone   {share:.0%} of the validation questions, {point.num_correct:,} of "
+        f"{point.num_answers:,} right (95% interval {low:.1%} to {high:.1%})"
+    )
+    return escalation
 
 
 def read_key(file: Path) -> str:

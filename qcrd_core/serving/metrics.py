@@ -17,7 +17,7 @@ class ServerMetrics:
         )
         self.answers = Counter(
             "qcrd_answers",
-            "Answered questions by who answered: student, teacher, or student_teacher_away.",
+            "Answered questions by who answered: student, teacher, student_without_teacher.",
             ["answered_by"],
             registry=registry,
         )
