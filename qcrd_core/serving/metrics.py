@@ -7,7 +7,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class ServerMetrics:
-    """Counters of one server, in a registry of their own."""
+    """Counters of one server, apart from those of other servers in the process."""
 
     def __init__(self) -> None:
         """Begin at zero."""

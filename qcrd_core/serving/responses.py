@@ -17,7 +17,7 @@ from qcrd_core.serving.batches import Answered
 from qcrd_core.serving.requests import Asked
 
 AnsweredBy = Literal["student", "teacher", "student_without_teacher"]
-"""The last one: the teacher was to be asked, but was away or had no answer that can be read."""
+"""The last one: the student was not sure, and the teacher was away or gave no readable answer."""
 
 _NO_ANSWER = "No answer could be read in what was written."
 

@@ -85,7 +85,7 @@ class ServedStudent:
         """Answer questions as one batch.
 
         Args:
-            contents: Each a question; or a JSON object with the data set's columns, if its
+            contents: Questions as texts; or as JSON objects with the data set's columns, if its
                 questions are made of several columns or have choices.
 
         Returns:
