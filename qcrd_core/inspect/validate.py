@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import polars as pl
 
 from data_schemas import (
+    Captured,
     Curation,
     Metrics,
     Polarity,
@@ -83,6 +84,7 @@ def validate_store(store: Store) -> StoreReport:
         _check_generation(store, generation, known.get(generation.dataset, set()), report)
     for dataset in store.list("datasets"):
         _read(store, f"datasets/{dataset}/curation", Curation, report)
+        _read(store, f"datasets/{dataset}/captured", Captured, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), report)
     for model in registry.model_names(store):

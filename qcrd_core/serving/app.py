@@ -4,7 +4,8 @@
     GET  /v1/models, /metrics                       need the key
     GET  /health                                    for load balancers, open
 
-Every error is an OpenAI error object. Nothing that a request says is logged.
+Every error is an OpenAI error object. Nothing that a request says is logged; only `Capture` keeps
+questions, if it is given.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from starlette.routing import Route
 
 from qcrd_core.errors import DataError
 from qcrd_core.serving.batches import Batches, BusyError
+from qcrd_core.serving.capture import Capture
 from qcrd_core.serving.escalation import Escalation
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.requests import Asked, Kind, RequestError, read_request
@@ -50,6 +52,7 @@ def make_app(
     options: ServerOptions,
     *,
     escalation: Escalation | None = None,
+    capture: Capture | None = None,
     background: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Build the application.
@@ -58,12 +61,13 @@ def make_app(
         batches: The student's queue; it is answered while the application runs.
         options: Name, key, limits.
         escalation: Asks the teacher when the student is not sure; None never does.
+        capture: Keeps the questions; None keeps none.
         background: Runs beside the server, for example `follow`.
 
     Returns:
         A Starlette application.
     """
-    server = _Server(batches, options, escalation)
+    server = _Server(batches, options, escalation, capture)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -71,6 +75,8 @@ def make_app(
             if escalation is not None:
                 await stack.enter_async_context(escalation)
             tasks = [asyncio.create_task(batches.run())]
+            if capture is not None:
+                tasks.append(asyncio.create_task(capture.run()))
             if background is not None:
                 tasks.append(asyncio.ensure_future(background()))
             try:
@@ -97,9 +103,14 @@ class _Server:
     """Handlers of the routes."""
 
     def __init__(
-        self, batches: Batches, options: ServerOptions, escalation: Escalation | None
+        self,
+        batches: Batches,
+        options: ServerOptions,
+        escalation: Escalation | None,
+        capture: Capture | None,
     ) -> None:
-        self._batches, self._options, self._escalation = batches, options, escalation
+        self._batches, self._options = batches, options
+        self._escalation, self._capture = escalation, capture
         self._metrics: ServerMetrics = batches.metrics
 
     def guarded(self, handler: Handler) -> Handler:
@@ -167,6 +178,8 @@ class _Server:
         self._metrics.tokens.inc(answered.reply.num_tokens)
         if reply.answer is None:
             self._metrics.unreadable.inc()
+        if self._capture is not None:
+            self._capture.add(answered, reply)
         return reply
 
     def _check_key(self, request: Request) -> None:

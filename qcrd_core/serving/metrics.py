@@ -45,6 +45,14 @@ class ServerMetrics:
             "Champions that could not be read or loaded; the student before them stays.",
             registry=registry,
         )
+        self.captured = Counter(
+            "qcrd_captured_questions", "Questions kept by --capture.", registry=registry
+        )
+        self.not_captured = Counter(
+            "qcrd_questions_not_captured",
+            "New questions that were not kept, because there are enough.",
+            registry=registry,
+        )
         self.student = Gauge(
             "qcrd_student", "1 for the loaded student.", ["student"], registry=registry
         )
