@@ -17,8 +17,8 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Captured
+from qcrd_core.data.captured import captured_folder, captured_id
 from qcrd_core.errors import DataError, StoreError
-from qcrd_core.ids import content_hash
 from qcrd_core.serving.batches import Answered
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.responses import Reply
@@ -28,11 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_CAPTURED = 100_000
 _SECONDS = 30.0
-
-
-def captured_folder(dataset: str) -> str:
-    """Folder of table `captured`, relative to the store's root."""
-    return f"datasets/{dataset}/captured"
 
 
 class Capture:
@@ -76,7 +71,7 @@ class Capture:
             reply: The answer that was given.
         """
         asked, dataset = answered.reply, answered.student.metadata.dataset
-        question_id = content_hash(asked.question, *(asked.choices or ()))
+        question_id = captured_id(asked.question, asked.choices)
         known = self._known.setdefault(dataset, set())
         if question_id in known:
             return

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from data_schemas import Captured
+from qcrd_core.data.captured import captured_folder
 from qcrd_core.inspect.validate import validate_store
 from qcrd_core.serving.batches import Answered
-from qcrd_core.serving.capture import Capture, captured_folder
+from qcrd_core.serving.capture import Capture
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.responses import Reply
 from qcrd_core.serving.student import ServedStudent
