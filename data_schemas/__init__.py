@@ -10,6 +10,7 @@ tool can use it to read qcrd's tables without the rest of qcrd.
 """
 
 from data_schemas.bench import BenchAnswers, BenchCells
+from data_schemas.captured import Captured
 from data_schemas.condensed import Condensed
 from data_schemas.curation import Curation
 from data_schemas.metrics import Metrics
@@ -33,12 +34,14 @@ TABLES: tuple[type[Table], ...] = (
     BenchCells,
     BenchAnswers,
     Curation,
+    Captured,
 )
 
 __all__ = [
     "TABLES",
     "BenchAnswers",
     "BenchCells",
+    "Captured",
     "Condensed",
     "Curation",
     "Metrics",

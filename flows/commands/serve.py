@@ -19,6 +19,9 @@ from qcrd_core.errors import ConfigError
 if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for them
     from starlette.applications import Starlette
 
+    from qcrd_core.serving.escalation import Escalation
+    from qcrd_core.serving.student import ServedStudent
+
 _SCRATCH = Path(".qcrd/scratch")
 _LAST_PORT = 65535
 _FOLLOW_SECONDS = 5.0
@@ -35,6 +38,9 @@ def serve(
     key_file: Path = _SCRATCH / "serve.key",
     batch_size: int = 64,
     max_waiting: int = 1024,
+    teacher: str | None = None,
+    target_precision: float | None = None,
+    capture: bool = False,
 ) -> None:
     """Answer questions over HTTP with a student, as OpenAI's API does. Stop it with Ctrl-C.
 
@@ -49,41 +55,114 @@ def serve(
         key_file: File with the key that clients send. It is made with a random key if absent.
         batch_size: Most questions answered at once.
         max_waiting: Most questions that wait. Further ones are refused with status 429.
+        teacher: Base URL, with its /v1, of a running server of the teacher. It is asked, with the
+            prompt of the run, when the student is not sure enough. Its key is read from
+            QCRD_API_KEY.
+        target_precision: With --teacher: share of right answers, for example 0.95, that those keep
+            which the student gives alone.
+        capture: Keep each new question with its answer in the store that --store names, as table
+            `captured` of the data set, at most 100,000.
     """
     from qcrd_core.config.base import MAX_BATCH
 
     _check("--port", port, _LAST_PORT)
     _check("--batch-size", batch_size, MAX_BATCH)
     _check("--max-waiting", max_waiting, 1_000_000)
+    _check_extras(store, teacher, target_precision, has_capture=capture)
     key = read_key(key_file)
     with bind(host, port) as address:
-        # Before torch is loaded, which reads it once.
-        from qcrd_core.runtime.openmp import passive_openmp
-
-        os.environ.update(passive_openmp())
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        logging.getLogger("qcrd_core.serving").setLevel(logging.INFO)
+        _prepare_process()
         from qcrd_core.serving.app import ServerOptions, make_app
         from qcrd_core.serving.batches import Batches
+        from qcrd_core.serving.capture import Capture
         from qcrd_core.serving.metrics import ServerMetrics
         from qcrd_core.serving.source import find_student, follow
         from qcrd_core.serving.student import ServedStudent
         from qcrd_core.store.store import Store
 
-        source = find_student(model, None if store is None else Store(store, _SCRATCH), _SCRATCH)
+        opened = None if store is None else Store(store, _SCRATCH)
+        source = find_student(model, opened, _SCRATCH)
         student = ServedStudent.load(source.folder, source.label, batch_size=batch_size)
-        batches = Batches(
-            student, batch_size=batch_size, max_waiting=max_waiting, metrics=ServerMetrics()
-        )
+        metrics = ServerMetrics()
+        batches = Batches(student, batch_size=batch_size, max_waiting=max_waiting, metrics=metrics)
+        escalation = kept = None
+        if teacher is not None and target_precision is not None:
+            escalation = _escalate(student, teacher, target_precision)
+        if opened is not None and capture:
+            opened.check_writable()
+            kept = Capture(opened, metrics)
+
+        def check(candidate: ServedStudent) -> None:
+            if escalation is not None:
+                escalation.check(candidate)
+            if kept is not None:
+                kept.open(candidate.metadata.dataset)
+
+        check(student)
         app = make_app(
             batches,
             ServerOptions(source.model, key),
+            escalation=escalation,
+            capture=kept,
             background=lambda: follow(
-                batches, source, batch_size=batch_size, seconds=_FOLLOW_SECONDS
+                batches, source, batch_size=batch_size, seconds=_FOLLOW_SECONDS, check=check
             ),
         )
         _describe(student.label, source.model, f"http://{_in_url(host)}:{port}/v1", key_file)
+        if kept is not None:
+            print(
+                "\nEach new question is kept in the store, with its answer (--capture).", flush=True
+            )
         _listen(app, address)
+
+
+def _check_extras(
+    store: str | None, teacher: str | None, precision: float | None, *, has_capture: bool
+) -> None:
+    if (teacher is None) != (precision is None):
+        msg = "--teacher and --target-precision must be given together; got one of them."
+        raise ConfigError(msg)
+    if precision is not None and not 0 < precision < 1:
+        msg = f"--target-precision must be between 0 and 1, as in 0.95; got {precision}."
+        raise ConfigError(msg)
+    if has_capture and store is None:
+        msg = "--capture keeps questions in a store, so it needs --store; got none."
+        raise ConfigError(msg)
+
+
+def _prepare_process() -> None:
+    """Set what torch reads once, when it is loaded, and where the server logs."""
+    from qcrd_core.runtime.openmp import passive_openmp
+
+    os.environ.update(passive_openmp())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("qcrd_core.serving").setLevel(logging.INFO)
+
+
+def _escalate(student: "ServedStudent", url: str, precision: float) -> "Escalation":
+    """Connect the teacher, and say when it is asked."""
+    from pydantic import ValidationError
+
+    from qcrd_core.config.endpoints import Endpoint
+    from qcrd_core.config.reading import explain
+    from qcrd_core.serving.escalation import Escalation, Teacher, TeacherRun, surest_point
+
+    point = surest_point(student, precision)
+    try:
+        endpoint = Endpoint(url=url)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "--teacher")) from error
+    client = Teacher(endpoint, TeacherRun.of(student))
+    calibration, low, high = student.metadata.calibration, point.interval.low, point.interval.high
+    assert calibration is not None  # it has a point
+    least = calibration.confidence(point.min_raw_confidence, has_answer=True)
+    share = point.num_answers / calibration.num_questions
+    print(f"  teacher         {client.name} at {url}, below confidence {least:.2f}")
+    print(
+        f"  student alone   {share:.0%} of the validation questions, {point.num_correct:,} of "
+        f"{point.num_answers:,} right (95% interval {low:.1%} to {high:.1%})"
+    )
+    return Escalation(client, precision)
 
 
 def read_key(file: Path) -> str:

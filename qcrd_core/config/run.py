@@ -83,6 +83,7 @@ class DataSection(Section):
     """Which questions, and what counts as their label."""
 
     expert: ClassVar = frozenset({"path", "max_validation", "max_test"})
+    later = frozenset({"captured"})
 
     dataset: str = Field(examples=["svamp"])
     """Name of a shipped data set (word_problems, svamp, cqa, anli, esnli, gsm8k) or path of a
@@ -97,6 +98,19 @@ class DataSection(Section):
     """How many validation questions are used. Null: all."""
     max_test: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[200])
     """How many test questions are used. Null: all."""
+    captured: bool = False
+    """Also train on questions that `qcrd serve --capture` kept in this store until yesterday (UTC),
+    beyond `max_train`. They have no gold answer, so it needs `data.label=majority`."""
+
+    @model_validator(mode="after")
+    def _captured_ones_have_no_gold(self) -> Self:
+        if self.captured and self.label == "gold":
+            msg = (
+                "data.captured needs data.label=majority, because captured questions have no gold "
+                "answer; it is gold"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class RunConfig(Section):

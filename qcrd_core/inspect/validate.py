@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import polars as pl
 
 from data_schemas import (
+    Captured,
     Condensed,
     Curation,
     Metrics,
@@ -94,6 +95,7 @@ def validate_store(store: Store) -> StoreReport:
         _check_generation(store, generation, set(), report)
     for dataset in store.list("datasets"):
         _read(store, f"datasets/{dataset}/curation", Curation, report)
+        _read(store, f"datasets/{dataset}/captured", Captured, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), counts, report)
     for model in registry.model_names(store):

@@ -59,8 +59,9 @@ def model_card(data: RunData, version: str, warm_start: str | None) -> str:
         _table(*_data_rows(data)),
         "## Lineage",
         _table(*_lineage(data, warm_start)),
-        "All settings are in `run/config.yaml`, the environment in `run/environment.json`, the "
-        "test questions and the student's answers in `test/`.",
+        "All settings are in `run/config.yaml`, the data set's description in `run/dataset.json`, "
+        "the environment in `run/environment.json`, the test questions and the student's answers "
+        "in `test/`.",
     ]
     return "\n\n".join(parts) + "\n"
 

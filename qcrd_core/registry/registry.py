@@ -380,7 +380,7 @@ def _describe(store: Store, data: RunData, version: Version, folder: Path) -> No
     metadata = json.dumps(asdict(version), indent=2)
     (folder / _METADATA).write_text(metadata + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(data, version.name, version.warm_start), encoding="utf-8")
-    for name in (paths.config, paths.environment):
+    for name in (paths.config, paths.environment, paths.dataset):
         target = folder / "run" / Path(name).name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(store.read_bytes(name))

@@ -4,7 +4,8 @@
     GET  /v1/models, /metrics                       need the key
     GET  /health                                    for load balancers, open
 
-Every error is an OpenAI error object. Nothing that a request says is logged.
+Every error is an OpenAI error object. Nothing that a request says is logged; only `Capture` keeps
+questions, if it is given.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +22,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from qcrd_core.errors import DataError
-from qcrd_core.serving.batches import Answered, Batches, BusyError
+from qcrd_core.serving.batches import Batches, BusyError
+from qcrd_core.serving.capture import Capture
+from qcrd_core.serving.escalation import Escalation
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.requests import Asked, Kind, RequestError, read_request
 from qcrd_core.serving.responses import Reply, completion, stream
@@ -31,14 +33,6 @@ _RETRY_SECONDS = "1"
 _CREATED = int(time.time())
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Escalates(Protocol):
-    """Who is asked when the student is not sure enough."""
-
-    async def final(self, answered: Answered) -> Reply:
-        """Turn the student's reply into the final one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,8 @@ def make_app(
     batches: Batches,
     options: ServerOptions,
     *,
-    escalation: Escalates | None = None,
+    escalation: Escalation | None = None,
+    capture: Capture | None = None,
     background: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Build the application.
@@ -65,25 +60,31 @@ def make_app(
     Args:
         batches: The student's queue; it is answered while the application runs.
         options: Name, key, limits.
-        escalation: Asked for the final reply; None takes the student's.
+        escalation: Asks the teacher when the student is not sure; None never does.
+        capture: Keeps the questions; None keeps none.
         background: Runs beside the server, for example `follow`.
 
     Returns:
         A Starlette application.
     """
-    server = _Server(batches, options, escalation)
+    server = _Server(batches, options, escalation, capture)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(batches.run())]
-        if background is not None:
-            tasks.append(asyncio.ensure_future(background()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with contextlib.AsyncExitStack() as stack:
+            if escalation is not None:
+                await stack.enter_async_context(escalation)
+            tasks = [asyncio.create_task(batches.run())]
+            if capture is not None:
+                tasks.append(asyncio.create_task(capture.run()))
+            if background is not None:
+                tasks.append(asyncio.ensure_future(background()))
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     return Starlette(
         routes=[
@@ -102,9 +103,14 @@ class _Server:
     """Handlers of the routes."""
 
     def __init__(
-        self, batches: Batches, options: ServerOptions, escalation: Escalates | None
+        self,
+        batches: Batches,
+        options: ServerOptions,
+        escalation: Escalation | None,
+        capture: Capture | None,
     ) -> None:
-        self._batches, self._options, self._escalation = batches, options, escalation
+        self._batches, self._options = batches, options
+        self._escalation, self._capture = escalation, capture
         self._metrics: ServerMetrics = batches.metrics
 
     def guarded(self, handler: Handler) -> Handler:
@@ -165,13 +171,15 @@ class _Server:
             raise RequestError(429, msg, code="rate_limit_exceeded") from None
         except DataError as error:
             raise RequestError(400, str(error), param="messages") from error
-        reply = plain_reply(answered)
+        reply = Reply.of(answered)
         if self._escalation is not None:
             reply = await self._escalation.final(answered)
         self._metrics.answers.labels(reply.answered_by).inc()
         self._metrics.tokens.inc(answered.reply.num_tokens)
         if reply.answer is None:
             self._metrics.unreadable.inc()
+        if self._capture is not None:
+            self._capture.add(answered, reply)
         return reply
 
     def _check_key(self, request: Request) -> None:
@@ -190,22 +198,6 @@ class _Server:
                     msg = f"The body of a request must have at most {limit:,} bytes."
                     raise RequestError(413, msg, code="request_too_large")
         return bytes(body)
-
-
-def plain_reply(answered: Answered) -> Reply:
-    """The student's reply as the final one."""
-    reply = answered.reply
-    return Reply(
-        answer=reply.answer,
-        text=reply.text,
-        rationale=reply.rationale,
-        confidence=reply.confidence,
-        answered_by="student",
-        label=answered.student.label,
-        num_prompt_tokens=reply.num_prompt_tokens,
-        num_tokens=reply.num_tokens,
-        is_finished=reply.is_finished,
-    )
 
 
 def _error(error: RequestError) -> Response:

@@ -92,7 +92,7 @@ class Batches:
     async def run(self) -> None:
         """Answer batch after batch, until cancelled."""
         loop = asyncio.get_running_loop()
-        # A thread of its own: torch computes outside Python's lock, so requests are read meanwhile.
+        # Its one thread computes outside Python's lock, so requests are read at the same time.
         with ThreadPoolExecutor(1, "student") as thread:
             while True:
                 batch = [await self._queue.get()]

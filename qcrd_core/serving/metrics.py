@@ -7,7 +7,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class ServerMetrics:
-    """Counters of one server, in a registry of their own."""
+    """Counters of one server, apart from those of other servers in the process."""
 
     def __init__(self) -> None:
         """Begin at zero."""
@@ -17,7 +17,7 @@ class ServerMetrics:
         )
         self.answers = Counter(
             "qcrd_answers",
-            "Answered questions by who answered: student, teacher, or student_teacher_away.",
+            "Answered questions by who answered: student, teacher, student_without_teacher.",
             ["answered_by"],
             registry=registry,
         )
@@ -43,6 +43,14 @@ class ServerMetrics:
         self.failed_exchanges = Counter(
             "qcrd_failed_student_exchanges",
             "Champions that could not be read or loaded; the student before them stays.",
+            registry=registry,
+        )
+        self.captured = Counter(
+            "qcrd_captured_questions", "Questions kept by --capture.", registry=registry
+        )
+        self.not_captured = Counter(
+            "qcrd_questions_not_captured",
+            "New questions that were not kept, because there are enough.",
             registry=registry,
         )
         self.student = Gauge(

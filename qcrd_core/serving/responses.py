@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 import orjson
 
+from qcrd_core.serving.batches import Answered
 from qcrd_core.serving.requests import Asked
 
-AnsweredBy = Literal["student", "teacher", "student_teacher_away"]
+AnsweredBy = Literal["student", "teacher", "student_without_teacher"]
+"""The last one: the student was not sure, and the teacher was away or gave no readable answer."""
 
 _NO_ANSWER = "No answer could be read in what was written."
 
@@ -35,6 +37,22 @@ class Reply:
     num_prompt_tokens: int
     num_tokens: int
     is_finished: bool
+
+    @classmethod
+    def of(cls, answered: Answered) -> "Reply":
+        """The student's own reply."""
+        reply = answered.reply
+        return cls(
+            answer=reply.answer,
+            text=reply.text,
+            rationale=reply.rationale,
+            confidence=reply.confidence,
+            answered_by="student",
+            label=answered.student.label,
+            num_prompt_tokens=reply.num_prompt_tokens,
+            num_tokens=reply.num_tokens,
+            is_finished=reply.is_finished,
+        )
 
 
 def completion(asked: Asked, replies: Sequence[Reply], model: str) -> bytes:

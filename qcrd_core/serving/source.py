@@ -6,6 +6,7 @@ of a model, whose champion is followed; MODEL/VERSION, which stays; or of a run.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,12 @@ def find_student(student: str, store: Store | None, scratch: Path) -> StudentSou
 
 
 async def follow(
-    batches: Batches, source: StudentSource, *, batch_size: int, seconds: float
+    batches: Batches,
+    source: StudentSource,
+    *,
+    batch_size: int,
+    seconds: float,
+    check: Callable[[ServedStudent], object] = lambda _: None,
 ) -> None:
     """Exchange the student whenever the champion changes, until cancelled.
 
@@ -96,6 +102,7 @@ async def follow(
         source: The present student.
         batch_size: Texts per batch.
         seconds: Time between two looks at `champion.json`.
+        check: Raises a `QcrdError` if a loaded student cannot be used.
     """
     problem = ""
     while source.champion_of is not None:
@@ -107,6 +114,7 @@ async def follow(
             student = await asyncio.to_thread(
                 ServedStudent.load, newer.folder, newer.label, batch_size=batch_size
             )
+            check(student)
         except QcrdError as error:
             batches.metrics.failed_exchanges.inc()
             if str(error) != problem:

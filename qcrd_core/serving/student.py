@@ -48,14 +48,15 @@ class StudentReply:
 class ServedStudent:
     """A loaded student. One thread at a time may ask it."""
 
-    def __init__(self, answerer: Any, label: str) -> None:
+    def __init__(self, answerer: Any, folder: Path, label: str) -> None:
         """Wrap a student.
 
         Args:
             answerer: `qcrd_core.student.inference.Answerer`.
+            folder: Its folder on this machine.
             label: Which student it is, for example `invoices/cb209c56`.
         """
-        self._answerer, self.label = answerer, label
+        self._answerer, self.folder, self.label = answerer, folder, label
         self.metadata: StudentMetadata = answerer.metadata
 
     @classmethod
@@ -78,13 +79,13 @@ class ServedStudent:
         metadata = read_metadata(folder)
         # Sampled rationales must not depend on who asks at the same time.
         answerer = load_answerer(folder, metadata, batch_size=batch_size, are_alone=True)
-        return cls(answerer, label)
+        return cls(answerer, folder, label)
 
     def answer(self, contents: Sequence[str]) -> list[StudentReply | DataError]:
         """Answer questions as one batch.
 
         Args:
-            contents: Each a question; or a JSON object with the data set's columns, if its
+            contents: Questions as texts; or as JSON objects with the data set's columns, if its
                 questions are made of several columns or have choices.
 
         Returns:

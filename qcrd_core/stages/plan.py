@@ -20,6 +20,7 @@ import yaml
 from data_schemas import Curation, Questions
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
+from qcrd_core.data.captured import with_captured
 from qcrd_core.data.imported import read_imported
 from qcrd_core.data.load import load_questions, questions_hash
 from qcrd_core.data.spec import DatasetSpec, load_spec
@@ -106,6 +107,8 @@ def plan_run(config: RunConfig) -> RunPlan:
     _check_validation(questions, spec)
     _check_explanations(config, spec)
     store = Store(config.run.store, config.run.scratch)
+    if config.data.captured:
+        questions = with_captured(store, spec.name, questions)
     train = questions.filter(pl.col("split") == "train")
     model = config.teacher.model
     if isinstance(model, ImportedModel):

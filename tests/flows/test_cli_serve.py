@@ -47,6 +47,23 @@ def test_number_out_of_range_is_refused(tmp_path, setting):
         serve("student", key_file=tmp_path / "key", **{setting: 0})
 
 
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"teacher": "http://t/v1"}, "must be given together"),
+        ({"target_precision": 0.9}, "must be given together"),
+        (
+            {"teacher": "http://t/v1", "target_precision": 95},
+            r"between 0 and 1, as in 0.95; got 95",
+        ),
+        ({"capture": True}, "--capture keeps questions in a store, so it needs --store"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, settings, match):
+    with pytest.raises(ConfigError, match=match):
+        serve("student", key_file=tmp_path / "key", **settings)
+
+
 def test_name_without_a_store_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket() as free:

@@ -21,11 +21,12 @@ from safetensors.torch import load_file
 from starlette.testclient import TestClient
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from data_schemas import Condensed, Metrics, Rationales, Scores, Votes
+from data_schemas import Condensed, Metrics, Predictions, Rationales, Scores, Votes
 from explorer.app import make_app
 from explorer.data import Explorer
 from qcrd_core.config.run import validate_config
 from qcrd_core.run.context import RunContext
+from qcrd_core.student.metadata import StudentMetadata
 from qcrd_core.teacher.servers.launch import free_port
 from tests.support.distillation import (
     NUM_TRAIN,
@@ -138,7 +139,15 @@ def test_predict_answers_a_file_and_measures_it(whole, tmp_path):
 
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "mine.predictions.jsonl").read_text().splitlines()
-    assert json.loads(lines[1])["question"] == "Tom had 3 apples and got 4. How many?"
+    answer = json.loads(lines[1])
+    assert answer["question"] == "Tom had 3 apples and got 4. How many?"
+    # The student's confidences are calibrated exactly if its validation answers were enough.
+    test = context.store.read_table(f"{context.paths.root}/predictions/test", Predictions)
+    assert test["raw_confidence"].null_count() == 0
+    about = context.store.read_json(f"{context.paths.best_student}/qcrd.json", StudentMetadata)
+    is_calibrated = about.calibration is not None
+    assert (answer["confidence"] is not None) == is_calibrated
+    assert (test["confidence"].null_count() == 0) == is_calibrated
     assert done.stdout.splitlines()[-1].endswith("mine.predictions.jsonl")
 
 

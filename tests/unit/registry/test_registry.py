@@ -38,10 +38,14 @@ def test_register_copies_the_student_with_card_lineage_and_answers(store):
     assert {path.name for path in folder.iterdir()} == {
         "DONE", "README.md", "config.json", "run", "test", "version.json",
     }  # fmt: skip
+    assert {path.name for path in (folder / "run").iterdir()} == {
+        "config.yaml", "dataset.json", "environment.json",
+    }  # fmt: skip
     text = (folder / "README.md").read_text()
     assert text.startswith("---\nlicense: apache-2.0\n")
     assert "| teacher | own \\| &lt;b> |" in text
     assert "| test | 50.0% | 30 | 60 |" in text
+    assert "Answers have no confidence. Confidences need at least 10 right" in text
     assert "| questions | 6 train, 60 test |" in text
     assert "| run | synthetic-aaaa |" in text
     assert registry.versions(store, MODEL) == [version]

@@ -176,7 +176,7 @@ def test_fault_of_the_student_is_a_500_and_the_next_question_is_answered(tmp_pat
     answerer = load_answerer(folder, read_metadata(folder), batch_size=8)
 
     async def run():
-        async with _client(ServedStudent(FailsOnce(answerer), "s")) as client:
+        async with _client(ServedStudent(FailsOnce(answerer), folder, "s")) as client:
             return [await client.post("/v1/chat/completions", json=_chat(TEXTS[0])) for _ in "ab"]
 
     first, second = asyncio.run(run())

@@ -5,6 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from data_schemas import Predictions
+from qcrd_core.run.context import RunContext
+from qcrd_core.run.paths import RunPaths
+from qcrd_core.store.store import Store
 from qcrd_core.student.confidence import (
     Calibration,
     Point,
@@ -13,8 +16,12 @@ from qcrd_core.student.confidence import (
     risk_coverage,
     shortage,
     surest_share,
+    validated_calibration,
     with_confidence,
 )
+from qcrd_core.student.metadata import read_metadata, write_calibration
+from tests.support.served import write_student
+from tests.support.tiny_config import tiny_config
 
 
 def _answers(rows):
@@ -148,3 +155,18 @@ def test_risk_coverage_counts_from_the_surest_on():
     curve = risk_coverage(_answers([*rows, (0.95, None, True)]))
     assert curve["coverage"].to_list() == [0.25, 0.75, 1.0]
     assert curve["risk"].to_list() == pytest.approx([0, 1 / 3, 0.5])
+
+
+def test_round_is_calibrated_on_its_own_validation_answers_and_the_folder_keeps_that(tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    config = tiny_config(run={"name": "tiny", "store": str(tmp_path / "store")})
+    context = RunContext(config, store, RunPaths("tiny-1"))
+    for round_, answers in enumerate([_levels((0.9, 1, 1)), _levels((0.9, 20, 10), (0.5, 5, 25))]):
+        store.write_table(context.paths.predictions("validation", round_), answers, Predictions)
+    assert validated_calibration(context, 0) is None
+    found = validated_calibration(context, 1)
+    assert found.num_questions == 60
+
+    folder = write_student(tmp_path / "student")
+    write_calibration(folder, found)
+    assert read_metadata(folder).calibration == found
