@@ -1,14 +1,17 @@
 """The command line up to the point where a run would start: plans, and what it refuses."""
 
+import io
 import json
 import re
 import socket
+from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from flows.commands.predict import predict
 from qcrd_core.store.store import Store
 from tests.support.distillation import settings_for, write_settings
 from tests.support.sampling import Sampling
@@ -317,3 +320,20 @@ def test_path_that_the_system_refuses_is_one_sentence(command, tmp_path, qcrd):
     assert code == 1
     assert "cannot be used: File name too long. Check the path and its rights." in err
     assert "Traceback" not in err
+
+
+def test_predict_reads_standard_input_and_writes_standard_output(monkeypatch, capfdbinary):
+    def answer(_, file, target, **options):
+        assert options["batch_size"] == 128
+        target.write_bytes(b"answered: " + file.read_bytes())
+        counts = {"num_questions": 1, "num_no_answer": 0, "num_without_confidence": 0}
+        return {**counts, "accuracy": None}
+
+    monkeypatch.setattr("qcrd_core.stages.prediction.predict_file", answer)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"question": "?"}\n')))
+
+    predict("student", Path("-"))
+
+    said = capfdbinary.readouterr()
+    assert said.out == b'answered: {"question": "?"}\n'
+    assert b"questions       1" in said.err
