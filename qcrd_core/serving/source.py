@@ -114,7 +114,7 @@ async def follow(
             student = await asyncio.to_thread(
                 ServedStudent.load, newer.folder, newer.label, batch_size=batch_size
             )
-            check(student)
+            await asyncio.to_thread(check, student)
         except QcrdError as error:
             batches.metrics.failed_exchanges.inc()
             if str(error) != problem:
