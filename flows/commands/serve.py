@@ -19,7 +19,10 @@ from qcrd_core.errors import ConfigError
 if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for them
     from starlette.applications import Starlette
 
+    from qcrd_core.serving.batches import Batches
+    from qcrd_core.serving.capture import Capture
     from qcrd_core.serving.escalation import Escalation
+    from qcrd_core.serving.source import StudentSource
     from qcrd_core.serving.student import ServedStudent
 
 _SCRATCH = Path(".qcrd/scratch")
@@ -72,11 +75,10 @@ def serve(
     key = read_key(key_file)
     with bind(host, port) as address:
         _prepare_process()
-        from qcrd_core.serving.app import ServerOptions, make_app
         from qcrd_core.serving.batches import Batches
         from qcrd_core.serving.capture import Capture
         from qcrd_core.serving.metrics import ServerMetrics
-        from qcrd_core.serving.source import find_student, follow
+        from qcrd_core.serving.source import find_student
         from qcrd_core.serving.student import ServedStudent
         from qcrd_core.store.store import Store
 
@@ -91,29 +93,41 @@ def serve(
         if opened is not None and capture:
             opened.check_writable()
             kept = Capture(opened, metrics)
-
-        def check(candidate: ServedStudent) -> None:
-            if escalation is not None:
-                escalation.check(candidate)
-            if kept is not None:
-                kept.open(candidate.metadata.dataset)
-
-        check(student)
-        app = make_app(
-            batches,
-            ServerOptions(source.model, key),
-            escalation=escalation,
-            capture=kept,
-            background=lambda: follow(
-                batches, source, batch_size=batch_size, seconds=_FOLLOW_SECONDS, check=check
-            ),
-        )
+        app = _application(batches, source, key, escalation=escalation, capture=kept)
         _describe(student.label, source.model, f"http://{_in_url(host)}:{port}/v1", key_file)
         if kept is not None:
             print(
                 "\nEach new question is kept in the store, with its answer (--capture).", flush=True
             )
         _listen(app, address)
+
+
+def _application(
+    batches: "Batches",
+    source: "StudentSource",
+    key: str,
+    *,
+    escalation: "Escalation | None",
+    capture: "Capture | None",
+) -> "Starlette":
+    """Build the application, whose student follows its champion."""
+    from qcrd_core.serving.app import ServerOptions, make_app
+    from qcrd_core.serving.source import follow
+
+    def check(student: "ServedStudent") -> None:
+        if escalation is not None:
+            escalation.check(student)
+        if capture is not None:
+            capture.open(student.metadata.dataset)
+
+    check(batches.student)
+    return make_app(
+        batches,
+        ServerOptions(source.model, key),
+        escalation=escalation,
+        capture=capture,
+        background=lambda: follow(batches, source, seconds=_FOLLOW_SECONDS, check=check),
+    )
 
 
 def _check_extras(

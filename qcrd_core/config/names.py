@@ -151,7 +151,9 @@ def unknown_setting(name: str, known: Sequence[str], listed_by: str) -> Problem:
     """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     remedy = f"Did you mean {near[0]}?" if near else f"Run `{listed_by}` to list all."
-    return Problem(f"{name} is not a setting", remedy)
+    # A damaged file may hold names that a terminal would obey.
+    shown = name if name.isprintable() else repr(name)
+    return Problem(f"{shown} is not a setting", remedy)
 
 
 def _is_mapping(setting: Setting) -> bool:

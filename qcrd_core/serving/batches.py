@@ -58,7 +58,7 @@ class Batches:
             metrics: Counts batches.
         """
         self.student = student
-        self._batch_size, self.metrics = batch_size, metrics
+        self.batch_size, self.metrics = batch_size, metrics
         metrics.loaded(student.label)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(max_waiting)
 
@@ -96,7 +96,7 @@ class Batches:
         with ThreadPoolExecutor(1, "student") as thread:
             while True:
                 batch = [await self._queue.get()]
-                while len(batch) < self._batch_size and not self._queue.empty():
+                while len(batch) < self.batch_size and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
                 self.metrics.waiting.set(self._queue.qsize())
                 # Whoever has hung up is not answered.

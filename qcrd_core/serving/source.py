@@ -88,7 +88,6 @@ async def follow(
     batches: Batches,
     source: StudentSource,
     *,
-    batch_size: int,
     seconds: float,
     check: Callable[[ServedStudent], object] = lambda _: None,
 ) -> None:
@@ -100,7 +99,6 @@ async def follow(
     Args:
         batches: The queue whose student is exchanged.
         source: The present student.
-        batch_size: Texts per batch.
         seconds: Time between two looks at `champion.json`.
         check: Raises a `QcrdError` if a loaded student cannot be used.
     """
@@ -112,9 +110,9 @@ async def follow(
             if newer is None:
                 continue
             student = await asyncio.to_thread(
-                ServedStudent.load, newer.folder, newer.label, batch_size=batch_size
+                ServedStudent.load, newer.folder, newer.label, batch_size=batches.batch_size
             )
-            check(student)
+            await asyncio.to_thread(check, student)
         except QcrdError as error:
             batches.metrics.failed_exchanges.inc()
             if str(error) != problem:

@@ -67,7 +67,11 @@ def _rows(*names):
     rows = [{"question_id": name, "round": 0, "split": "test", "text": "4"} for name in names]
     nothing = pl.lit(None)
     return pl.DataFrame(rows).with_columns(
-        answer=pl.col("text"), gold_answer=nothing, is_correct=nothing
+        answer=pl.col("text"),
+        gold_answer=nothing,
+        is_correct=nothing,
+        raw_confidence=nothing,
+        confidence=nothing,
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from qcrd_core.config.names import settings_of
+from qcrd_core.config.names import settings_of, unknown_setting
 from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import ConfigError
@@ -73,3 +73,8 @@ def test_variants_of_a_section_share_their_keys():
     assert len(settings["student.model.type"].fields) == 3
     assert settings["teacher.endpoints"].holds_settings is True
     assert "source.train" in settings_of(DatasetSpec)
+
+
+def test_name_with_a_control_character_is_shown_escaped():
+    problem = unknown_setting("a\x00b", [], "qcrd settings")
+    assert problem.what == r"'a\x00b' is not a setting"

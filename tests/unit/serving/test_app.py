@@ -34,7 +34,7 @@ async def _client(student, *, source=None, max_waiting=1000, **options):
     batches = Batches(student, batch_size=8, max_waiting=max_waiting, metrics=ServerMetrics())
     background = None
     if source is not None:
-        background = lambda: follow(batches, source, batch_size=8, seconds=0.02)  # noqa: E731
+        background = lambda: follow(batches, source, seconds=0.02)  # noqa: E731
     app = make_app(batches, ServerOptions("tiny", "secret", **options), background=background)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
