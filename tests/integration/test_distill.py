@@ -276,7 +276,7 @@ def test_run_with_options_beyond_the_paper_ends_and_counts_them(tmp_path):
         "discriminator": {"loss": "infonce"},
         "evaluation": {"infer": "vote_k", "compare": ["predict"]},
         "training": {"num_rounds": 2},
-        "teacher": {"condense": {"max_tokens": 4}},
+        "teacher": {"condense": {"max_tokens": 6}},
     }
     with taught_teacher() as engine:
         content = settings_for(tmp_path, engine, **options)

@@ -42,7 +42,7 @@ def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
     def write(prompt: str, seed: int) -> str:
         if "Answer of the explanation: " in prompt:
             answer = prompt.partition("Answer of the explanation: ")[2].split("\n")[0]
-            return f" {answer}. The answer is {answer}."
+            return f" + {answer}. The answer is {answer}."
         target, answer = gold[prompt]
         number = int(answer) + (seed % 5 == 0) * (1 + seed % 7)
         return f" {target} = {number}. The answer is {number}."
