@@ -99,19 +99,62 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """The files that a path names: itself, or all that fit a pattern such as `train_*.json`.
+    """List the files that a path names.
+
+    Args:
+        path: A file, which is then the only one; a pattern such as `train_*.json`; or a folder of
+            data files.
 
     Returns:
         In the order of their names, with numbers in them by value: part 10 after part 9.
 
     Raises:
-        DataError: If no file fits the pattern.
+        DataError: If there is no such file, or the files of a folder are of several kinds.
     """
+    if path.is_dir():
+        return _files_in(path)
     if "*" not in path.name or path.exists():
         return [path]
     found = sorted(path.parent.glob(path.name), key=_by_number)
     if not found:
         msg = f"{path} must fit at least one file; got none. Check the pattern."
+        raise DataError(msg)
+    return found
+
+
+def files_of(paths: Path | tuple[Path, ...]) -> list[Path]:
+    """The files that one or several paths name, each as in `parts_of`.
+
+    Raises:
+        DataError: As `parts_of`, or if a file is named twice.
+    """
+    found = [
+        part for path in ((paths,) if isinstance(paths, Path) else paths) for part in parts_of(path)
+    ]
+    seen: set[Path] = set()
+    for path in found:
+        if path in seen:
+            msg = f"Each file must be named once; got {path} twice. Remove one of them."
+            raise DataError(msg)
+        seen.add(path)
+    return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The data files of a folder. What begins with `_` or `.` is another program's note."""
+    try:
+        names = [path for path in folder.iterdir() if path.name[0] not in "_."]
+    except OSError as error:
+        msg = f"{folder} must be a readable folder; got {error.strerror}. Check its permissions."
+        raise DataError(msg) from error
+    found = sorted((path for path in names if _ending(path)), key=_by_number)
+    kinds = sorted({_ending(path) for path in found})
+    if len(kinds) != 1:
+        msg = (
+            f"A folder must hold data files of one kind ({', '.join(ENDINGS)}); got "
+            f"{' and '.join(kinds) or 'none'} ({folder}). Name the files, or a pattern such as "
+            f"{folder.name}/*.jsonl."
+        )
         raise DataError(msg)
     return found
 
@@ -155,10 +198,10 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _ending(path: Path) -> str:
-    """What the content is, by the name without `.gz` or `.zst`."""
+    """What the content is, by the name without `.gz` or `.zst`; empty if it is no data file."""
     ending = path.suffix.lower()
-    packed = Path(path.stem).suffix.lower() if ending in _PACKED else ending
-    return "" if packed == ".parquet" != ending else packed
+    kind = Path(path.stem).suffix.lower() if ending in _PACKED else ending
+    return kind if kind in ENDINGS and (kind == ending or kind != ".parquet") else ""
 
 
 def _jsonl(path: Path) -> list[Row]:

@@ -61,8 +61,8 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
     """Read a file of rationales as rows.
 
     Args:
-        path: The file, or a pattern such as `train_CoT_*.json` for its parts, which are joined by
-            the numbers in their names.
+        path: The file; or a pattern such as `train_CoT_*.json`, or a folder, for its parts, which
+            are joined by the numbers in their names.
         form: Its format.
         questions: For dss, the data set's own file in the same order; otherwise None.
 

@@ -96,7 +96,7 @@ def import_file(
 
     Args:
         store: Where to write.
-        path: The file, or a pattern such as `part_*.jsonl` for several that are one.
+        path: The file; or a pattern such as `part_*.jsonl`, or a folder, for several that are one.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
         columns: Names of the file's columns; they override those of the format.

@@ -6,16 +6,18 @@ run_id = config.run_id(questions_hash(questions))
 
 import json
 import logging
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import polars as pl
 
 from data_schemas import Questions
 from qcrd_core.config.run import DataSection
 from qcrd_core.data.answers import canonical, equal
-from qcrd_core.data.files import read_rows
+from qcrd_core.data.files import Row, files_of, read_rows
 from qcrd_core.data.hub import hub_rows
-from qcrd_core.data.questions import distinct, to_questions
+from qcrd_core.data.questions import distinct, parts_to_questions, to_questions
 from qcrd_core.data.spec import DatasetSpec, FilesSource, HubSource, WordProblemsSource
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import content_hash
@@ -25,14 +27,17 @@ logger = logging.getLogger(__name__)
 _SPLITS = ("train", "validation", "test")
 _HASH_DIGITS = 16
 
+Reader = Callable[[Path], list[Row]]
 
-def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+
+def load_questions(spec: DatasetSpec, data: DataSection, read: Reader = read_rows) -> pl.DataFrame:
     """Read, split, check and limit a data set's questions.
 
     Args:
         spec: The data set.
         data: Local copy and limits; `label` determines whether training questions need a gold
             answer.
+        read: Reads one of the user's files.
 
     Returns:
         Table `questions`: train, validation, test, each in the source's order.
@@ -49,7 +54,7 @@ def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
             f"{spec.source.type}. Remove data.path."
         )
         raise ConfigError(msg)
-    frame = _read(spec, data)
+    frame = _read(spec, data, read)
     preferred = pl.concat([_split(frame, name) for name in reversed(_SPLITS)])
     kept, num_left_out = distinct(preferred, spec, spec.name)
     if num_left_out:
@@ -81,7 +86,7 @@ def questions_hash(frame: pl.DataFrame) -> str:
     return content_hash(*(json.dumps(row, ensure_ascii=False) for row in rows))
 
 
-def _read(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+def _read(spec: DatasetSpec, data: DataSection, read: Reader) -> pl.DataFrame:
     source = spec.source
     if isinstance(source, WordProblemsSource):
         from qcrd_core.data.word_problems import generate
@@ -93,16 +98,18 @@ def _read(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
             num_test=source.num_test,
         )
     if isinstance(source, FilesSource):
-        return _read_files(source, spec)
+        return _read_files(source, spec, read)
     return _read_hub(source, spec, data)
 
 
-def _read_files(source: FilesSource, spec: DatasetSpec) -> pl.DataFrame:
-    paths = {"train": source.train, "validation": source.validation, "test": source.test}
+def _read_files(source: FilesSource, spec: DatasetSpec, read: Reader) -> pl.DataFrame:
+    named = {"train": source.train, "validation": source.validation, "test": source.test}
     frames = {
-        split: to_questions(read_rows(path), spec, split, where=str(path))
-        for split, path in paths.items()
-        if path is not None
+        split: parts_to_questions(
+            [(str(path), read(path)) for path in files_of(paths)], spec, split
+        )
+        for split, paths in named.items()
+        if paths is not None
     }
     fractions = {
         split: fraction

@@ -35,9 +35,29 @@ def to_questions(rows: Sequence[Row], spec: DatasetSpec, split: str, *, where: s
         DataError: If a column is absent, a question is empty, choices are not a list of texts, or a
             gold answer cannot be read.
     """
-    _check_columns(rows, spec, where)
+    return parts_to_questions([(where, rows)], spec, split)
+
+
+def parts_to_questions(
+    parts: Sequence[tuple[str, Sequence[Row]]], spec: DatasetSpec, split: str
+) -> pl.DataFrame:
+    """As `to_questions`, for the files of one split.
+
+    Args:
+        parts: Name and rows of each file, at least one row in all.
+        spec: Columns, question template and answer form.
+        split: train, validation or test.
+
+    Returns:
+        Columns of table `questions`, in the order of the files and their rows. Ids may repeat.
+
+    Raises:
+        DataError: As `to_questions`.
+    """
+    _check_columns([row for _, rows in parts for row in rows], spec, parts[0][0])
     made = [
         {"split": split, **_question(row, spec, f"{where}, row {number}")}
+        for where, rows in parts
         for number, row in enumerate(rows, start=1)
     ]
     schema = Questions.create_empty().schema

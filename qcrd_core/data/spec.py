@@ -22,19 +22,24 @@ from qcrd_core.errors import ConfigError
 _SPECS = Path(__file__).with_name("specs")
 _FILE_KEYS = ("train", "validation", "test")
 
+Files = Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+"""A file; a pattern such as `train_*.jsonl` or a folder, for all that are in it; or a list of
+these."""
+
 
 class FilesSource(Section):
     """Your own files: JSON lines, a JSON array, CSV, TSV or Parquet, also packed (.gz, .zst)."""
 
     type: Literal["files"] = "files"
     """Where the questions come from: your files, the Hugging Face hub, or qcrd's own generator."""
-    train: Path = Field(examples=["questions.jsonl"])
-    """Training questions: a file, or names of the hub's splits, which are joined in this order. If
-    it is the only file, it holds all questions. Relative paths start at the YAML file's folder."""
-    validation: Path | None = Field(default=None, examples=["validation.jsonl"])
-    """Validation questions: a file, or names of the hub's splits. Not set: a part of `train`."""
-    test: Path | None = Field(default=None, examples=["test.jsonl"])
-    """Test questions: a file, or names of the hub's splits. Not set: a part of `train`."""
+    train: Files = Field(examples=["questions.jsonl"])
+    """Training questions: a file, a pattern (`train_*.jsonl`), a folder of files or a list of
+    these; or names of the hub's splits. They are joined in this order. If no other split is set, it
+    holds all questions. Relative paths start at the YAML file's folder."""
+    validation: Files | None = Field(default=None, examples=["validation.jsonl"])
+    """Validation questions: files, or names of the hub's splits. Not set: a part of `train`."""
+    test: Files | None = Field(default=None, examples=["test.jsonl"])
+    """Test questions: files, or names of the hub's splits. Not set: a part of `train`."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Fraction of `train` that becomes validation if there is no validation file. It is chosen by
     hash of the question id, so that a question stays in its split when the file grows."""
@@ -245,9 +250,11 @@ def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any
     source = content.get("source")
     if not isinstance(source, dict) or source.get("type") != "files":
         return content
-    paths = {
-        key: str(folder / expand_user(value))
-        for key, value in source.items()
-        if key in _FILE_KEYS and isinstance(value, str)
-    }
+    paths = {key: _absolute(value, folder) for key, value in source.items() if key in _FILE_KEYS}
     return {**content, "source": {**source, **paths}}
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_absolute(item, folder) for item in value]
+    return str(folder / expand_user(value)) if isinstance(value, str) else value
