@@ -1,5 +1,6 @@
 """The command `qcrd`.
 
+    qcrd init FILE [--to DIR]
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
              [--retry-failed]
     qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from flows.commands.exchange import export_sft, import_file
+from flows.commands.init import init
 from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
 from flows.commands.models import janitor, models, promote, rollback
 from flows.commands.server import deploy, down, status, up
@@ -315,7 +317,7 @@ app.command(import_file, name="import", group=_DATA)
 app.command(list_settings, name="settings", group=_RUN)
 _COMMANDS: dict[Group, tuple[Callable[..., None], ...]] = {
     _RUN: (plan,),
-    _DATA: (export_sft,),
+    _DATA: (init, export_sft),
     _MODELS: (models, promote, rollback),
     _LOOK: (inspect, explore, audit),
     _SERVER: (up, deploy, status, down),

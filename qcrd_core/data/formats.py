@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from qcrd_core.config.files import check_ordinary
-from qcrd_core.data.files import Row, parse_json, parts_of, read_rows, read_text
+from qcrd_core.data.files import Row, parse_json, read_rows, read_text
+from qcrd_core.data.shards import parts_of
 from qcrd_core.errors import ConfigError, DataError
 
 Format = Literal["plain", "dss", "mcc-kd", "distilabel"]

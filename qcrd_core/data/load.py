@@ -15,9 +15,10 @@ import polars as pl
 from data_schemas import Questions
 from qcrd_core.config.run import DataSection
 from qcrd_core.data.answers import canonical, equal
-from qcrd_core.data.files import Row, files_of, read_rows
+from qcrd_core.data.files import Row, read_rows
 from qcrd_core.data.hub import hub_rows
 from qcrd_core.data.questions import distinct, parts_to_questions, to_questions
+from qcrd_core.data.shards import files_of
 from qcrd_core.data.spec import DatasetSpec, FilesSource, HubSource, WordProblemsSource
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import content_hash
@@ -84,6 +85,26 @@ def questions_hash(frame: pl.DataFrame) -> str:
     names = sorted(frame.columns)
     rows = frame.select(names).sort("question_id").iter_rows()
     return content_hash(*(json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:
+    """Check that the best round can be found.
+
+    Args:
+        questions: Table `questions`.
+        spec: The data set.
+
+    Raises:
+        DataError: If no validation question has a gold answer.
+    """
+    validation = questions.filter(pl.col("split") == "validation")
+    if validation["gold_answer"].null_count() == validation.height:
+        msg = (
+            "Validation questions must have gold answers, because they decide the best round; got "
+            f"none in {validation.height} questions ({spec.name}). Set columns.gold_answer, or set "
+            "source.validation to a file with answers."
+        )
+        raise DataError(msg)
 
 
 def _read(spec: DatasetSpec, data: DataSection, read: Reader) -> pl.DataFrame:
