@@ -6,7 +6,7 @@ run_id = config.run_id(questions_hash(questions))
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import polars as pl
 from data_schemas import Questions
 from qcrd_core.config.run import DataSection
 from qcrd_core.data.answers import canonical, equal
+from qcrd_core.data.chats import conversation_key
 from qcrd_core.data.files import Row, read_rows
 from qcrd_core.data.hub import hub_rows
 from qcrd_core.data.questions import distinct, parts_to_questions, to_questions
@@ -82,7 +83,10 @@ def questions_hash(frame: pl.DataFrame) -> str:
     Returns:
         16 hex digits.
     """
-    names = sorted(frame.columns)
+    # Without conversations it is the hash of version 1, from which runs before it have their names.
+    names = sorted(
+        name for name in frame.columns if name != "messages" or frame["messages"].count()
+    )
     rows = frame.select(names).sort("question_id").iter_rows()
     return content_hash(*(json.dumps(row, ensure_ascii=False) for row in rows))
 
@@ -165,24 +169,33 @@ def _take_fractions(frame: pl.DataFrame, fractions: dict[str, float]) -> pl.Data
 
     A split that would stay empty, because there are few rows, gets the next row by hash.
     """
-    hashes = _split_hashes(frame)
+    groups = _groups(frame)
+    hashes = _split_hashes(groups.values())
     scale = 16**_HASH_DIGITS
     splits = dict.fromkeys(hashes, "train")
-    ordered = sorted(hashes, key=lambda question_id: hashes[question_id])
+    ordered = sorted(hashes, key=lambda group: hashes[group])
     low, taken = 0.0, 0
     for split, fraction in fractions.items():
         high = low + fraction
         below = sum(value < high * scale for value in hashes.values())
         end = min(max(below, taken + 1), len(ordered))
-        for question_id in ordered[taken:end]:
-            splits[question_id] = split
+        for group in ordered[taken:end]:
+            splits[group] = split
         low, taken = high, max(end, taken)
-    return _with_splits(frame, splits)
+    return _with_splits(frame, {name: splits[group] for name, group in groups.items()})
+
+
+def _groups(frame: pl.DataFrame) -> dict[str, str]:
+    """What shares a split with each question: itself, or all rows of its conversation."""
+    return {
+        question_id: question_id if messages is None else conversation_key(messages)
+        for question_id, messages in frame.select("question_id", "messages").iter_rows()
+    }
 
 
 def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.DataFrame:
     """Assign an exact number of rows to each split, those with the smallest hashes first."""
-    hashes = _split_hashes(frame)
+    hashes = _split_hashes(frame["question_id"])
     total = sum(sizes.values())
     if total >= len(hashes):
         msg = (
@@ -198,9 +211,9 @@ def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.Da
     return _with_splits(frame, splits)
 
 
-def _split_hashes(frame: pl.DataFrame) -> dict[str, int]:
-    ids = frame["question_id"].unique(maintain_order=True)
-    return {name: int(content_hash("split", name, length=_HASH_DIGITS), 16) for name in ids}
+def _split_hashes(names: Iterable[str]) -> dict[str, int]:
+    distinct = dict.fromkeys(names)
+    return {name: int(content_hash("split", name, length=_HASH_DIGITS), 16) for name in distinct}
 
 
 def _with_splits(frame: pl.DataFrame, splits: dict[str, str]) -> pl.DataFrame:

@@ -47,6 +47,16 @@ class FilesSource(Section):
     """Fraction of `train` that becomes test if there is no test file, chosen in the same way."""
 
 
+class ChatSource(FilesSource):
+    """Your own files of conversations: OpenAI's `messages` or ShareGPT's `conversations`.
+
+    The last turn of the assistant is the gold answer; the turns before it are the question.
+    """
+
+    type: Literal["chat"] = "chat"  # type: ignore[assignment]
+    """Where the questions come from."""
+
+
 class HubSource(Section):
     """A data set of the Hugging Face hub, or a local copy of it (`data.path`)."""
 
@@ -94,7 +104,9 @@ class WordProblemsSource(Section):
     """Test questions to generate."""
 
 
-Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discriminator="type")]
+Source = Annotated[
+    FilesSource | ChatSource | HubSource | WordProblemsSource, Field(discriminator="type")
+]
 
 
 class Columns(Section):
@@ -186,6 +198,23 @@ class DatasetSpec(Section):
             check_names(cls, content, listed_by="qcrd settings --dataset")
         return content
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether questions are conversations."""
+        return isinstance(self.source, ChatSource)
+
+    @model_validator(mode="after")
+    def _chats_have_no_columns_of_questions(self) -> Self:
+        names = self.columns.changed("question", "gold_answer", "choices")
+        if self.is_chat and (names or self.question_template is not None):
+            what = f"columns.{names[0]}" if names else "question_template"
+            msg = (
+                f"{what} must not be set for source.type chat: question and answer are the turns "
+                "of a conversation"
+            )
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.prompt.demonstrations and self.answer.marker is None:
@@ -248,7 +277,7 @@ def shipped_names() -> tuple[str, ...]:
 
 def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     source = content.get("source")
-    if not isinstance(source, dict) or source.get("type") != "files":
+    if not isinstance(source, dict) or source.get("type") not in {"files", "chat"}:
         return content
     paths = {key: _absolute(value, folder) for key, value in source.items() if key in _FILE_KEYS}
     return {**content, "source": {**source, **paths}}

@@ -122,7 +122,7 @@ def plan_run(config: RunConfig) -> RunPlan:
             find_vllm_python()
         identity, num_imported = sampling.fingerprint, 0
         generation = sampling.fingerprint
-        prompt = render(config, spec, train["question"][0])
+        prompt = render(config, spec, train["question"][0], train["messages"][0])
     marks = read_marks(store, spec.name, generation)
     # New marks lead to a new run. Without marks, their hash is left out, so that runs from before
     # curation existed keep their names.

@@ -20,6 +20,7 @@ from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.jobs import MakeTokenizers
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
+from qcrd_core.student.prompts import choose_prompt_form
 from qcrd_core.student.tokenizer import check_lengths, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
@@ -56,6 +57,7 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
         _pretrained_tokenizer(context.config.discriminator_model)
     lora = context.config.student.lora
     model = make_student(weights, tokenizer, context.config.run.seed, lora)
+    choose_prompt_form(tokenizer, model)
     return {
         "num_parameters": sum(weight.numel() for weight in model.parameters()),
         "longest_question_tokens": _check_lengths(context, questions, tokenizer, model),
@@ -86,6 +88,7 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
     else:
         tokenizer = _pretrained_tokenizer(weights)
     model = make_student(weights, tokenizer, config.run.seed)
+    choose_prompt_form(tokenizer, model)
     longest = _check_lengths(context, _questions(context), tokenizer, model)
     if not isinstance(config.discriminator_model, ScratchEncoder):
         discriminator_tokenizer = _pretrained_tokenizer(config.discriminator_model)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from qcrd_core.config.reading import explain
 from qcrd_core.config.run import DataSection
+from qcrd_core.data import chats
 from qcrd_core.data.concerns import concerns
 from qcrd_core.data.files import Row, cell, read_beginning
 from qcrd_core.data.guess.answers import MARKER, Kind, guess_kind, json_keys
@@ -75,14 +76,19 @@ def draft_dataset(path: Path, *, question: str | None, answer: str | None) -> Dr
         parts = parts_of(named)
         rows[parts[0]], whole = read_beginning(parts[0])
         is_whole = is_whole and whole and len(parts) == 1
-    first = rows[parts_of(path)[0]]
-    _check_number(first, shown)
-    found = find_columns(first, question=question, answer=answer, where=str(shown))
+    raw = rows[parts_of(path)[0]]
+    _check_number(raw, shown)
+    is_chat = any(name in raw[0] for name in chats.COLUMNS)
+    first = chats.chat_rows(raw, str(shown)) if is_chat else raw
+    if is_chat:
+        found = _CONVERSATION
+    else:
+        found = find_columns(first, question=question, answer=answer, where=str(shown))
     kind = _kind(first, found)
     content = _content(splits, found, kind)
     content["prompt"] = {"instruction": _instruction(kind, first, found)}
     spec = _validated(content | {"duplicates": "first"}, shown)
-    frame = parts_to_questions([(str(shown), first)], spec, "train")
+    frame = parts_to_questions([(str(shown), raw)], spec, "train")
     questions = load_questions(
         spec, DataSection(dataset="draft", label="majority"), read=lambda part: rows.get(part, [])
     )
@@ -114,6 +120,17 @@ def draft_dataset(path: Path, *, question: str | None, answer: str | None) -> Dr
             *concerns(spec, questions, is_instructed=True),
         ),
     )
+
+
+_CONVERSATION = Found(
+    question=chats.QUESTION,
+    parts=(chats.QUESTION,),
+    answer=chats.GOLD,
+    choices=None,
+    reasoning=None,
+    question_id=None,
+    reasons={"question": "the turns before the answer", "answer": "the last assistant turn"},
+)
 
 
 def _check_number(rows: Sequence[Row], path: Path) -> None:
@@ -151,6 +168,13 @@ def _kind(rows: Sequence[Row], found: Found) -> Kind:
 
 
 def _content(splits: dict[str, Path], found: Found, kind: Kind) -> dict[str, Any]:
+    if found is _CONVERSATION:
+        return {
+            "name": _name(splits["train"]),
+            "source": {"type": "chat", **splits},
+            "columns": kind.columns,
+            "answer": {**kind.answer, "marker": MARKER},
+        }
     columns: dict[str, Any] = {"gold_answer": found.answer, **kind.columns}
     if kind.is_first_of_list:
         columns["gold_answer"] = f"{found.answer}.0"

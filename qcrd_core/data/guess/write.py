@@ -76,17 +76,14 @@ def dataset_text(draft: Draft, folder: Path) -> str:
         "marker": "The answer is"
     }
     reasons = found.reasons
+    whose = "the conversation's beginning" if spec.is_chat else "the question"
     lines: list[_Line] = [
         (f"name: {_flow(spec.name)}", "the file's name; samples are stored below it"),
-        (
-            f"source: {_flow(source)}",
-            f"{counts(draft)}, by hash of the question unless a file is named",
-        ),
-        (
-            f"columns: {_flow(columns)}",
-            f"question {reasons['question']}, answer {reasons['answer']}",
-        ),
+        (f"source: {_flow(source)}", f"{counts(draft)}, by hash of {whose} unless a file is named"),
     ]
+    if columns:
+        why = f"question: {reasons['question']}; answer: {reasons['answer']}"
+        lines.append((f"columns: {_flow(columns)}", why))
     if spec.question_template is not None:
         shown = f"question_template: {_quoted(spec.question_template)}"
         lines.append((shown, "the columns that together are a question"))

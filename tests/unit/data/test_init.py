@@ -92,6 +92,14 @@ def numbered_labels(folder: Path) -> Path:
     return folder / "reviews.parquet"
 
 
+def chat(folder: Path) -> Path:
+    rows = [{"messages": [{"role": "system", "content": "Answer."},
+                          {"role": "user", "content": f"Order {i} is late."},
+                          {"role": "assistant", "content": TOPICS[i % 4]}]}
+            for i in range(200)]  # fmt: skip
+    return write_lines(folder / "chat.jsonl", rows)
+
+
 def lines(rows: Rows) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -129,6 +137,12 @@ def begin(path: Path) -> tuple[Draft, RunPlan, Sequence[str]]:
         (nested, {"kind": "text"}, "town 0", "Person 0 was born in town 0.\nWhere"),
         (grade_school, {"kind": "number"}, "1002", "Ann has 1000 pens"),
         (german, {"kind": "number", "decimal_mark": ","}, "12234,1", "Was kostet Posten 11?"),
+        (
+            chat,
+            {"kind": "label", "labels": list(TOPICS)},
+            "billing",
+            "System: Answer.\n\nUser: Order 0 is",
+        ),
         (numbered_labels, {"kind": "label", "labels": ["0", "1"]}, "0", "A review of film 0."),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -58,6 +58,7 @@ def test_load_questions_from_three_files_keeps_their_splits(tmp_path: Path) -> N
         "gold_answer": "3",
         "gold_target": None,
         "template": None,
+        "messages": None,
     }
     Questions.validate(frame)
 
