@@ -40,6 +40,8 @@ def init(
     print(f"  answers    {found.answer} ({found.reasons['answer']})")
     print(f"  kind       {spec.answer.kind}: {draft.kind.reason}")
     print(f"  split      {counts(draft)}")
+    if found.unused:
+        print(f"  not read   {', '.join(found.unused)}")
     for warning in draft.warnings:
         print(
             textwrap.fill(warning, 98, initial_indent="  warning    ", subsequent_indent=" " * 13)

@@ -17,6 +17,7 @@ _MOST_LABELS, _LONGEST_LABEL = 100, 60
 _ROWS_PER_LABEL = 3
 _MOSTLY, _SEVERAL = 0.95, 0.1
 _AFTER = ("####", "The answer is", "Final answer:", "Answer:")
+_TEXT = AnswerSpec(kind="text")
 _NUMBER = re.compile(
     r"[^\w\s]{0,2}\s?[-+−]?[^\w\s]?\s?[0-9][0-9.,'’\s]*(?:/\s?[0-9]+)?\s?(?:[%€$£°²³]|[^\W\d]+\.?"  # noqa: RUF001
     r"(?:\s[^\W\d]+)?)?[\s.]*"
@@ -63,6 +64,10 @@ def guess_kind(name: str, values: Sequence[Any], choices: Sequence[Any] | None) 
         return _lists(documents)
     if _share(documents, _is_there) >= _MOSTLY:
         return _json(f"JSON in {_percent(_share(documents, _is_there))} of the rows")
+    boxed = [canonical(text, _TEXT, None) for text in texts if "\\boxed" in text]
+    if len(boxed) == len(texts) and all(boxed):
+        inner = guess_kind(name, boxed, None)
+        return Kind(inner.answer, {}, f"{inner.reason}, in \\boxed of every row", inner.warnings)
     for mark in _AFTER:
         if _share(texts, lambda text, mark=mark: mark in text) == 1:
             inner = guess_kind(name, [text.rpartition(mark)[2].strip() for text in texts], None)

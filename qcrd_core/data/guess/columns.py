@@ -5,7 +5,7 @@ Names decide first, in the order of the lists below; what the columns hold decid
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
@@ -33,6 +33,8 @@ _ANSWER = (
     *("priority", "target", "output", "response", "completion", "result", "sql", "query"),
     *("expected", "entities", "extraction", "json", "summary", "solution", "antwort", "ergebnis"),
 )
+# What follows an instruction is its answer, even if the rows have categories as well.
+_INSTRUCTIONS, _AFTER_INSTRUCTION = ("instruction", "prompt"), ("output", "response", "completion")
 _REASONING = (
     *("rationale", "reasoning", "explanation", "chain_of_thought", "cot", "thought", "steps"),
     "solution",
@@ -40,9 +42,8 @@ _REASONING = (
 _ID = ("id", "_id", "uid", "uuid", "guid", "question_id", "qid", "example_id", "ticket_id", "key")
 _CHOICES = ("choices", "options", "answer_choices", "candidates", "alternatives", "endings")
 _BEFORE_QUESTION = {
-    "question": ("context", "passage", "schema", "table", "article", "facts", "sql_context"),
-    "instruction": (),
-    "premise": (),
+    "question": ("context", "passage", "schema", "table", "article", "sql_context", "body"),
+    "instruction": ("context",),
     "body": ("subject", "title"),
     "text": ("subject", "title"),
     "description": ("subject", "title"),
@@ -65,8 +66,10 @@ class Found:
     choices: str | tuple[str, ...] | None
     reasoning: str | None
     question_id: str | None
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why each was chosen, by the names above."""
+    reasons: Mapping[str, str]
+    """Why question and answer were chosen, by the names above."""
+    unused: tuple[str, ...] = ()
+    """Columns of the file that are not read."""
 
 
 def find_columns(
@@ -103,7 +106,8 @@ def find_columns(
         raise ConfigError(_none("question", "--question", values, where))
     parts = _parts(asked, texts) if question is None else (asked,)
     rest = {name: held for name, held in usable.items() if name not in parts}
-    given = answer or _named(rest, _ANSWER, len(rows)) or _repeating(rest)
+    told = _AFTER_INSTRUCTION if _plain(asked) in _INSTRUCTIONS else ()
+    given = answer or _named(rest, (*told, *_ANSWER), len(rows)) or _repeating(rest)
     if given is None:
         raise ConfigError(_none("answer", "--answer", values, where))
     if answer is None and f"{given}.text" in rest:  # as in SQuAD, beside the answer's place
@@ -118,6 +122,7 @@ def find_columns(
         choices=choices,
         reasoning=reasoning,
         question_id=question_id,
+        unused=_unused(rows, (*parts, given, *_names(choices), reasoning, question_id)),
         reasons={
             "question": _reason(asked, question, _QUESTION, "the longest texts"),
             "answer": _reason(given, answer, _ANSWER, "few values that repeat"),
@@ -183,16 +188,20 @@ def _repeating(values: Mapping[str, Sequence[Any]]) -> str | None:
 
 
 def _parts(question: str, texts: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
-    plain = {_plain(name): name for name in texts}
+    # Braces, "!" and ":" mean something in a template.
+    plain = {_plain(name): name for name in texts if not set(name) & set("{}!:")}
     kind = _plain(question)
     before = next((plain[n] for n in _BEFORE_QUESTION.get(kind, ()) if n in plain), None)
     after = next((plain[n] for n in _AFTER_QUESTION.get(kind, ()) if n in plain), None)
-    return tuple(name for name in (before, question, after) if name is not None)
+    parts = tuple(name for name in (before, question, after) if name is not None)
+    return parts if question in plain.values() else (question,)
 
 
 def _choices(values: Mapping[str, Sequence[Any]]) -> str | tuple[str, ...] | None:
     for name in values:
-        if _plain(name) in _CHOICES and all(_is_list(value) for value in values[name]):
+        if _plain(name).rpartition(".")[2] in _CHOICES and all(
+            _is_list(value) for value in values[name]
+        ):
             return name
     families: dict[str, list[str]] = {}
     for name, held in values.items():
@@ -219,6 +228,11 @@ def _id(values: Mapping[str, Sequence[Any]], num_rows: int) -> str | None:
         if is_id and len({str(value) for value in held}) == num_rows:
             return name
     return None
+
+
+def _unused(rows: Sequence[Row], used: Sequence[str | None]) -> tuple[str, ...]:
+    heads = {name if name in rows[0] else name.partition(".")[0] for name in used if name}
+    return tuple(dict.fromkeys(name for row in rows for name in row if name not in heads))
 
 
 def _names(choices: str | tuple[str, ...] | None) -> tuple[str, ...]:

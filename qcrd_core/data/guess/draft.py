@@ -156,6 +156,9 @@ def _other_splits(path: Path) -> dict[str, Path]:
 
 def _kind(rows: Sequence[Row], found: Found) -> Kind:
     filled = [row for row in rows if cell(row, found.answer) not in (None, "", [], {})]
+    if not filled:
+        msg = f"The column {found.answer} holds no answer. Name another one with --answer."
+        raise ConfigError(msg)
     choices = None
     if found.choices is not None:
         choices = [

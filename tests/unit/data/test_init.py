@@ -14,6 +14,7 @@ from qcrd_core.config.run import load_config
 from qcrd_core.data import files
 from qcrd_core.data.guess.draft import Draft, draft_dataset
 from qcrd_core.data.guess.write import _flow, _quoted, write_files
+from qcrd_core.data.questions import parts_to_questions
 from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.stages.describe import describe_plan
@@ -21,6 +22,7 @@ from qcrd_core.stages.plan import RunPlan, plan_run
 
 Rows = list[dict[str, Any]]
 NOBODY = "teacher.endpoints=[http://127.0.0.1:9/v1]"
+SUMS = [{"question": f"What is {n} + 1?", "answer": n + 1} for n in range(200)]
 TOPICS = ("billing", "delivery", "login", "refund")
 
 
@@ -114,12 +116,13 @@ def write_csv(path: Path, rows: Rows) -> Path:
     return path
 
 
-def begin(path: Path) -> tuple[Draft, RunPlan, Sequence[str]]:
+def begin(path: Path, *, is_whole: bool = True) -> tuple[Draft, RunPlan, Sequence[str]]:
     """What `qcrd init` and then `qcrd run --dry-run` do, and the lines of the two files."""
     draft = draft_dataset(path, question=None, answer=None)
     written = write_files(draft, Path())
     plan = plan_run(load_config(written[1], (NOBODY,)))
     assert load_spec(str(written[0])) == draft.spec
+    assert draft.is_whole == is_whole
     texts = [file.read_text(encoding="utf-8").splitlines() for file in written]
     assert max(map(len, texts)) <= 25
     return draft, plan, [line for text in texts for line in text]
@@ -167,6 +170,53 @@ def draft_of(folder: Path, rows: Rows, **named: str) -> Draft:
     return draft_dataset(path, question=options["question"], answer=options["answer"])
 
 
+@pytest.mark.parametrize(
+    ("row", "parts", "answer", "gold"),
+    [
+        (lambda n: {"question": {"stem": f"Sun {n}?", "choices": [
+            {"text": "hot", "label": "A"}, {"text": "cold", "label": "B"}]},
+            "answerKey": "AB"[n % 2]}, ("question.stem",), {"kind": "choice"}, "hot"),
+        (lambda n: {"ID": f"c{n}", "Body": f"Ann has {n} pens.", "Question": "How many?",
+                    "Equation": f"{n}", "Answer": float(n), "Type": "Addition"},
+         ("Body", "Question"), {"kind": "number"}, "0"),
+        (lambda n: {"instruction": f"Tell me {n}.", "context": f"Text {n}.", "category": "qa",
+                    "response": f"Told {n}."}, ("context", "instruction"), {"kind": "text"},
+         "told 0"),
+        (lambda n: {"problem": f"Find {n}.", "type": "Algebra",
+                    "solution": f"So $\\boxed{{{n}}}$."}, ("problem",), {"kind": "number"}, "0"),
+        (lambda n: {"context": f"Tom {n}.", "question": "Why?", "answerA": "so", "answerB": "as",
+                    "answerC": "if", "label": str(1 + n % 3)}, ("context", "question"),
+         {"kind": "choice"}, "so"),
+    ],
+    ids=["nested choices", "body", "instruction", "boxed", "counted from 1"],
+)  # fmt: skip
+def test_init_finds_the_columns_of_public_data_sets(
+    tmp_path: Path, row: Any, parts: tuple[str, ...], answer: dict[str, Any], gold: str
+) -> None:
+    draft = draft_of(tmp_path, [row(n) for n in range(60)])
+    assert draft.found.parts == parts
+    assert draft.spec.answer.model_dump(exclude_defaults=True) == answer
+    first = parts_to_questions([("mine", [row(0)])], draft.spec, "train")
+    assert first["gold_answer"].to_list() == [gold]
+
+
+def test_init_of_a_folder_of_shards_looks_at_the_first_and_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sums").mkdir()
+    for number in range(2):
+        write_lines(tmp_path / "sums" / f"part-{number}.jsonl", SUMS[number * 100 :][:100])
+    draft, plan, text = begin(Path("sums"), is_whole=False)
+    assert "source: {type: files, train: sums}" in text
+    assert (draft.num_rows, plan.questions.height) == (100, 200)
+
+
+def test_init_refuses_a_named_column_without_answers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="The column note holds no answer"):
+        draft_of(tmp_path, [row | {"note": ""} for row in SUMS], answer="note")
+
+
 def test_init_takes_demonstrations_from_train_with_the_reasoning_of_the_file(
     tmp_path: Path,
 ) -> None:
@@ -186,9 +236,6 @@ def test_init_without_reasoning_leaves_the_demonstrations_to_be_filled_in(
     assert plan.spec.prompt.demonstrations == ()
     assert sum("rationale: '...'" in line and line.startswith("  #   - ") for line in text) == 2
     assert draft.warnings == ()
-
-
-SUMS = [{"question": f"What is {n} + 1?", "answer": n + 1} for n in range(200)]
 
 
 @pytest.mark.parametrize(
