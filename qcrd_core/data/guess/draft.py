@@ -70,20 +70,10 @@ def draft_dataset(path: Path, *, question: str | None, answer: str | None) -> Dr
     """
     shown, path = path, path.absolute()
     splits = {"train": path, **_other_splits(path)}
-    rows: dict[Path, list[Row]] = {}
-    is_whole = True
-    for named in splits.values():
-        parts = parts_of(named)
-        rows[parts[0]], whole = read_beginning(parts[0])
-        is_whole = is_whole and whole and len(parts) == 1
-    raw = rows[parts_of(path)[0]]
+    rows, is_whole = _read(splits)
+    raw = next(iter(rows.values()))  # of train
     _check_number(raw, shown)
-    is_chat = any(name in raw[0] for name in chats.COLUMNS)
-    first = chats.chat_rows(raw, str(shown)) if is_chat else raw
-    if is_chat:
-        found = _CONVERSATION
-    else:
-        found = find_columns(first, question=question, answer=answer, where=str(shown))
+    first, found = _columns(raw, question, answer, str(shown))
     kind = _kind(first, found)
     content = _content(splits, found, kind)
     content["prompt"] = {"instruction": _instruction(kind, first, found)}
@@ -98,9 +88,8 @@ def draft_dataset(path: Path, *, question: str | None, answer: str | None) -> Dr
     check_validation(questions, spec)
     examples = choose_demonstrations(questions, _reasoning(first, frame, found, kind), spec)
     worked = tuple(example for example in examples if example.rationale.strip())
-    if worked:
-        prompt = spec.prompt.model_copy(update={"demonstrations": worked})
-        spec = spec.model_copy(update={"prompt": prompt})
+    prompt = spec.prompt.model_copy(update={"demonstrations": worked})
+    spec = spec.model_copy(update={"prompt": prompt})
     train = questions.filter(split="train")
     num_unlabelled = train["gold_answer"].null_count()
     return Draft(
@@ -131,6 +120,31 @@ _CONVERSATION = Found(
     question_id=None,
     reasons={"question": "the turns before the answer", "answer": "the last assistant turn"},
 )
+
+
+def _read(splits: dict[str, Path]) -> tuple[dict[Path, list[Row]], bool]:
+    """The rows of each split's first file, and whether there are no others."""
+    rows, is_whole = {}, True
+    for named in splits.values():
+        parts = parts_of(named)
+        rows[parts[0]], is_all = read_beginning(parts[0])
+        is_whole = is_whole and is_all and len(parts) == 1
+    return rows, is_whole
+
+
+def _columns(
+    rows: list[Row], question: str | None, answer: str | None, where: str
+) -> tuple[list[Row], Found]:
+    """Rows with a question and an answer, and the columns that hold them."""
+    if all(name not in rows[0] for name in chats.COLUMNS):
+        return rows, find_columns(rows, question=question, answer=answer, where=where)
+    if question is not None or answer is not None:
+        msg = (
+            f"--question and --answer apply to columns; {where} holds conversations, whose turns "
+            "are question and answer. Omit them."
+        )
+        raise ConfigError(msg)
+    return chats.chat_rows(rows, where), _CONVERSATION
 
 
 def _check_number(rows: Sequence[Row], path: Path) -> None:

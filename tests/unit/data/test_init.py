@@ -212,6 +212,11 @@ def test_init_of_a_folder_of_shards_looks_at_the_first_and_names_the_folder(
     assert (draft.num_rows, plan.questions.height) == (100, 200)
 
 
+def test_init_refuses_columns_for_conversations(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds conversations.*Omit them"):
+        draft_dataset(chat(tmp_path), question="text", answer=None)
+
+
 def test_init_refuses_a_named_column_without_answers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="The column note holds no answer"):
         draft_of(tmp_path, [row | {"note": ""} for row in SUMS], answer="note")
