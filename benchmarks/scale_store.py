@@ -83,6 +83,7 @@ def make_questions(num_questions: int) -> pl.DataFrame:
         choices=pl.lit(None, pl.List(pl.String)),
         gold_answer=(pl.col("a") + pl.col("b")).cast(pl.String),
         gold_target=pl.format("({} + {})", "a", "b"),
+        messages=pl.lit(None, pl.String),
         template=pl.lit("get_more"),
     ).sort("question_id")
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import polars as pl
+
 from data_schemas.light import dy
 from data_schemas.table import Table
 
@@ -13,7 +15,11 @@ class Questions(Table):
     """One row per question. Written when a data set is loaded, and again when it changes."""
 
     table_name: ClassVar[str] = "questions"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    changes: ClassVar[Mapping[int, str]] = {
+        1: "First version.",
+        2: "Added `messages`.",
+    }
     example: ClassVar[Mapping[str, Any]] = {
         "question_id": "train-0017",
         "split": "train",
@@ -22,9 +28,10 @@ class Questions(Table):
         "gold_answer": "11",
         "gold_target": "(7 + 4)",
         "template": "get_more",
+        "messages": None,
     }
 
-    distinct: ClassVar[frozenset[str]] = frozenset({"question", "gold_target"})
+    distinct: ClassVar[frozenset[str]] = frozenset({"question", "gold_target", "messages"})
 
     question_id = dy.String(
         primary_key=True,
@@ -48,3 +55,15 @@ class Questions(Table):
         nullable=True,
         description="Name of a slice for reports, for example the generator's template.",
     )
+    messages = dy.String(
+        nullable=True,
+        description="JSON list of the turns before the answer (role, content) if the data set "
+        "holds conversations; `question` is the same as one text.",
+    )
+
+    @classmethod
+    def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
+        """Version 1 had no conversations, so `messages` is null."""
+        if version != 1:
+            return super().migrate(frame, version)
+        return frame.with_columns(messages=pl.lit(None, pl.String))

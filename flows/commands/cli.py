@@ -1,5 +1,6 @@
 """The command `qcrd`.
 
+    qcrd init FILE [--to DIR]
     qcrd run --config configs/quickstart.yaml [section.key=value ...] [--dry-run]
              [--retry-failed]
     qcrd import FILE --store STORE --dataset NAME [--format F | --rationales COLUMN ...]
@@ -32,6 +33,7 @@ from cyclopts import App, CycloptsError, Group
 
 from flows.commands.bench import bench
 from flows.commands.exchange import export_sft, import_file
+from flows.commands.init import init
 from flows.commands.inspect import audit, compact, explore, inspect, plan, validate
 from flows.commands.models import janitor, models, promote, rollback
 from flows.commands.predict import predict
@@ -73,7 +75,7 @@ app.command(import_file, name="import", group=_DATA)
 app.command(list_settings, name="settings", group=_RUN)
 _COMMANDS: dict[Group, tuple[Callable[..., None], ...]] = {
     _RUN: (join, bench, plan),
-    _DATA: (export_sft,),
+    _DATA: (init, export_sft),
     _MODELS: (predict, serve, models, promote, rollback),
     _LOOK: (inspect, explore, audit),
     _SERVER: (up, deploy, status, down),

@@ -26,8 +26,8 @@ def import_file(
     """Import rationales that a teacher wrote elsewhere, to distil them without sampling.
 
     Args:
-        file: JSON lines, JSON array, CSV, TSV or Parquet file, or a quoted pattern such as
-            'train_*.json' for the parts of one.
+        file: JSON lines, JSON array, CSV, TSV or Parquet file; or a quoted pattern such as
+            'train_*.json', or a folder, for the parts of one.
         store: Folder or object-store URL of the store.
         dataset: Name of a shipped data set, or path of a YAML data-set file. It says how answers
             are read.

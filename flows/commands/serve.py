@@ -118,6 +118,12 @@ def _application(
         if escalation is not None:
             escalation.check(student)
         if capture is not None:
+            if student.metadata.source == "chat":
+                msg = (
+                    f"--capture keeps single questions; {student.label} answers conversations. "
+                    "Leave it out."
+                )
+                raise ConfigError(msg)
             capture.open(student.metadata.dataset)
 
     check(batches.student)

@@ -68,6 +68,7 @@ def with_captured(
         nothing.alias("gold_answer"),
         nothing.alias("gold_target"),
         nothing.alias("template"),
+        nothing.alias("messages"),
     )
     rows = [questions, Questions.validate(added, cast=True)]
     return Questions.validate(pl.concat(rows, how="vertical"))

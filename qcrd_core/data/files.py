@@ -22,6 +22,8 @@ _HALF_PAIR = re.compile(
     r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE
 )
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_MOST_ROWS, _MOST_BYTES = 20_000, 16 * 1024 * 1024
+"""What is read of a file to look at it: 16 MiB take about two seconds."""
 _PACKED = (".gz", ".zst")
 
 
@@ -78,8 +80,29 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: If the file is absent, unreadable, of another kind, malformed or without rows.
     """
+    return _read(path, None)[0]
+
+
+def read_beginning(path: Path) -> tuple[list[Row], bool]:
+    """Read the first 20,000 rows of a file, or those in its first 16 MiB.
+
+    Args:
+        path: As for `read_rows`. A JSON array is read as a whole first.
+
+    Returns:
+        At least one row, and whether these are all rows of the file.
+
+    Raises:
+        DataError: As `read_rows`.
+    """
+    rows, is_whole = _read(path, _MOST_BYTES)
+    return rows[:_MOST_ROWS], is_whole and len(rows) <= _MOST_ROWS
+
+
+def _read(path: Path, most: int | None) -> tuple[list[Row], bool]:
+    """Rows of a file or, if it is longer than `most` bytes, of its beginning; and which it is."""
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    reader = readers.get(_ending(path))
+    reader = readers.get(kind_of(path))
     if reader is None:
         msg = (
             f"A data file must end in {', '.join(ENDINGS)}, or in one of these and "
@@ -88,37 +111,14 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(msg)
     try:
         check_ordinary(path)
-        rows = reader(path)
+        rows, is_whole = reader(path, most)
     except OSError as error:
         msg = f"{path} must be a readable file; got {error.strerror or error}. Check the path."
         raise DataError(msg) from error
     if not rows:
         msg = f"{path} must hold at least one row; got none. Check that the file is complete."
         raise DataError(msg)
-    return rows
-
-
-def parts_of(path: Path) -> list[Path]:
-    """The files that a path names: itself, or all that fit a pattern such as `train_*.json`.
-
-    Returns:
-        In the order of their names, with numbers in them by value: part 10 after part 9.
-
-    Raises:
-        DataError: If no file fits the pattern.
-    """
-    if "*" not in path.name or path.exists():
-        return [path]
-    found = sorted(path.parent.glob(path.name), key=_by_number)
-    if not found:
-        msg = f"{path} must fit at least one file; got none. Check the pattern."
-        raise DataError(msg)
-    return found
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    pieces = re.findall(r"[0-9]+|[^0-9]+", path.name)
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
+    return rows, is_whole
 
 
 def read_text(path: Path) -> str:
@@ -128,46 +128,58 @@ def read_text(path: Path) -> str:
         DataError: If it is not a whole packed file, or holds something else than text.
         OSError: If it cannot be read.
     """
-    content = _unpacked(path)
+    return _beginning(path, None)[0]
+
+
+def _beginning(path: Path, most: int | None) -> tuple[str, bool]:
+    """The text of a file, or the whole lines in its first `most` bytes; and which it is."""
+    content = _unpacked(path, most)
+    is_whole = most is None or len(content) <= most
     encoding = (
         "utf-16" if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig"
     )
     try:
-        return content.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(content, final=is_whole)
     except UnicodeDecodeError as error:
         name = "UTF-16" if encoding == "utf-16" else "UTF-8"
         msg = f"{path} must be {name} text; got an invalid byte at {error.start}. Convert it."
         raise DataError(msg) from error
+    return (text if is_whole else text[: text.rfind("\n") + 1]), is_whole
 
 
-def _unpacked(path: Path) -> bytes:
-    content = path.read_bytes()
-    if path.suffix.lower() not in _PACKED:
-        return content
+def _unpacked(path: Path, most: int | None) -> bytes:
+    """The content of a file, or one byte more than `most` of it."""
+    size = -1 if most is None else most + 1
+    ending = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".gz":
-            return gzip.decompress(content)
-        with pa.input_stream(pa.BufferReader(content), compression="zstd") as stream:
-            return bytes(stream.read())
+        if ending == ".gz":
+            with gzip.open(path) as packed:
+                return packed.read(size)
+        if ending == ".zst":
+            with pa.input_stream(str(path), compression="zstd") as stream:
+                return bytes(stream.read(None if most is None else size))
     except (OSError, EOFError, zlib.error) as error:
         msg = f"{path} must be a whole {path.suffix} file; got {error}. Write it again."
         raise DataError(msg) from error
+    with path.open("rb") as plain:
+        return plain.read(size)
 
 
-def _ending(path: Path) -> str:
-    """What the content is, by the name without `.gz` or `.zst`."""
+def kind_of(path: Path) -> str:
+    """What the content is, by the name without `.gz` or `.zst`; empty if it is no data file."""
     ending = path.suffix.lower()
-    packed = Path(path.stem).suffix.lower() if ending in _PACKED else ending
-    return "" if packed == ".parquet" != ending else packed
+    kind = Path(path.stem).suffix.lower() if ending in _PACKED else ending
+    return kind if kind in ENDINGS and (kind == ending or kind != ".parquet") else ""
 
 
-def _jsonl(path: Path) -> list[Row]:
-    lines = read_text(path).split("\n")
-    return [
+def _jsonl(path: Path, most: int | None) -> tuple[list[Row], bool]:
+    text, is_whole = _beginning(path, most)
+    rows = [
         _object(line, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
+    return rows, is_whole
 
 
 def _object(line: str, where: str) -> Row:
@@ -179,7 +191,8 @@ def _object(line: str, where: str) -> Row:
     return _checked(row, where)
 
 
-def _json(path: Path) -> list[Row]:
+def _json(path: Path, most: int | None) -> tuple[list[Row], bool]:
+    del most  # the beginning of an array is not JSON
     text = read_text(path)
     try:
         content = parse_json(text)
@@ -195,7 +208,8 @@ def _json(path: Path) -> list[Row]:
             "into one array."
         )
         raise DataError(msg)
-    return [_checked(row, f"{path}, row {number}") for number, row in enumerate(content, start=1)]
+    rows = [_checked(row, f"{path}, row {number}") for number, row in enumerate(content, start=1)]
+    return rows, True
 
 
 def _checked(row: Any, where: str) -> Row:
@@ -205,16 +219,18 @@ def _checked(row: Any, where: str) -> Row:
     return row
 
 
-def _csv(path: Path) -> list[Row]:
-    text = read_text(path)
-    separator = "\t" if _ending(path) == ".tsv" else ","
+def _csv(path: Path, most: int | None) -> tuple[list[Row], bool]:
+    text, is_whole = _beginning(path, most)
+    while not is_whole and text.count('"') % 2:  # the last line is not the end of a row
+        text = text[: text.rfind("\n", 0, -1) + 1]
+    separator = "\t" if kind_of(path) == ".tsv" else ","
     rows = _polars(
         path, lambda: pl.read_csv(text.encode(), infer_schema=False, separator=separator)
     )
     last = list(rows[0])[-1] if rows else ""
     if any(row[last] is None for row in rows):
         _check_widths(path, text, separator)
-    return rows
+    return rows, is_whole
 
 
 def _check_widths(path: Path, text: str, separator: str) -> None:
@@ -230,8 +246,9 @@ def _check_widths(path: Path, text: str, separator: str) -> None:
             raise DataError(msg)
 
 
-def _parquet(path: Path) -> list[Row]:
-    return _polars(path, lambda: pl.read_parquet(path))
+def _parquet(path: Path, most: int | None) -> tuple[list[Row], bool]:
+    num_rows = None if most is None else _MOST_ROWS + 1
+    return _polars(path, lambda: pl.read_parquet(path, n_rows=num_rows)), True
 
 
 def _polars(path: Path, read: Any) -> list[Row]:

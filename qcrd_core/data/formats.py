@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from qcrd_core.config.files import check_ordinary
-from qcrd_core.data.files import Row, parse_json, parts_of, read_rows, read_text
+from qcrd_core.data.files import Row, parse_json, read_rows, read_text
+from qcrd_core.data.shards import parts_of
 from qcrd_core.errors import ConfigError, DataError
 
 Format = Literal["plain", "dss", "mcc-kd", "distilabel"]
@@ -61,8 +62,8 @@ def read_format(path: Path, form: Format, questions: Path | None) -> list[Row]:
     """Read a file of rationales as rows.
 
     Args:
-        path: The file, or a pattern such as `train_CoT_*.json` for its parts, which are joined by
-            the numbers in their names.
+        path: The file; or a pattern such as `train_CoT_*.json`, or a folder, for its parts, which
+            are joined by the numbers in their names.
         form: Its format.
         questions: For dss, the data set's own file in the same order; otherwise None.
 

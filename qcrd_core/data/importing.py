@@ -23,11 +23,12 @@ from pydantic import ValidationError
 
 from data_schemas import Questions, Rationales
 from qcrd_core.config.reading import explain
-from qcrd_core.data.files import Row, has_column, parts_of
+from qcrd_core.data.files import Row, has_column
 from qcrd_core.data.formats import Format, default_columns, model_name, read_format
 from qcrd_core.data.imported import import_folder, write_import
 from qcrd_core.data.imported_rows import SampleColumns, samples_of
 from qcrd_core.data.questions import to_questions
+from qcrd_core.data.shards import parts_of
 from qcrd_core.data.spec import Columns, DatasetSpec
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import IDENTITY_VERSION, content_hash, file_hash, fingerprint
@@ -96,7 +97,7 @@ def import_file(
 
     Args:
         store: Where to write.
-        path: The file, or a pattern such as `part_*.jsonl` for several that are one.
+        path: The file; or a pattern such as `part_*.jsonl`, or a folder, for several that are one.
         spec: The data set: answer form, stop texts and marker; its name is the folder.
         split: Split of the file's questions.
         columns: Names of the file's columns; they override those of the format.

@@ -6,16 +6,20 @@ run_id = config.run_id(questions_hash(questions))
 
 import json
 import logging
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 
 import polars as pl
 
 from data_schemas import Questions
 from qcrd_core.config.run import DataSection
 from qcrd_core.data.answers import canonical, equal
-from qcrd_core.data.files import read_rows
+from qcrd_core.data.chats import conversation_key
+from qcrd_core.data.files import Row, read_rows
 from qcrd_core.data.hub import hub_rows
-from qcrd_core.data.questions import distinct, to_questions
+from qcrd_core.data.questions import distinct, parts_to_questions, to_questions
+from qcrd_core.data.shards import files_of
 from qcrd_core.data.spec import DatasetSpec, FilesSource, HubSource, WordProblemsSource
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import content_hash
@@ -25,14 +29,17 @@ logger = logging.getLogger(__name__)
 _SPLITS = ("train", "validation", "test")
 _HASH_DIGITS = 16
 
+Reader = Callable[[Path], list[Row]]
 
-def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+
+def load_questions(spec: DatasetSpec, data: DataSection, read: Reader = read_rows) -> pl.DataFrame:
     """Read, split, check and limit a data set's questions.
 
     Args:
         spec: The data set.
         data: Local copy and limits; `label` determines whether training questions need a gold
             answer.
+        read: Reads one of the user's files.
 
     Returns:
         Table `questions`: train, validation, test, each in the source's order.
@@ -49,7 +56,7 @@ def load_questions(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
             f"{spec.source.type}. Remove data.path."
         )
         raise ConfigError(msg)
-    frame = _read(spec, data)
+    frame = _read(spec, data, read)
     preferred = pl.concat([_split(frame, name) for name in reversed(_SPLITS)])
     kept, num_left_out = distinct(preferred, spec, spec.name)
     if num_left_out:
@@ -76,12 +83,35 @@ def questions_hash(frame: pl.DataFrame) -> str:
     Returns:
         16 hex digits.
     """
-    names = sorted(frame.columns)
+    # Without conversations it is the hash of version 1, from which runs before it have their names.
+    names = sorted(
+        name for name in frame.columns if name != "messages" or frame["messages"].count()
+    )
     rows = frame.select(names).sort("question_id").iter_rows()
     return content_hash(*(json.dumps(row, ensure_ascii=False) for row in rows))
 
 
-def _read(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
+def check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:
+    """Check that the best round can be found.
+
+    Args:
+        questions: Table `questions`.
+        spec: The data set.
+
+    Raises:
+        DataError: If no validation question has a gold answer.
+    """
+    validation = questions.filter(pl.col("split") == "validation")
+    if validation["gold_answer"].null_count() == validation.height:
+        msg = (
+            "Validation questions must have gold answers, because they decide the best round; got "
+            f"none in {validation.height} questions ({spec.name}). Set columns.gold_answer, or set "
+            "source.validation to a file with answers."
+        )
+        raise DataError(msg)
+
+
+def _read(spec: DatasetSpec, data: DataSection, read: Reader) -> pl.DataFrame:
     source = spec.source
     if isinstance(source, WordProblemsSource):
         from qcrd_core.data.word_problems import generate
@@ -93,16 +123,18 @@ def _read(spec: DatasetSpec, data: DataSection) -> pl.DataFrame:
             num_test=source.num_test,
         )
     if isinstance(source, FilesSource):
-        return _read_files(source, spec)
+        return _read_files(source, spec, read)
     return _read_hub(source, spec, data)
 
 
-def _read_files(source: FilesSource, spec: DatasetSpec) -> pl.DataFrame:
-    paths = {"train": source.train, "validation": source.validation, "test": source.test}
+def _read_files(source: FilesSource, spec: DatasetSpec, read: Reader) -> pl.DataFrame:
+    named = {"train": source.train, "validation": source.validation, "test": source.test}
     frames = {
-        split: to_questions(read_rows(path), spec, split, where=str(path))
-        for split, path in paths.items()
-        if path is not None
+        split: parts_to_questions(
+            [(str(path), read(path)) for path in files_of(paths)], spec, split
+        )
+        for split, paths in named.items()
+        if paths is not None
     }
     fractions = {
         split: fraction
@@ -137,24 +169,33 @@ def _take_fractions(frame: pl.DataFrame, fractions: dict[str, float]) -> pl.Data
 
     A split that would stay empty, because there are few rows, gets the next row by hash.
     """
-    hashes = _split_hashes(frame)
+    groups = _groups(frame)
+    hashes = _split_hashes(groups.values())
     scale = 16**_HASH_DIGITS
     splits = dict.fromkeys(hashes, "train")
-    ordered = sorted(hashes, key=lambda question_id: hashes[question_id])
+    ordered = sorted(hashes, key=lambda group: hashes[group])
     low, taken = 0.0, 0
     for split, fraction in fractions.items():
         high = low + fraction
         below = sum(value < high * scale for value in hashes.values())
         end = min(max(below, taken + 1), len(ordered))
-        for question_id in ordered[taken:end]:
-            splits[question_id] = split
+        for group in ordered[taken:end]:
+            splits[group] = split
         low, taken = high, max(end, taken)
-    return _with_splits(frame, splits)
+    return _with_splits(frame, {name: splits[group] for name, group in groups.items()})
+
+
+def _groups(frame: pl.DataFrame) -> dict[str, str]:
+    """What shares a split with each question: itself, or all rows of its conversation."""
+    return {
+        question_id: question_id if messages is None else conversation_key(messages)
+        for question_id, messages in frame.select("question_id", "messages").iter_rows()
+    }
 
 
 def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.DataFrame:
     """Assign an exact number of rows to each split, those with the smallest hashes first."""
-    hashes = _split_hashes(frame)
+    hashes = _split_hashes(frame["question_id"])
     total = sum(sizes.values())
     if total >= len(hashes):
         msg = (
@@ -170,9 +211,9 @@ def _take_sizes(frame: pl.DataFrame, sizes: dict[str, int], where: str) -> pl.Da
     return _with_splits(frame, splits)
 
 
-def _split_hashes(frame: pl.DataFrame) -> dict[str, int]:
-    ids = frame["question_id"].unique(maintain_order=True)
-    return {name: int(content_hash("split", name, length=_HASH_DIGITS), 16) for name in ids}
+def _split_hashes(names: Iterable[str]) -> dict[str, int]:
+    distinct = dict.fromkeys(names)
+    return {name: int(content_hash("split", name, length=_HASH_DIGITS), 16) for name in distinct}
 
 
 def _with_splits(frame: pl.DataFrame, splits: dict[str, str]) -> pl.DataFrame:

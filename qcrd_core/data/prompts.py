@@ -4,33 +4,41 @@ The shared part comes first, so that the engine's prefix cache keeps it. The que
 table `questions`, which already includes the choices.
 """
 
+from json import loads
 from typing import Any
 
 from qcrd_core.data.spec import DatasetSpec, Demonstration
 from qcrd_core.data.templates import fill_template
 
 
-def render_messages(spec: DatasetSpec, question: str) -> list[dict[str, str]]:
+def render_messages(
+    spec: DatasetSpec, question: str, turns: str | None = None
+) -> list[dict[str, str]]:
     """Write the prompt as chat messages.
 
     The instruction opens the first user message, because some chat templates have no system
-    message.
+    message. The turns of a conversation stay as they are; its system prompt comes first.
 
     Args:
         spec: The data set.
         question: Text of the question, from table `questions`.
+        turns: Column `messages` of the question; None if it is no conversation.
 
     Returns:
-        Messages with `role` (user and assistant in turn, user last) and `content`.
+        Messages with `role` (user and assistant in turn, user last, after at most one system
+        prompt) and `content`.
     """
+    asked = [{"role": "user", "content": _ask(spec, question)}] if turns is None else loads(turns)
+    system = [turn for turn in asked if turn["role"] == "system"]
     messages = []
     for demonstration in spec.prompt.demonstrations:
-        messages.append({"role": "user", "content": _ask(spec, demonstration.question)})
+        shown = demonstration.question if turns else _ask(spec, demonstration.question)
+        messages.append({"role": "user", "content": shown})
         messages.append({"role": "assistant", "content": _completion(spec, demonstration)})
-    messages.append({"role": "user", "content": _ask(spec, question)})
+    messages += asked[len(system) :]
     if spec.prompt.instruction is not None:
         messages[0]["content"] = f"{spec.prompt.instruction}\n\n{messages[0]['content']}"
-    return messages
+    return [*system, *messages]
 
 
 def render_text(spec: DatasetSpec, question: str) -> str:
@@ -61,6 +69,8 @@ def prompt_identity(spec: DatasetSpec) -> dict[str, Any]:
     return {
         **spec.prompt.model_dump(mode="json"),
         "answer": spec.answer.model_dump(mode="json"),
+        # The same question as a text of a file is another prompt.
+        **({"source": "chat"} if spec.is_chat else {}),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Questions
+from qcrd_core.data import chats
 from qcrd_core.data.answers import canonical
 from qcrd_core.data.choices import Choices, numbered_choice, read_choices
 from qcrd_core.data.files import Row, cell, has_column
@@ -35,9 +36,33 @@ def to_questions(rows: Sequence[Row], spec: DatasetSpec, split: str, *, where: s
         DataError: If a column is absent, a question is empty, choices are not a list of texts, or a
             gold answer cannot be read.
     """
-    _check_columns(rows, spec, where)
+    return parts_to_questions([(where, rows)], spec, split)
+
+
+def parts_to_questions(
+    parts: Sequence[tuple[str, Sequence[Row]]], spec: DatasetSpec, split: str
+) -> pl.DataFrame:
+    """As `to_questions`, for the files of one split.
+
+    Args:
+        parts: Name and rows of each file, at least one row in all.
+        spec: Columns, question template and answer form.
+        split: train, validation or test.
+
+    Returns:
+        Columns of table `questions`, in the order of the files and their rows. Ids may repeat.
+
+    Raises:
+        DataError: As `to_questions`.
+    """
+    if spec.is_chat:
+        parts = [(where, chats.chat_rows(rows, where)) for where, rows in parts]
+        named = {"question": chats.QUESTION, "gold_answer": chats.GOLD}
+        spec = spec.model_copy(update={"columns": spec.columns.model_copy(update=named)})
+    _check_columns([row for _, rows in parts for row in rows], spec, parts[0][0])
     made = [
         {"split": split, **_question(row, spec, f"{where}, row {number}")}
+        for where, rows in parts
         for number, row in enumerate(rows, start=1)
     ]
     schema = Questions.create_empty().schema
@@ -132,6 +157,7 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
         "gold_answer": gold_answer,
         "gold_target": target if target and target != gold_answer else None,
         "template": _text(row, columns.template, where) or None,
+        "messages": row[chats.MESSAGES] if spec.is_chat else None,
     }
 
 

@@ -22,24 +22,39 @@ from qcrd_core.errors import ConfigError
 _SPECS = Path(__file__).with_name("specs")
 _FILE_KEYS = ("train", "validation", "test")
 
+Files = Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+"""A file; a pattern such as `train_*.jsonl` or a folder, for all that are in it; or a list of
+these."""
+
 
 class FilesSource(Section):
     """Your own files: JSON lines, a JSON array, CSV, TSV or Parquet, also packed (.gz, .zst)."""
 
     type: Literal["files"] = "files"
     """Where the questions come from: your files, the Hugging Face hub, or qcrd's own generator."""
-    train: Path = Field(examples=["questions.jsonl"])
-    """Training questions: a file, or names of the hub's splits, which are joined in this order. If
-    it is the only file, it holds all questions. Relative paths start at the YAML file's folder."""
-    validation: Path | None = Field(default=None, examples=["validation.jsonl"])
-    """Validation questions: a file, or names of the hub's splits. Not set: a part of `train`."""
-    test: Path | None = Field(default=None, examples=["test.jsonl"])
-    """Test questions: a file, or names of the hub's splits. Not set: a part of `train`."""
+    train: Files = Field(examples=["questions.jsonl"])
+    """Training questions: a file, a pattern (`train_*.jsonl`), a folder of files or a list of
+    these; or names of the hub's splits. They are joined in this order. If no other split is set, it
+    holds all questions. Relative paths start at the YAML file's folder."""
+    validation: Files | None = Field(default=None, examples=["validation.jsonl"])
+    """Validation questions: files, or names of the hub's splits. Not set: a part of `train`."""
+    test: Files | None = Field(default=None, examples=["test.jsonl"])
+    """Test questions: files, or names of the hub's splits. Not set: a part of `train`."""
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
     """Fraction of `train` that becomes validation if there is no validation file. It is chosen by
     hash of the question id, so that a question stays in its split when the file grows."""
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     """Fraction of `train` that becomes test if there is no test file, chosen in the same way."""
+
+
+class ChatSource(FilesSource):
+    """Your own files of conversations: OpenAI's `messages` or ShareGPT's `conversations`.
+
+    The last turn of the assistant is the gold answer; the turns before it are the question.
+    """
+
+    type: Literal["chat"] = "chat"  # type: ignore[assignment]
+    """Where the questions come from."""
 
 
 class HubSource(Section):
@@ -89,7 +104,9 @@ class WordProblemsSource(Section):
     """Test questions to generate."""
 
 
-Source = Annotated[FilesSource | HubSource | WordProblemsSource, Field(discriminator="type")]
+Source = Annotated[
+    FilesSource | ChatSource | HubSource | WordProblemsSource, Field(discriminator="type")
+]
 
 
 class Columns(Section):
@@ -181,6 +198,23 @@ class DatasetSpec(Section):
             check_names(cls, content, listed_by="qcrd settings --dataset")
         return content
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether questions are conversations."""
+        return isinstance(self.source, ChatSource)
+
+    @model_validator(mode="after")
+    def _chats_have_no_columns_of_questions(self) -> Self:
+        names = self.columns.changed("question", "gold_answer", "choices")
+        if self.is_chat and (names or self.question_template is not None):
+            what = f"columns.{names[0]}" if names else "question_template"
+            msg = (
+                f"{what} must not be set for source.type chat: question and answer are the turns "
+                "of a conversation"
+            )
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.prompt.demonstrations and self.answer.marker is None:
@@ -243,11 +277,13 @@ def shipped_names() -> tuple[str, ...]:
 
 def _with_absolute_files(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     source = content.get("source")
-    if not isinstance(source, dict) or source.get("type") != "files":
+    if not isinstance(source, dict) or source.get("type") not in {"files", "chat"}:
         return content
-    paths = {
-        key: str(folder / expand_user(value))
-        for key, value in source.items()
-        if key in _FILE_KEYS and isinstance(value, str)
-    }
+    paths = {key: _absolute(value, folder) for key, value in source.items() if key in _FILE_KEYS}
     return {**content, "source": {**source, **paths}}
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_absolute(item, folder) for item in value]
+    return str(folder / expand_user(value)) if isinstance(value, str) else value

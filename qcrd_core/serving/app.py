@@ -26,7 +26,7 @@ from qcrd_core.serving.batches import Batches, BusyError
 from qcrd_core.serving.capture import Capture
 from qcrd_core.serving.escalation import Escalation
 from qcrd_core.serving.metrics import ServerMetrics
-from qcrd_core.serving.requests import Asked, Kind, RequestError, read_request
+from qcrd_core.serving.requests import Asked, Content, Kind, RequestError, read_request
 from qcrd_core.serving.responses import Reply, completion, stream
 
 _RETRY_SECONDS = "1"
@@ -135,7 +135,12 @@ class _Server:
 
         async def answer(request: Request) -> Response:
             start = time.monotonic()
-            asked = read_request(await self._body(request), kind, self._options.model)
+            asked = read_request(
+                await self._body(request),
+                kind,
+                self._options.model,
+                takes_turns=self._batches.student.metadata.source == "chat",
+            )
             replies = await asyncio.gather(*map(self._reply, asked.contents))
             self._metrics.seconds.observe(time.monotonic() - start)
             return self._respond(asked, replies)
@@ -163,7 +168,7 @@ class _Server:
         body = completion(asked, replies, self._options.model)
         return Response(body, media_type="application/json")
 
-    async def _reply(self, content: str) -> Reply:
+    async def _reply(self, content: Content) -> Reply:
         try:
             answered = await self._batches.ask(content)
         except BusyError:

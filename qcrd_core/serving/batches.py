@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from qcrd_core.errors import DataError
 from qcrd_core.serving.metrics import ServerMetrics
+from qcrd_core.serving.requests import Content
 from qcrd_core.serving.student import ServedStudent, StudentReply
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class _Waiting:
-    content: str
+    content: Content
     future: "asyncio.Future[Answered]"
 
 
@@ -68,7 +69,7 @@ class Batches:
         self.metrics.exchanges.inc()
         self.metrics.loaded(student.label)
 
-    async def ask(self, content: str) -> Answered:
+    async def ask(self, content: Content) -> Answered:
         """Ask the student one question, and wait for the answer.
 
         Args:

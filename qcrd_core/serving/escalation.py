@@ -169,7 +169,7 @@ class Teacher:
         """
         if time.monotonic() < self._away_until:
             return None
-        body = self._client.body(render(run.config, run.spec, question.question))
+        body = self._client.body(render(run.config, run.spec, question.question, question.turns))
         try:
             async with self._free, asyncio.timeout(_ANSWER_SECONDS):
                 reply = await self._client.ask(self._target, body, run.config.teacher.seed, 1)

@@ -62,25 +62,30 @@ class RequestError(Exception):
         return {"error": error}
 
 
+Content = str | list[dict[str, Any]]
+"""A question as a text, or the turns of a conversation."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a request asks."""
 
     kind: Kind
-    contents: tuple[str, ...]
+    contents: tuple[Content, ...]
     """Questions: one in a chat, any number of prompts otherwise."""
     is_stream: bool
     has_stream_usage: bool
     """Whether a stream ends with the token counts."""
 
 
-def read_request(body: bytes, kind: Kind, model: str) -> Asked:
+def read_request(body: bytes, kind: Kind, model: str, *, takes_turns: bool = False) -> Asked:
     """Read the body of a request.
 
     Args:
         body: JSON.
         kind: Which of the two APIs is asked.
         model: The name under which the student is served.
+        takes_turns: Whether the student was trained on conversations.
 
     Returns:
         The questions.
@@ -99,7 +104,11 @@ def read_request(body: bytes, kind: Kind, model: str) -> Asked:
     _check_model(request.pop("model", None), model)
     key = "messages" if kind == "chat.completion" else "prompt"
     asked = request.pop(key, None)
-    contents = (_question(asked),) if kind == "chat.completion" else _prompts(asked)
+    contents: tuple[Content, ...]
+    if kind == "text_completion":
+        contents = _prompts(asked)
+    else:
+        contents = (_turns(asked) if takes_turns else _question(asked),)
     is_stream, options = request.pop("stream", None), request.pop("stream_options", None)
     if is_stream is not None and not isinstance(is_stream, bool):
         _refuse("stream must be true or false.", "stream")
@@ -124,6 +133,14 @@ def _check_key(name: str, value: Any) -> None:
     if any(value == one and type(value) is type(one) for one in _NEUTRAL.get(name, ())):
         return
     _refuse(f"A student does not support {name} = {_shown(value)}. Leave it out.", name)
+
+
+def _turns(messages: Any) -> list[dict[str, Any]]:
+    """The turns of a conversation; which roles may follow each other, the data set knows."""
+    are_turns = isinstance(messages, list) and all(isinstance(turn, dict) for turn in messages)
+    if not are_turns or not messages or messages[-1].get("role") != "user":
+        _refuse("messages must be a list of turns, the last of them the user's.", "messages")
+    return list(messages)
 
 
 def _question(messages: Any) -> str:

@@ -19,6 +19,7 @@ from data_schemas import Questions
 from qcrd_core.data.files import parse_json
 from qcrd_core.data.questions import to_questions
 from qcrd_core.errors import DataError
+from qcrd_core.serving.requests import Content
 from qcrd_core.student.metadata import StudentMetadata, read_metadata
 
 _WHERE = "the content of the message"
@@ -31,6 +32,8 @@ class StudentReply:
     question: str
     """The question as the student read it, without its prefix."""
     choices: list[str] | None
+    turns: str | None
+    """The turns before the answer as JSON, if it is a conversation."""
     text: str
     """What the student wrote."""
     answer: str | None
@@ -81,12 +84,13 @@ class ServedStudent:
         answerer = load_answerer(folder, metadata, batch_size=batch_size, are_alone=True)
         return cls(answerer, folder, label)
 
-    def answer(self, contents: Sequence[str]) -> list[StudentReply | DataError]:
+    def answer(self, contents: Sequence[Content]) -> list[StudentReply | DataError]:
         """Answer questions as one batch.
 
         Args:
             contents: Questions as texts; or as JSON objects with the data set's columns, if its
-                questions are made of several columns or have choices.
+                questions are made of several columns or have choices; or the turns of a
+                conversation, if the data set holds such.
 
         Returns:
             For each an answer, or why it cannot be asked.
@@ -101,15 +105,22 @@ class ServedStudent:
         )
         return [item if isinstance(item, DataError) else next(replies) for item in read]
 
-    def _read(self, content: str) -> tuple[pl.DataFrame, int] | DataError:
+    def _read(self, content: Content) -> tuple[pl.DataFrame, int] | DataError:
         """A question, one row, and its tokens with the prefix."""
         try:
-            row = _columns(content) if self._has_columns else {self._column: content}
+            row = self._row(content)
             spec = self.metadata.spec_for(Path("request"), set(row))
             question = to_questions([row], spec, "test", where=_WHERE).drop("split")
             return question, self._answerer.check_lengths(question)
         except DataError as error:
             return error
+
+    def _row(self, content: Content) -> dict[str, Any]:
+        if self.metadata.source == "chat":
+            alone = [{"role": "user", "content": content}]
+            return {"messages": alone if isinstance(content, str) else content}
+        assert isinstance(content, str)  # the request has no turns for other students
+        return _columns(content) if self._has_columns else {self._column: content}
 
     @property
     def _has_columns(self) -> bool:
@@ -128,6 +139,7 @@ class ServedStudent:
         return StudentReply(
             question=question["question"][0],
             choices=question["choices"].to_list()[0],
+            turns=question["messages"][0],
             text=item.text,
             answer=item.answer,
             rationale=item.rationale,

@@ -8,6 +8,7 @@ import polars as pl
 
 from data_schemas import Rationales
 from qcrd_core.config.models import LoraSection
+from qcrd_core.data.concerns import concerns
 from qcrd_core.report.text import teacher_name, visible
 from qcrd_core.stages.plan import RunPlan
 from qcrd_core.store.parts import collect, open_folder
@@ -54,8 +55,14 @@ def describe_plan(plan: RunPlan) -> str:
         ("negatives", _negatives(plan)),
         ("student", _model_name(config.student.model) + _adapters(config.student.lora)),
         ("discriminator", _model_name(config.discriminator_model)),
+        *(("warning", sentence) for sentence in _concerns(plan)),
     ]
     return "\n".join(_row(name, visible(value)) for name, value in rows)
+
+
+def _concerns(plan: RunPlan) -> list[str]:
+    is_instructed = plan.sampling is not None and plan.context.config.teacher.api == "chat"
+    return concerns(plan.spec, plan.questions, is_instructed=is_instructed)
 
 
 def _adapters(lora: LoraSection | None) -> str:

@@ -22,9 +22,9 @@ from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.captured import with_captured
 from qcrd_core.data.imported import read_imported
-from qcrd_core.data.load import load_questions, questions_hash
+from qcrd_core.data.load import check_validation, load_questions, questions_hash
 from qcrd_core.data.spec import DatasetSpec, load_spec
-from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.errors import ConfigError
 from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.run.records import Environment
@@ -104,7 +104,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     """
     spec = load_spec(config.data.dataset)
     questions = load_questions(spec, config.data)
-    _check_validation(questions, spec)
+    check_validation(questions, spec)
     _check_explanations(config, spec)
     store = Store(config.run.store, config.run.scratch)
     if config.data.captured:
@@ -134,7 +134,7 @@ def plan_run(config: RunConfig) -> RunPlan:
             find_vllm_python()
         identity, num_imported = sampling.fingerprint, 0
         generation = sampling.fingerprint
-        prompt = render(config, spec, train["question"][0])
+        prompt = render(config, spec, train["question"][0], train["messages"][0])
     marks = read_marks(store, spec.name, generation)
     # New marks lead to a new run. Without marks, their hash is left out, so that runs from before
     # curation existed keep their names.
@@ -238,14 +238,3 @@ def _check_explanations(config: RunConfig, spec: DatasetSpec) -> None:
             f"({spec.name}). Set student.explain_target=rationale_and_answer."
         )
         raise ConfigError(msg)
-
-
-def _check_validation(questions: pl.DataFrame, spec: DatasetSpec) -> None:
-    validation = questions.filter(pl.col("split") == "validation")
-    if validation["gold_answer"].null_count() == validation.height:
-        msg = (
-            "Validation questions must have gold answers, because they decide the best round; got "
-            f"none in {validation.height} questions ({spec.name}). Set columns.gold_answer, or set "
-            "source.validation to a file with answers."
-        )
-        raise DataError(msg)

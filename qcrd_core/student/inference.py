@@ -23,6 +23,7 @@ from qcrd_core.ids import derive_seed
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.metadata import StudentMetadata
+from qcrd_core.student.prompts import write_prompts
 from qcrd_core.student.tokenizer import check_lengths
 
 
@@ -160,7 +161,7 @@ class Answerer:
     def _write(
         self, prefix: str, questions: pl.DataFrame, options: DecodeOptions, emit: Emit
     ) -> list[Written]:
-        prompts = [prefix + question for question in questions["question"]]
+        prompts = write_prompts(self.tokenizer, prefix, questions)
         return write(self.model, self.tokenizer, prompts, options, emit)
 
 

@@ -5,6 +5,7 @@ be copied and used without the run, the store or the data set's file.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,7 +14,7 @@ from qcrd_core.config.files import parse_json, read_ordinary
 from qcrd_core.config.method import Infer
 from qcrd_core.config.models import StudentSection
 from qcrd_core.data.answers import AnswerSpec
-from qcrd_core.data.spec import Columns, DatasetSpec, FilesSource
+from qcrd_core.data.spec import ChatSource, Columns, DatasetSpec, FilesSource
 from qcrd_core.errors import ConfigError
 from qcrd_core.run.context import RunContext
 from qcrd_core.student.confidence import Calibration
@@ -54,6 +55,8 @@ class StudentMetadata(Section):
     """Seed of the run, from which its rationales are sampled."""
     columns: Columns
     """Columns of a file of questions."""
+    source: Literal["files", "chat"] = "files"
+    """What a file of questions holds: columns, or conversations."""
     question_template: str | None
     """The question as models read it, made of the columns."""
     answer: AnswerSpec
@@ -85,6 +88,7 @@ class StudentMetadata(Section):
             max_rationale_tokens=student.max_target_tokens,
             seed=context.config.run.seed,
             columns=spec.columns,
+            source="chat" if spec.is_chat else "files",
             question_template=spec.question_template,
             answer=written_answers(spec.answer, student),
         )
@@ -103,7 +107,7 @@ class StudentMetadata(Section):
         absent = {name: None for name in optional if getattr(self.columns, name) not in present}
         return DatasetSpec(
             name=self.dataset,
-            source=FilesSource(train=path),
+            source=(ChatSource if self.source == "chat" else FilesSource)(train=path),
             columns=self.columns.model_copy(update=absent),
             question_template=self.question_template,
             answer=self.answer,

@@ -16,6 +16,7 @@ a prompt is meant as well), H hidden size, V vocabulary.
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -256,7 +257,14 @@ class Seq2SeqStudent(Student):
 
 
 class CausalStudent(Student):
-    """Llama, Qwen, SmolLM and other decoder-only models."""
+    """Llama, Qwen, GPT-2 and other decoder-only models; `student.check` tries each one."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap `model`; its parameters stay its own."""
+        super().__init__(model)
+        # Models with ALiBi count positions by the mask.
+        arguments = signature(model.base_model.forward).parameters
+        self._takes_positions = "position_ids" in arguments
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor, *, max_buckets: int = 1) -> Context:
         """Compute the prompts' keys and values; see `Student.read`."""
@@ -302,7 +310,7 @@ class CausalStudent(Student):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         config = self.model.config
-        logits: Tensor = self.model.lm_head(hidden)
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
         # Some families scale or cap the logits: Cohere, Granite, Gemma.
         logits = logits * getattr(config, "logit_scale", 1.0)
         logits = logits / getattr(config, "logits_scaling", 1.0)
@@ -313,10 +321,11 @@ class CausalStudent(Student):
         # Padding does not count: the position of a token is the number of real ones before it.
         # The mask covers the cache as well, `ids` only its end.
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self.model.model(
+        placed = {"position_ids": positions} if self._takes_positions else {}
+        output = self.model.base_model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions,
+            **placed,
             past_key_values=cache,
             use_cache=cache is not None,
         )

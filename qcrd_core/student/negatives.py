@@ -25,6 +25,7 @@ from qcrd_core.store.store import part_name
 from qcrd_core.student.decoding import DecodeOptions, Written, write
 from qcrd_core.student.jobs import SampleNegatives
 from qcrd_core.student.metadata import EXPLAIN_PREFIX, written_answers
+from qcrd_core.student.prompts import write_prompts
 from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 
@@ -105,8 +106,7 @@ class _Writer:
             sampling_temperature=self.config.sampling_temperature,
             seed=seed,
         )
-        prefix = EXPLAIN_PREFIX
-        prompts = [prefix + question for question in questions["question"]]
+        prompts = write_prompts(self.tokenizer, EXPLAIN_PREFIX, questions)
         written = write(self.model, self.tokenizer, prompts, options, emit)
         return [
             self._row(row, index, text, seed)

@@ -19,8 +19,10 @@ import polars as pl
 from qcrd_core.config.models import FolderModel, HubModel, ScratchEncoder, ScratchWeights
 from qcrd_core.run.context import RunContext, RunJob
 from qcrd_core.runtime.processes import Emit
+from qcrd_core.student.check import check_context, check_model
 from qcrd_core.student.jobs import CountTokens, MakeTokenizers
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
+from qcrd_core.student.prompts import choose_prompt_form
 from qcrd_core.student.tokenizer import check_lengths, encode_texts, load_tokenizer, make_tokenizer
 from qcrd_core.student.weights import make_student
 
@@ -41,8 +43,8 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
         `{"num_parameters": int, "longest_question_tokens": int}`.
 
     Raises:
-        ConfigError: If a model or tokenizer cannot be loaded, or the student cannot get its
-            adapters.
+        ConfigError: If a model or tokenizer cannot be loaded, the student cannot get its adapters,
+            or `qcrd_core.student.check` refuses it.
         DataError: If a question exceeds `student.max_input_tokens`.
     """
     del emit
@@ -58,9 +60,16 @@ def check_student(job: RunJob, emit: Emit) -> dict[str, int]:
         _pretrained_tokenizer(context.config.discriminator_model)
     lora = context.config.student.lora
     model = make_student(weights, tokenizer, context.config.run.seed, lora)
+    source = str(getattr(weights, "path", None) or getattr(weights, "name", "from scratch"))
+    check_model(model, tokenizer, source)
+    if not isinstance(weights, ScratchWeights):
+        choose_prompt_form(tokenizer, model)
+    longest = _check_lengths(context, questions, tokenizer, model)
+    if not isinstance(weights, ScratchWeights):
+        check_context(model, longest + context.config.student.max_target_tokens, source)
     return {
         "num_parameters": sum(weight.numel() for weight in model.parameters()),
-        "longest_question_tokens": _check_lengths(context, questions, tokenizer, model),
+        "longest_question_tokens": longest,
     }
 
 
@@ -88,6 +97,8 @@ def make_tokenizers(job: MakeTokenizers, emit: Emit) -> dict[str, int]:
     else:
         tokenizer = _pretrained_tokenizer(weights)
     model = make_student(weights, tokenizer, config.run.seed)
+    if not isinstance(weights, ScratchWeights):
+        choose_prompt_form(tokenizer, model)
     longest = _check_lengths(context, _questions(context), tokenizer, model)
     if not isinstance(config.discriminator_model, ScratchEncoder):
         discriminator_tokenizer = _pretrained_tokenizer(config.discriminator_model)

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qcrd_core.errors import ConfigError, DataError
+from qcrd_core.student.prompts import write_prompts
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<mask>"
 
@@ -112,7 +113,7 @@ def check_lengths(
     Raises:
         DataError: If a question is longer.
     """
-    texts = [prefix + question for question in questions["question"]]
+    texts = write_prompts(tokenizer, prefix, questions)
     lengths = [len(row) for row in encode_texts(tokenizer, texts, end=end)]
     longest = max(lengths, default=0)
     if longest > limit:

@@ -40,7 +40,8 @@ class SamplingJob:
 
     def prompt(self, question_id: str) -> Prompt:
         """Prompt of a question, as the teacher receives it."""
-        return render(self.config, self.spec, self.by_id[question_id]["question"])
+        row = self.by_id[question_id]
+        return render(self.config, self.spec, row["question"], row["messages"])
 
 
 @dataclass(frozen=True)

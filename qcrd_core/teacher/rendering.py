@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a plan sends no request, and an HTTP client takes half a se
     from qcrd_core.teacher.servers.client import Prompt
 
 BYTES_PER_TOKEN = 4
+_READ = ("question_id", "question", "messages")
 
 
 def estimate_tokens(
@@ -30,9 +31,9 @@ def estimate_tokens(
         `num_samples`; `num_prompt_tokens`, at 4 bytes per token and without the prefix cache;
         `max_tokens`, if every completion is as long as allowed.
     """
-    texts = dict(questions.select("question_id", "question").rows())
+    texts = {key: rest for key, *rest in questions.select(*_READ).iter_rows()}
     size = sum(
-        num_bytes(render(config, spec, texts[key[0]]))
+        num_bytes(render(config, spec, *texts[key[0]]))
         for shard in plan.shards
         for key in shard.keys
     )
@@ -73,21 +74,24 @@ def describe_estimate(
     return f"{text} (sampling stops at budget.{' or '.join(limits)})" if limits else text
 
 
-def render(config: RunConfig, spec: DatasetSpec, question: str) -> "Prompt":
+def render(config: RunConfig, spec: DatasetSpec, question: str, turns: str | None) -> "Prompt":
     """Write a question's prompt in the form that `teacher.api` requires.
 
     Args:
         config: The run's configuration.
         spec: The data set.
         question: Text of the question.
+        turns: Its column `messages`.
 
     Returns:
         Messages for the chat API, a text for the completions API.
     """
     if config.teacher.api == "chat":
+        messages = render_messages(spec, question, turns)
         system = config.teacher.system_prompt
-        first = [] if system is None else [{"role": "system", "content": system}]
-        return [*first, *render_messages(spec, question)]
+        if system is not None and messages[0]["role"] == "system":  # a model takes only one
+            system = f"{system}\n\n{messages.pop(0)['content']}"
+        return messages if system is None else [{"role": "system", "content": system}, *messages]
     return render_text(spec, question)
 
 

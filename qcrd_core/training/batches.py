@@ -21,6 +21,7 @@ from qcrd_core.config.models import StudentSection
 from qcrd_core.data.equations import false_step
 from qcrd_core.ids import derive_seed
 from qcrd_core.student.metadata import EXPLAIN_PREFIX
+from qcrd_core.student.prompts import write_prompts
 from qcrd_core.student.tokenizer import encode_texts, pad_rows
 from qcrd_core.training.losses import first_divergence
 
@@ -96,7 +97,8 @@ def make_examples(
     """Tokenise the questions and rationales of a round.
 
     Args:
-        labels: question_id, question, label: one row per training question.
+        labels: question_id, question, label and, for conversations, messages: one row per training
+            question.
         scores: Table `scores` of the round.
         tokenizer: The student's.
         student: Prefixes and length limits.
@@ -109,9 +111,10 @@ def make_examples(
         exceed `max_target_tokens`.
     """
     labels = labels.sort("question_id")
-    questions = labels["question"].to_list()
-    predict = encode_texts(tokenizer, [student.predict_prefix + q for q in questions], end=end)
-    explain = encode_texts(tokenizer, [EXPLAIN_PREFIX + q for q in questions], end=end)
+    predict, explain = (
+        encode_texts(tokenizer, write_prompts(tokenizer, prefix, labels), end=end)
+        for prefix in (student.predict_prefix, EXPLAIN_PREFIX)
+    )
     label_ids = encode_texts(tokenizer, labels["label"].to_list(), end=True)
     by_question: dict[str, list[Rationale]] = defaultdict(list)
     too_long = 0

@@ -138,8 +138,8 @@ def training_labels(context: RunContext) -> pl.DataFrame:
         context: The run, after the vote.
 
     Returns:
-        question_id, question, label. The label is the gold target or the gold answer; with
-        `data.label=majority` it is the majority answer, and questions without a majority are
+        question_id, question, messages, label. The label is the gold target or the gold answer;
+        with `data.label=majority` it is the majority answer, and questions without a majority are
         dropped. With `student.target=rationale_and_label`, the first positive rationale, if there
         is one, comes before the label.
     """
@@ -150,13 +150,14 @@ def training_labels(context: RunContext) -> pl.DataFrame:
         answers = votes.select("question_id", "majority_answer")
         questions = questions.join(answers, on="question_id", how="left")
         label = pl.col("majority_answer")
-    labels = questions.select("question_id", "question", label.alias("label")).drop_nulls("label")
+    columns = ("question_id", "question", "messages")
+    labels = questions.select(*columns, label.alias("label")).drop_nulls("label")
     if context.config.student.target == "label":
         return labels
     text = _ending_in(pl.lit(context.read_spec().answer.marked), "label")
     rationales = _first_positives(context)
     joined = labels.join(rationales, on="question_id", how="left", maintain_order="left")
-    return joined.select("question_id", "question", text.alias("label"))
+    return joined.select(*columns, text.alias("label"))
 
 
 def _ending_in(marker: pl.Expr, answer: str) -> pl.Expr:

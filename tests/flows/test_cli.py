@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import socket
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def test_dry_run_of_own_file_shows_its_instruction(tmp_path, qcrd):
     assert "Add the numbers.\n\nQuestion: What is" in out
     counts = re.search(r"sums: (\d+) train, (\d+) validation, (\d+) test questions", out)
     assert sum(map(int, counts.groups())) == 20
+
+
+def test_init_and_then_the_command_it_ends_with(tmp_path, qcrd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _own_data(tmp_path)
+
+    code, out, _ = qcrd("init", "sums.jsonl", "--to", "first run")
+
+    assert code == 0
+    assert re.search(r"answers +result .*\n +kind +number", out)
+    assert re.search(r"warning +Only \d test questions", out)
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:2] == ["qcrd", "run"]
+    code, out, _ = qcrd(*command[1:], "teacher.endpoints=[http://127.0.0.1:9/v1]")
+    assert code == 0
+    assert "Question: What is" in out
+    code, _, err = qcrd("init", "sums.jsonl", "--to", "first run")
+    assert code == 2
+    assert "sums.yaml exists" in err
 
 
 @pytest.mark.parametrize(

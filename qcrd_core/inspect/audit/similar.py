@@ -3,21 +3,28 @@
 Exact: equal except for case, punctuation and spaces. Near: the sets of neighbouring words (three
 for rationales, two for questions) share at least 0.8 of their union (Jaccard). Numbers count as
 words, so the same story with other numbers is another question.
+
+All texts are compared, in bounded memory: of two texts that share 0.8, the rarest fifth plus one of
+either's runs has a run in common, so only these runs of the held-out questions are indexed, and the
+training questions pass by once (prefix filtering: Chaudhuri et al., ICDE 2006).
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 NEAR = 0.8
 
 _WORDS = re.compile(r"\w+(?:[.,]\d+)*", re.UNICODE)
 _RATIONALE_WORDS, _QUESTION_WORDS = 3, 2
-_MOST_QUESTIONS = 20_000
-_MOST_TEXTS_OF_A_SHINGLE = 200
+_COUNTERS = 2**22
+"""Counters of runs. Two runs that share one look less rare than they are, which costs only time."""
+_TEXTS_PER_COUNT = 10_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Duplicates:
     """Rationales that repeat another rationale of the same question."""
 
     num_questions: int
-    """Number of questions checked: all, or the first 20,000 by id."""
+    """Number of questions with rationales."""
     num_rationales: int
     num_exact: int
     """Rationales that equal an earlier rationale of their question."""
@@ -52,15 +59,14 @@ def find_duplicates(rationales: pl.DataFrame) -> Duplicates:
         Counts.
     """
     rows = rationales.drop_nulls("rationale")
-    ids = rows["question_id"].unique().sort().head(_MOST_QUESTIONS)
-    rows = rows.filter(pl.col("question_id").is_in(ids.implode()))
     num_exact = num_near = 0
-    for texts in rows.group_by("question_id").agg("rationale")["rationale"]:
+    grouped = rows.group_by("question_id").agg("rationale")["rationale"]
+    for texts in grouped:
         words = [tuple(_words(text)) for text in texts]
         distinct = list(dict.fromkeys(words))
         num_exact += len(words) - len(distinct)
         num_near += _count_near([_shingles(text, _RATIONALE_WORDS) for text in distinct])
-    return Duplicates(len(ids), rows.height, num_exact, num_near)
+    return Duplicates(len(grouped), rows.height, num_exact, num_near)
 
 
 def find_leakage(questions: pl.DataFrame) -> Leakage:
@@ -74,16 +80,17 @@ def find_leakage(questions: pl.DataFrame) -> Leakage:
     """
     train = questions.filter(pl.col("split") == "train")
     held_out = questions.filter(pl.col("split") != "train")
-    shingles = [_shingles(_words(text), _QUESTION_WORDS) for text in train["question"]]
-    places: dict[int, list[int]] = defaultdict(list)
-    for number, found in enumerate(shingles):
-        for shingle in found:
-            places[shingle].append(number)
-    ids, rows = train["question_id"].to_list(), []
-    for question_id, split, text in held_out.select("question_id", "split", "question").iter_rows():
-        best = _most_similar(_shingles(_words(text), _QUESTION_WORDS), shingles, places)
-        if best is not None and best[1] >= NEAR:
-            rows.append((question_id, split, ids[best[0]], best[1]))
+    counts = _count_runs([held_out["question"], train["question"]])
+    texts, places = [], defaultdict(list)
+    for number, text in enumerate(held_out["question"]):
+        runs = _question_runs(text)
+        texts.append(np.fromiter(runs, np.int64, len(runs)))  # a set takes ten times as much
+        for run in _rarest(runs, counts):
+            places[run].append(number)
+    best = _most_similar(train["question"], texts, places, counts)
+    ids = train["question_id"]
+    held = held_out.select("question_id", "split").rows()
+    rows = [(*held[number], ids[row], value) for number, (value, row) in best.items()]
     schema = {
         "question_id": pl.String,
         "split": pl.String,
@@ -120,24 +127,43 @@ def _jaccard(a: frozenset[int], b: frozenset[int]) -> float:
     return len(a & b) / len(a | b)
 
 
+def _question_runs(text: str) -> frozenset[int]:
+    return _shingles(_words(text), _QUESTION_WORDS)
+
+
+def _count_runs(columns: Sequence[pl.Series]) -> NDArray[np.int64]:
+    """In how many texts the runs of each counter occur."""
+    counts = np.zeros(_COUNTERS, np.int64)
+    for column in columns:
+        for start in range(0, len(column), _TEXTS_PER_COUNT):
+            texts = column.slice(start, _TEXTS_PER_COUNT)
+            runs = [run % _COUNTERS for text in texts for run in _question_runs(text)]
+            counts += np.bincount(runs, minlength=_COUNTERS)
+    return counts
+
+
+def _rarest(runs: frozenset[int], counts: NDArray[np.int64]) -> list[int]:
+    """The rarest fifth of a text's runs plus one, in an order that all texts share."""
+    ordered = sorted(runs, key=lambda run: (counts[run % _COUNTERS], run))
+    return ordered[: len(ordered) // 5 + 1]
+
+
 def _most_similar(
-    wanted: frozenset[int],
-    texts: list[frozenset[int]],
+    train: pl.Series,
+    texts: Sequence[NDArray[np.int64]],
     places: dict[int, list[int]],
-) -> tuple[int, float] | None:
-    shared: Counter[int] = Counter()
-    for shingle in _rare(wanted, places):
-        shared.update(places.get(shingle, ()))
-    scored = ((number, _jaccard(wanted, texts[number])) for number in shared)
-    return max(scored, key=lambda item: (item[1], -item[0]), default=None)
-
-
-def _rare(wanted: frozenset[int], places: dict[int, list[int]]) -> Iterable[int]:
-    """Runs that occur in few texts or, if most are common, the rarest fifth plus one.
-
-    If two texts share 0.8 of their runs, any fifth plus one of either's runs has a shared run.
-    """
-    ordered = sorted(wanted, key=lambda shingle: (len(places.get(shingle, ())), shingle))
-    needed = len(ordered) // 5 + 1
-    few = [s for s in ordered if len(places.get(s, ())) <= _MOST_TEXTS_OF_A_SHINGLE]
-    return few if len(few) >= needed else ordered[:needed]
+    counts: NDArray[np.int64],
+) -> dict[int, tuple[float, int]]:
+    """By held-out text that has a near one in train: similarity and row of the nearest."""
+    best: dict[int, tuple[float, int]] = {}
+    for row, text in enumerate(train):
+        runs = _question_runs(text)
+        near = {number for run in _rarest(runs, counts) for number in places.get(run, ())}
+        for number in near:
+            size = len(texts[number])
+            if min(size, len(runs)) < NEAR * max(size, len(runs)):
+                continue
+            similarity = _jaccard(runs, frozenset(texts[number].tolist()))
+            if similarity >= NEAR and similarity > best.get(number, (0.0, 0))[0]:
+                best[number] = (similarity, row)
+    return best

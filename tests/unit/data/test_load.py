@@ -58,6 +58,7 @@ def test_load_questions_from_three_files_keeps_their_splits(tmp_path: Path) -> N
         "gold_answer": "3",
         "gold_target": None,
         "template": None,
+        "messages": None,
     }
     Questions.validate(frame)
 
@@ -122,6 +123,53 @@ def test_load_questions_of_one_file_splits_by_hash_and_keeps_splits_when_it_grow
     assert {name: after[name] for name in before} == before
     shares = {name: list(after.values()).count(name) / 400 for name in ("validation", "test")}
     assert shares == pytest.approx({"validation": 0.1, "test": 0.2}, abs=0.05)
+
+
+def write_shards(folder: Path) -> Path:
+    """ROWS in three files of a folder, beside what other programs leave there."""
+    folder.mkdir()
+    for number, name in enumerate(("part-1", "part-2", "part-10")):
+        write_jsonl(folder / f"{name}.jsonl", ROWS[number * 7 : (number + 1) * 7])
+    (folder / "_SUCCESS").touch()
+    (folder / "README.md").write_text("Made by a program.")
+    return folder
+
+
+def test_load_questions_of_shards_equals_one_file(tmp_path: Path) -> None:
+    shards, whole = write_shards(tmp_path / "shards"), write_jsonl(tmp_path / "all.jsonl", ROWS)
+    named = [shards / "part-1.jsonl", shards / "part-2.jsonl", shards / "part-10.jsonl"]
+    reference = load_questions(make_spec({"type": "files", "train": whole}), DATA)
+    for train in (shards, shards / "part-*.jsonl", named):
+        frame = load_questions(make_spec({"type": "files", "train": train}), DATA)
+        assert frame.equals(reference)
+        assert questions_hash(frame) == questions_hash(reference)
+
+
+def test_load_questions_of_shards_names_the_file_and_its_row(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards")
+    write_jsonl(shards / "part-2.jsonl", [ROWS[0] | {"answer": "many"}])
+    with pytest.raises(DataError, match=r"part-2\.jsonl, row 1, question q0"):
+        load_questions(make_spec({"type": "files", "train": shards}), DATA)
+
+
+def test_load_questions_refuses_a_folder_of_several_kinds_and_a_file_twice(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "shards")
+    pl.DataFrame(ROWS).write_csv(shards / "all.csv")
+    with pytest.raises(DataError, match=r"data files of one kind.*got \.csv and \.jsonl"):
+        load_questions(make_spec({"type": "files", "train": shards}), DATA)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="got none"):
+        load_questions(make_spec({"type": "files", "train": tmp_path / "empty"}), DATA)
+    twice = [shards / "part-1.jsonl", shards / "part-*.jsonl"]
+    with pytest.raises(DataError, match=r"named once; got .*part-1\.jsonl twice"):
+        load_questions(make_spec({"type": "files", "train": twice}), DATA)
+
+
+def test_load_spec_makes_every_file_of_a_list_absolute(tmp_path: Path) -> None:
+    text = "name: mine\nsource: {type: files, train: [a.jsonl, b]}\nanswer: {kind: number}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    source = load_spec(str(tmp_path / "mine.yaml")).source
+    assert source.train == (tmp_path / "a.jsonl", tmp_path / "b")  # type: ignore[union-attr]
 
 
 def test_load_questions_of_few_rows_leaves_no_split_empty(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Audits on tables small enough to count by hand, and on a whole synthetic run."""
 
+import itertools
+import random
 from dataclasses import replace
 
 import polars as pl
@@ -179,6 +181,39 @@ def test_charts_of_rationales_without_gold_and_token_counts_are_left_out(run):
     assert list(audit_charts(bare)) == ["similar"]
     assert "Not measured, because there are no gold answers." in render(bare)
     assert "no engine counted tokens" in render(bare)
+
+
+def test_leakage_is_that_of_comparing_every_pair():
+    source = random.Random(0)
+    words = [f"w{number}" for number in range(30)]
+    texts = [" ".join(source.choices(words, k=12)) for _ in range(150)]
+    # Most are changed copies of others: some near, some not.
+    texts += [_changed(source.choice(texts), source) for _ in range(450)]
+    splits = ["test" if number % 4 == 0 else "train" for number in range(len(texts))]
+    rows = [
+        {"question_id": f"q{n:03}", "split": split, "question": text}
+        for n, (split, text) in enumerate(zip(splits, texts, strict=True))
+    ]
+    runs = [frozenset(itertools.pairwise(text.split())) for text in texts]
+    expected = {}
+    for n, split in enumerate(splits):
+        pairs = [(len(runs[n] & runs[m]) / len(runs[n] | runs[m]), -m)
+                 for m, other in enumerate(splits) if other == "train"]  # fmt: skip
+        if split == "test" and max(pairs)[0] >= 0.8:
+            expected[f"q{n:03}"] = (f"q{-max(pairs)[1]:03}", max(pairs)[0])
+
+    found = find_leakage(make_questions(rows)).found
+
+    columns = found.select("question_id", "train_question_id", "similarity").rows()
+    assert {held: (train, value) for held, train, value in columns} == expected
+    assert len(expected) > 20
+
+
+def _changed(text, source):
+    words = text.split()
+    for _ in range(source.randrange(3)):
+        words[source.randrange(len(words))] = "changed"
+    return " ".join(words)
 
 
 def test_audit_without_held_out_questions_says_that_leakage_is_not_measured(run):

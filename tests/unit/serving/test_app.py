@@ -196,6 +196,21 @@ def test_student_of_several_columns_takes_a_json_object(tmp_path):
     assert "must have the column ask" in str(lacking)
 
 
+def test_student_of_conversations_takes_all_turns(tmp_path):
+    folder = write_student(tmp_path / "chat", source="chat")
+    student = ServedStudent.load(folder, "chat", batch_size=8)
+    turns = [
+        {"role": "user", "content": TEXTS[0]},
+        {"role": "assistant", "content": "7"},
+        {"role": "user", "content": TEXTS[1]},
+    ]
+    whole, alone, wrong = student.answer([turns, TEXTS[1], turns[1:]])
+    assert whole.question == f"User: {TEXTS[0]}\n\nAssistant: 7\n\nUser: {TEXTS[1]}"
+    assert json.loads(whole.turns) == turns
+    assert alone.question == TEXTS[1]
+    assert "then user and assistant in turn" in str(wrong)
+
+
 def test_votes_do_not_depend_on_who_else_asks(tmp_path):
     votes = {"infer": "vote_k", "num_votes": 3, "sampling_temperature": 1.0}
     student = ServedStudent.load(write_student(tmp_path / "s", **votes), "s", batch_size=8)

@@ -20,6 +20,16 @@ def test_chat_of_the_official_client_is_read():
     assert _read(messages=[{"role": "user", "content": parts}]).contents == ("How many?",)
 
 
+def test_conversation_is_read_for_a_student_that_was_trained_on_such():
+    turns = [{"role": "system", "content": "Be brief."}, *_ASK]
+    body = json.dumps({"model": "m", "messages": turns}).encode()
+    assert read_request(body, "chat.completion", "m", takes_turns=True).contents == (turns,)
+    for wrong in ([], [7], [*turns, {"role": "assistant", "content": "7"}], "How many?"):
+        body = json.dumps({"model": "m", "messages": wrong}).encode()
+        with pytest.raises(RequestError, match="the last of them the user's"):
+            read_request(body, "chat.completion", "m", takes_turns=True)
+
+
 def test_completions_take_one_prompt_or_several():
     assert _read("text_completion", prompt="a?").contents == ("a?",)
     assert _read("text_completion", prompt=["a?", "b?"]).contents == ("a?", "b?")

@@ -66,7 +66,9 @@ def test_vote_rationales_writes_the_votes(tmp_path):
 def test_training_labels_are_the_configured_ones(tmp_path, label, labels):
     context = _context(tmp_path, data={"dataset": "word_problems", "label": label})
     vote_rationales(context)
-    assert training_labels(context)["label"].to_list() == labels
+    found = training_labels(context)
+    assert found["label"].to_list() == labels
+    assert found.columns == ["question_id", "question", "messages", "label"]
 
 
 def test_training_labels_by_majority_leave_out_questions_without_one(tmp_path):

@@ -1,6 +1,7 @@
 """Answers by label, rationale and vote, from a model that writes what a script says."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -32,6 +33,7 @@ class Letters:
     """A tokenizer by letters."""
 
     pad_token_id, eos_token_id = 0, 1
+    init_kwargs: ClassVar = {}
 
     def __call__(self, texts, **_):
         return {"input_ids": [[ord(c) for c in text] for text in texts]}

@@ -1,11 +1,15 @@
 """Questions and rationales become token ids: nothing is cut, and what is left out is counted."""
 
+import json
+
 import polars as pl
 import pytest
 
 from qcrd_core.config.models import ScratchWeights, StudentSection
+from qcrd_core.student.prompts import choose_prompt_form
 from qcrd_core.student.tokenizer import encode_texts, make_tokenizer
 from qcrd_core.training.batches import make_examples, skip_shared_tokens
+from tests.support.tiny_models import tiny_llama
 
 TOKENIZER = make_tokenizer(["explain: predict: What is 1 plus 2? 1 + 2 = 3."] * 2, 100)
 END = TOKENIZER.eos_token_id
@@ -71,6 +75,22 @@ def test_make_examples_ends_targets_always_and_prompts_where_asked(end):
     assert TOKENIZER.decode(first.predict_ids, skip_special_tokens=True).strip() == (
         StudentSection(model=ScratchWeights()).predict_prefix + "What is 1?"
     )
+
+
+def test_make_examples_of_conversations_follows_the_chat_template_of_a_causal_student():
+    tokenizer = make_tokenizer(["explain: predict: user: What is 1? 2"] * 2, 100)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    choose_prompt_form(tokenizer, tiny_llama())
+    turns = [json.dumps([{"role": "user", "content": text}]) for text in LABELS["question"]]
+    labels = LABELS.with_columns(messages=pl.Series(turns))
+    scores = pl.DataFrame(schema=dict.fromkeys(SCORES, pl.String))
+
+    ((first, _), _) = make_examples(
+        labels, scores, tokenizer, StudentSection(model=ScratchWeights()), end=False
+    )
+
+    shown = [tokenizer.decode(ids).strip() for ids in (first.predict_ids, first.explain_ids)]
+    assert shown == ["user: predict: What is 1?", "user: explain: What is 1?"]
 
 
 def test_encode_texts_of_none_is_empty():
