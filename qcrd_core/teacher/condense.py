@@ -68,8 +68,8 @@ def rewriting_questions(long: pl.DataFrame, questions: pl.DataFrame) -> pl.DataF
         questions: Table `questions`.
 
     Returns:
-        question_id (`<question_id>#<sample_idx>`), question (the prompt's text) and choices, in the
-        order of `long`.
+        question_id (`<question_id>#<sample_idx>`), question (the prompt's text), choices and
+        messages (null), in the order of `long`.
     """
     texts = questions.select("question_id", "question", "choices")
     return long.join(texts, on="question_id", how="inner", maintain_order="left").select(
@@ -84,6 +84,7 @@ def rewriting_questions(long: pl.DataFrame, questions: pl.DataFrame) -> pl.DataF
             pl.col("rationale").str.strip_chars(),
         ),
         choices="choices",
+        messages=pl.lit(None, pl.String),  # a rewrite is no turn of the conversation
     )
 
 

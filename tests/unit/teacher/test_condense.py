@@ -45,7 +45,7 @@ def _rewrite(**row):
 def test_prompt_shows_question_rationale_and_answer_and_begins_with_the_instruction(api):
     asked = rewriting_questions(_long(), make_questions([{"question_id": "q"}]))
     config = tiny_config(teacher={"model": {"type": "hub", "name": "none"}, "api": api})
-    prompt = render(config, rewriting_spec(SPEC, 64, api), asked["question"][0])
+    prompt = render(config, rewriting_spec(SPEC, 64, api), asked["question"][0], None)
     text = prompt if isinstance(prompt, str) else prompt[0]["content"]
 
     assert asked["question_id"].to_list() == ["q#1"]
