@@ -82,7 +82,7 @@ def read_measurements(store: Store, paths: RunPaths, config: RunConfig) -> Measu
         config: Configuration of the run.
 
     Returns:
-        The measurements; None if the run's server did not count tokens.
+        The measurements; None if the run's server did not count tokens, or its samples are gone.
     """
     metrics = store.read_table(paths.metrics, Metrics)
     numbers = _values(metrics, "sampling", -1)
@@ -90,6 +90,9 @@ def read_measurements(store: Store, paths: RunPaths, config: RunConfig) -> Measu
         return None
     environment = store.read_json(paths.environment, Environment)
     folder = f"{rationales_folder(environment.dataset)}/generation={environment.generation}"
+    num_stored = open_folder(store, folder, Rationales).num_rows
+    if not num_stored:
+        return None
     size = sum(file.num_bytes for file in store.part_files(folder))
     took = _values(metrics, "timing", -1).get("sample_teacher_seconds", numbers["seconds"])
     return Measurements(
@@ -98,7 +101,7 @@ def read_measurements(store: Store, paths: RunPaths, config: RunConfig) -> Measu
         tokens=Tokens(int(numbers["num_prompt_tokens"]), int(numbers["num_tokens"])),
         tokens_per_second=numbers["num_tokens"] / numbers["seconds"] / numbers["num_gpus"],
         start_seconds=took - numbers["seconds"],
-        bytes_per_sample=size / open_folder(store, folder, Rationales).num_rows,
+        bytes_per_sample=size / num_stored,
         trained=_trained(store, paths, config, metrics),
     )
 

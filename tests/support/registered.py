@@ -48,7 +48,9 @@ def complete_run(
         raw_confidence=None,
         confidence=None,
     )
-    store.write_bytes(new.config, yaml.safe_dump({**CONFIG, **sections}).encode())
+    training = {**CONFIG["training"], "num_rounds": SHAPE.num_rounds}
+    config = {**CONFIG, "training": training, **sections}
+    store.write_bytes(new.config, yaml.safe_dump(config).encode())
     for rel in ("environment.json", "dataset.json", "votes.parquet"):
         store.write_bytes(f"{new.root}/{rel}", store.read_bytes(f"{old.root}/{rel}"))
     part = store.part_files(old.metrics)[0].path

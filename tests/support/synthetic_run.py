@@ -90,7 +90,8 @@ def _write(store: Store, shape: Shape) -> None:
     votes = vote(rationales, questions.filter(pl.col("split") == "train"), "abstain")
     numbers = vote_summary(votes, rationales, questions.filter(pl.col("split") == "train"))
     store.write_table(paths.questions, questions, Questions)
-    store.write_bytes(paths.config, yaml.safe_dump(CONFIG, sort_keys=False).encode())
+    config = {**CONFIG, "training": {**CONFIG["training"], "num_rounds": shape.num_rounds}}
+    store.write_bytes(paths.config, yaml.safe_dump(config, sort_keys=False).encode())
     store.write_json(paths.environment, _environment())
     store.write_json(paths.dataset, load_spec("word_problems").model_dump(mode="json"))
     _write_samples(store, rationales)
