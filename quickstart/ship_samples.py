@@ -15,6 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import polars as pl
+
 from data_schemas import Rationales
 from qcrd_core.bench.config import load_bench
 from qcrd_core.config.run import RunConfig, load_config
@@ -48,6 +50,8 @@ def main(source: str, bench: Path | None, target: Path, num_live: int) -> None:
         questions=shipped,
         num_samples=plan.context.config.teacher.num_samples,
     )
+    # Their own run's name would make a run of that name count them as sampled by itself.
+    rows = rows.with_columns(run_id=pl.lit("shipped"))
     shutil.rmtree(target, ignore_errors=True)
     store = Store(str(target), target)
     store.write_json("generation.json", dict(plan.sampling.identity))

@@ -16,6 +16,8 @@ def test_quickstart_reuses_its_samples_and_samples_the_rest_live(tmp_path, monke
 
     assert plan.sampling.reused.height == 5 * 976
     assert plan.sampling.num_missing == 5 * 24
+    # A run counts what bears its name as sampled by itself.
+    assert set(plan.sampling.reused["run_id"]) == {"shipped"}
 
 
 def test_quickstart_ships_little():
