@@ -44,7 +44,7 @@ quickstart: install ## From questions to a student on this machine; FRESH=1 samp
 explorer: install ## See every rationale in a browser, of the quickstart or of STORE=path
 	.venv/bin/qcrd explore $(or $(STORE),.qcrd/quickstart)
 
-test: install ## All tests, real vLLM, DeepSpeed and Prefect included; half an hour on two cores
+test: install ## All tests, real vLLM, DeepSpeed and Prefect included; 20 minutes on two cores
 	.venv/bin/python -m pytest -n 2 --dist loadfile  # two, because engines take several GiB each
 
 test-unit: $(QCRD) ## The tests without an engine or a server
