@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from explorer.charts import Bar, bar_chart
 from explorer.data import Explorer
-from explorer.pages import page_href, question_href
+from explorer.pages import newest_answers, page_href, question_href
+from qcrd_core.errors import QcrdError
 from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.inspect.view import View
 from qcrd_core.registry.registry import Version, find_version, read_champion
@@ -38,7 +39,7 @@ class Progress:
 def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
     """Numbers and plots of a run."""
     found, metrics = explorer.summary(view), view.metrics()
-    test = newest_answers(view, "test")
+    test = collect(newest_answers(view, "test"), view.name)
     result = None
     if view.store.exists(view.paths.result):
         result = view.store.read_json(view.paths.result, Result)
@@ -65,20 +66,14 @@ def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
     }
 
 
-def newest_answers(view: View, split: str) -> pl.DataFrame:
-    """Table `predictions` of the newest round that answered a split."""
-    answers = view.predictions().filter(pl.col("split") == split)
-    return collect(answers.filter(pl.col("round") == pl.col("round").max()), view.name)
-
-
-def _champion(view: View) -> tuple[Version, bool] | None:
-    """The champion among the models of the run's name, and whether it is this run's student."""
+def _champion(view: View) -> Version | str | None:
+    """The champion among the models of the run's name, or what is wrong with it."""
     model = str(view.run_id).rpartition("-")[0]
-    chosen = read_champion(view.store, model).version
-    if chosen is None:
-        return None
-    version = find_version(view.store, model, chosen)
-    return version, version.run_id == view.run_id
+    try:
+        chosen = read_champion(view.store, model).version
+        return None if chosen is None else find_version(view.store, model, chosen)
+    except QcrdError as error:  # a damaged model hides no run
+        return str(error)
 
 
 def _progress(view: View, counts: pl.DataFrame, metrics: pl.DataFrame) -> Progress:

@@ -119,8 +119,7 @@ def question_page(
 def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
     """Answers of the newest student on one split, with the teacher's majority answer."""
     split = query.get("split", "test")
-    newest = view.predictions().filter(pl.col("split") == split)
-    newest = newest.filter(pl.col("round") == pl.col("round").max())
+    newest = newest_answers(view, split)
     if query.get("correct") in ("right", "wrong"):
         newest = newest.filter(pl.col("is_correct") == (query["correct"] == "right"))
     asked = view.questions().select("question_id", "question")
@@ -152,6 +151,12 @@ def answers_page(view: View, query: dict[str, str]) -> dict[str, Any]:
         if page < last
         else None,
     }
+
+
+def newest_answers(view: View, split: str) -> pl.LazyFrame:
+    """Table `predictions` of the newest round that answered a split."""
+    answers = view.predictions().filter(pl.col("split") == split)
+    return answers.filter(pl.col("round") == pl.col("round").max())
 
 
 def compare_page(a: View, b: View) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The form of `distill` has a field for every setting. People keep their settings 
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,8 @@ _FOLDERS = ("configs", "data", "/data")
 def settings_files() -> list[str]:
     """Files of settings that the form offers, when the deployment is applied."""
     found = [path for folder in _FOLDERS for path in sorted(Path(folder).glob("*.yaml"))]
-    return [str(path) for path in found if _holds_run(path)]
+    readable = [path for path in found if path.is_file() and os.access(path, os.R_OK)]
+    return [str(path) for path in readable if _holds_run(path)]
 
 
 class _OneOfTheFiles:

@@ -23,6 +23,10 @@ def _check_web_address(_type: object, value: str | None) -> None:
 
 Port = Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))]
 """A TCP port."""
+BatchSize = Annotated[int, Parameter(validator=Number(gte=1, lte=65_536))]
+"""Questions answered at once."""
+NumWaiting = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
+"""Questions that wait."""
 NumRows = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
 """A number of rows to print."""
 WebAddress = Annotated[str | None, Parameter(validator=_check_web_address)]

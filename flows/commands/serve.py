@@ -14,6 +14,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.commands.options import BatchSize, NumWaiting, Port
 from qcrd_core.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for them
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # imported when needed: `qcrd --help` should not wait for the
     from qcrd_core.serving.student import ServedStudent
 
 _SCRATCH = Path(".qcrd/scratch")
-_LAST_PORT = 65535
 _FOLLOW_SECONDS = 5.0
 # A batch of long rationales on a slow CPU; whoever still waits then gets an error.
 _STOP_SECONDS = 60
@@ -37,10 +37,10 @@ def serve(
     *,
     store: str | None = None,
     host: str = "127.0.0.1",
-    port: int = 8100,
+    port: Port = 8100,
     key_file: Path = _SCRATCH / "serve.key",
-    batch_size: int = 64,
-    max_waiting: int = 1024,
+    batch_size: BatchSize = 64,
+    max_waiting: NumWaiting = 1024,
     teacher: str | None = None,
     target_precision: float | None = None,
     capture: bool = False,
@@ -66,11 +66,6 @@ def serve(
         capture: Keep each new question with its answer in the store that --store names, as table
             `captured` of the data set, at most 100,000.
     """
-    from qcrd_core.config.base import MAX_BATCH
-
-    _check("--port", port, _LAST_PORT)
-    _check("--batch-size", batch_size, MAX_BATCH)
-    _check("--max-waiting", max_waiting, 1_000_000)
     _check_extras(store, teacher, target_precision, has_capture=capture)
     key = read_key(key_file)
     with bind(host, port) as address:
@@ -240,12 +235,6 @@ def bind(host: str, port: int) -> socket.socket:
         )
         raise ConfigError(msg) from error
     return address
-
-
-def _check(name: str, value: int, most: int) -> None:
-    if not 1 <= value <= most:
-        msg = f"{name} must be between 1 and {most:,}; got {value:,}."
-        raise ConfigError(msg)
 
 
 def _in_url(host: str) -> str:

@@ -167,8 +167,16 @@ class View:
         return self._run_table("scores", Scores)
 
     def predictions(self) -> pl.LazyFrame:
-        """Table `predictions` of the run, all splits and rounds; empty without a run."""
-        return self._run_table("predictions", Predictions)
+        """Table `predictions` of the run, all splits and rounds; empty without a run.
+
+        Answers by the kinds of inference in `evaluation.compare` are left out: they are second
+        answers to the same test questions.
+        """
+        if self.run_id is None:
+            return Predictions.create_empty().lazy()
+        folder = f"{self.paths.root}/predictions"
+        splits = ("train", "validation", "test")
+        return pl.concat([self._scan(f"{folder}/{split}", Predictions) for split in splits])
 
     def metrics(self) -> pl.DataFrame:
         """Table `metrics` of the run."""

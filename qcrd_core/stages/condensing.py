@@ -20,17 +20,15 @@ from qcrd_core.run.context import RunContext, timed
 from qcrd_core.run.records import Environment
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.stages.rounds import make_tokenizers, write_input
-from qcrd_core.stages.sampling import check_budget
+from qcrd_core.stages.sampling import check_budget, open_job
 from qcrd_core.store.compact import join_many
 from qcrd_core.student import jobs as student_jobs
 from qcrd_core.teacher import condense
 from qcrd_core.teacher.budget import Meter, tokens_of
-from qcrd_core.teacher.job import SamplingJob
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
-from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
+from qcrd_core.teacher.prepare import describe_teacher
 from qcrd_core.teacher.rendering import describe_estimate
 from qcrd_core.teacher.sample import sample_shards
-from qcrd_core.teacher.servers.managed import teacher_endpoints
 from qcrd_core.vote.candidates import as_learnt, kept_rationales
 from qcrd_core.vote.rationales import read_all_rationales
 
@@ -147,26 +145,13 @@ def _sample(
     meter: Meter,
 ) -> None:
     """Sample the plan's rewrites; the context's teacher is the rewriter."""
-    config, model = context.config, context.config.teacher.model
-    assert not isinstance(model, ImportedModel)
     check_budget(meter, plan, num_sampled=0)
-    logger.info("Condensing: %s", describe_estimate(config, spec, questions, plan))
-    prepared = prepare_teacher(model, config.run.scratch)
-    log = context.scratch / "vllm.log"
-    with teacher_endpoints(config.teacher, prepared, config.run.scratch, log) as pool:
-        job = SamplingJob(
-            plan=plan,
-            questions=questions,
-            spec=spec,
-            config=config,
-            prepared=prepared,
-            pool=pool,
-            store=context.store,
-            run_id=context.paths.run_id,
-            meter=meter,
-        )
-        with progress("Condense rationales", plan.num_missing, "rationales") as bar:
-            sampled = sample_shards(job, plan.shards, bar)
+    logger.info("Condensing: %s", describe_estimate(context.config, spec, questions, plan))
+    with (
+        open_job(context, spec, questions, plan, meter) as job,
+        progress("Condense rationales", plan.num_missing, "rationales") as bar,
+    ):
+        sampled = sample_shards(job, plan.shards, bar)
     check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
 
 

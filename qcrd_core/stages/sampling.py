@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -155,20 +157,36 @@ def check_budget(meter: Meter, plan: SamplingPlan, *, num_sampled: int) -> None:
         raise SamplingError(msg)
 
 
-def _sample_missing(
+@contextmanager
+def open_job(
     context: RunContext,
     spec: DatasetSpec,
     questions: pl.DataFrame,
     plan: SamplingPlan,
     meter: Meter,
-) -> tuple[Sampled, SamplingPlan]:
-    """Sample the plan and, if questions are drawn in waves, the plans of the further waves."""
+) -> Iterator[SamplingJob]:
+    """Prepare the context's teacher and its servers, which stop when the block ends.
+
+    Args:
+        context: The run; its `teacher` is the model that is asked.
+        spec: The data set, with the prompt.
+        questions: Table `questions` that the plan asks.
+        plan: The missing samples.
+        meter: Counts what they cost.
+
+    Yields:
+        The inputs of `sample_shards`.
+
+    Raises:
+        LaunchError: If the local engine does not start.
+        SamplingError: If the servers do not answer.
+    """
     config, model = context.config, context.config.teacher.model
     assert not isinstance(model, ImportedModel)  # imported rationales are never missing
     prepared = prepare_teacher(model, config.run.scratch)
     log = context.scratch / "vllm.log"
     with teacher_endpoints(config.teacher, prepared, config.run.scratch, log) as pool:
-        job = SamplingJob(
+        yield SamplingJob(
             plan=plan,
             questions=questions,
             spec=spec,
@@ -179,6 +197,17 @@ def _sample_missing(
             run_id=context.paths.run_id,
             meter=meter,
         )
+
+
+def _sample_missing(
+    context: RunContext,
+    spec: DatasetSpec,
+    questions: pl.DataFrame,
+    plan: SamplingPlan,
+    meter: Meter,
+) -> tuple[Sampled, SamplingPlan]:
+    """Sample the plan and, if questions are drawn in waves, the plans of the further waves."""
+    with open_job(context, spec, questions, plan, meter) as job:
         check_prompt_lengths(job)
         start, began = time.monotonic(), datetime.now(UTC)
         sampled, last = _sample_waves(context, job)

@@ -40,11 +40,23 @@ def test_unknown_host_is_refused():
         bind("256.0.0.1", 80)
 
 
-@pytest.mark.parametrize("setting", ["port", "batch_size", "max_waiting"])
-def test_number_out_of_range_is_refused(tmp_path, setting):
-    name = f"--{setting.replace('_', '-')}"
-    with pytest.raises(ConfigError, match=f"{name} must be between 1 and"):
-        serve("student", key_file=tmp_path / "key", **{setting: 0})
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--port", 0, ">= 1"),
+        ("--port", 65_536, "<= 65535"),
+        ("--batch-size", 0, ">= 1"),
+        ("--batch-size", 65_537, "<= 65536"),
+        ("--max-waiting", 0, ">= 1"),
+        ("--max-waiting", 1_000_001, "<= 1000000"),
+    ],
+)
+def test_number_out_of_range_is_refused(qcrd, tmp_path, option, value, rule):
+    key = tmp_path / "key"
+    code, _, err = qcrd("serve", "student", "--key-file", key, option, value)
+    assert code == 2
+    assert f'Invalid value "{value}" for {option}. Must be {rule}' in err
+    assert not key.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """prefect.yaml: what is deployed, and that presets are the files of configs/."""
 
+import os
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +47,8 @@ def test_form_of_one_screen_offers_every_recipe_and_the_users_own_files(tmp_path
         (tmp_path / folder).mkdir()
     (tmp_path / "data/mine.yaml").write_bytes((ROOT / "configs/first.yaml").read_bytes())
     (tmp_path / "data/broken.yaml").write_bytes(b"\xff{")
+    (tmp_path / "data/folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "data/pipe.yaml")
     for path in (ROOT / "configs").glob("*.yaml"):
         (tmp_path / "configs" / path.name).write_bytes(path.read_bytes())
 

@@ -371,6 +371,22 @@ def test_answers_are_shown_with_their_confidence_and_in_its_order(client, store)
     assert "confidence 99.2%" in client.get(f"{RUN}/question/{rows['question_id'][-1]}").text
 
 
+def test_answers_of_another_kind_of_inference_are_not_counted_with_those_of_the_run(client, store):
+    before = re.search(r"(\d+) of 120</div>", client.get(RUN).text)[1]
+    rows = store.read_table(RunPaths(RUN_ID).predictions("test", 3), Predictions)
+    path = RunPaths(RUN_ID).predictions("test-explain_then_predict", 3)
+    store.write_table(path, rows.with_columns(is_correct=pl.lit(value=False)), Predictions)
+    assert f"{before} of 120</div>" in client.get(RUN).text
+    assert "120</strong> answers" in client.get(f"{RUN}/answers").text
+
+
+def test_damaged_champion_hides_no_run(client, store):
+    store.write_json("models/synthetic/champion.json", {"champion": 7})
+    page = client.get(RUN)
+    assert page.status_code == 200
+    assert "champion.json" in page.text
+
+
 def test_comparison_tests_the_difference(client):
     page = unescape(client.get(f"/compare?a={RUN_ID}&b={RUN_ID}").text)
     assert "+0 \u22120" in page
