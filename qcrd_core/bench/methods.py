@@ -33,16 +33,16 @@ _LABEL_ALONE = {
     "loss.alpha_label": 1.0,
     "loss.alpha_contrastive": 0.0,
 }
-_VERIFIED = {
+_PROMOTED = {
     **_NO_QUALITY,
     "voting.positives": "gold",
     "negatives.lag": 1,
     "negatives.sampling_temperature": 1.0,
     "negatives.num_samples": 3,
-    "negatives.verify": "drop",
+    "negatives.verify": "promote",
     "loss.pos_select": "sample",
-    "loss.neg_select": "mean",
 }
+_VERIFIED = {**_PROMOTED, "negatives.verify": "drop", "loss.neg_select": "mean"}
 _ONE_RATIONALE = {"voting.positives": "first_sample"}
 
 METHODS: Mapping[str, Method] = {
@@ -101,6 +101,14 @@ METHODS: Mapping[str, Method] = {
     ),
     "qcrd_promoted": Method(
         "the same, and the student's right rationales become positives",
-        {**_VERIFIED, "negatives.verify": "promote"},
+        {**_PROMOTED, "loss.neg_select": "mean"},
+    ),
+    "rft": Method(
+        "rejection-sampling fine-tuning (arXiv 2308.01825): right rationales, the student's too",
+        {**_PROMOTED, "negatives.teacher_minority": False, "loss.beta": 0.0},
+    ),
+    "simpo": Method(
+        "SimPO (arXiv 2405.14734) on the pairs of qcrd_verified, with the pull to positives",
+        {**_VERIFIED, "loss.neg_loss": "pairwise", "loss.delta": 0.5, "loss.beta": 1.0},
     ),
 }
