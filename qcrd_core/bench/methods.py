@@ -42,7 +42,7 @@ _PROMOTED = {
     "negatives.verify": "promote",
     "loss.pos_select": "sample",
 }
-_VERIFIED = {**_PROMOTED, "negatives.verify": "drop", "loss.neg_select": "mean"}
+_VERIFIED = {**_PROMOTED, "negatives.verify": "drop", "loss.neg_select": "sample"}
 _ONE_RATIONALE = {"voting.positives": "first_sample"}
 
 METHODS: Mapping[str, Method] = {
@@ -101,7 +101,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "qcrd_promoted": Method(
         "the same, and the student's right rationales become positives",
-        {**_PROMOTED, "loss.neg_select": "mean"},
+        {**_PROMOTED, "loss.neg_select": "sample"},
     ),
     "rft": Method(
         "rejection-sampling fine-tuning (arXiv 2308.01825): right rationales, the student's too",
