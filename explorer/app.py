@@ -6,7 +6,7 @@
     /runs/<run>/rows?where=...&page=...      the table
     /runs/<run>/question/<id>                one question
     /runs/<run>/answers?split=test           the student's answers
-    /compare?a=<run>&b=<run>                 two runs
+    /compare?run=<run>&run=<run>             two or more runs
     POST /runs/<run>/mark                    a curator's mark
 
 Pages of other sites can also send requests to a server on the loopback. Therefore a request must
@@ -36,6 +36,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from explorer import overview, pages
+from explorer.comparison import compare_page
 from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
 from qcrd_core.inspect.view import Generation, View
@@ -131,8 +132,8 @@ def make_app(explorer: Explorer) -> Starlette:
         return with_run(lambda v, q: pages.question_page(explorer, v, name, q))(request)  # type: ignore[no-any-return]
 
     def compare(request: Request) -> dict[str, Any]:
-        a, b = (explorer.view(request.query_params.get(name, "")) for name in ("a", "b"))
-        return pages.compare_page(a, b)
+        names = dict.fromkeys(request.query_params.getlist("run"))
+        return compare_page([explorer.view(name) for name in names])
 
     def report(request: Request) -> Response:
         try:

@@ -11,13 +11,9 @@ from markupsafe import Markup, escape
 
 from explorer.data import Explorer
 from qcrd_core.data.equations import false_step
-from qcrd_core.evaluation import mcnemar_p_value
-from qcrd_core.inspect.compare import compare_runs
 from qcrd_core.inspect.find import read_rows
 from qcrd_core.inspect.question import QuestionRecord, read_question
 from qcrd_core.inspect.view import View
-from qcrd_core.report.plots import Axis, Line, line_chart
-from qcrd_core.report.summary import series
 from qcrd_core.report.text import visible
 from qcrd_core.store.parts import collect
 
@@ -33,7 +29,6 @@ FILTERS = {
 
 _CORRECT = {"right": "is_correct", "wrong": "NOT is_correct", "no gold": "is_correct IS NULL"}
 _ORDERS = {"surest first": ("confidence", True), "least sure first": ("confidence", False)}
-_SHOWN_CHANGES = 200
 _SAME = ("source", "round", "generation", "text", "reasoning", "status", "mark", "comment")
 _RESULT = re.compile(r"\s*([-+]?[0-9](?:[0-9.,/]*[0-9])?)")
 
@@ -157,60 +152,6 @@ def newest_answers(view: View, split: str) -> pl.LazyFrame:
     """Table `predictions` of the newest round that answered a split."""
     answers = view.predictions().filter(pl.col("split") == split)
     return answers.filter(pl.col("round") == pl.col("round").max())
-
-
-def compare_page(a: View, b: View) -> dict[str, Any]:
-    """The changes from run a to run b."""
-    found = compare_runs(a, b)
-    changed = found.questions.filter(
-        (pl.col("change") != "same") | pl.col("correctness").is_not_null()
-    )
-    rows = changed.head(_SHOWN_CHANGES).to_dicts()
-    for row in rows:
-        row["href"] = question_href(
-            a if row["change"] == "gone" else b, row["question_id"], {}, None
-        )
-    asked = collect(b.questions().select("question_id", "question"), b.name)
-    changed_answers = found.predictions.drop_nulls("correctness").head(_SHOWN_CHANGES)
-    answered = changed_answers.join(asked, on="question_id", how="left", maintain_order="left")
-    tests = dict(found.predictions.group_by("correctness").len().rows())
-    gained, lost = tests.get("fixed", 0), tests.get("broken", 0)
-    return {
-        "a": a,
-        "b": b,
-        "students": [_share(found.predictions[f"correct_{name}"]) for name in ("a", "b")],
-        "gained": gained,
-        "lost": lost,
-        "p_value": mcnemar_p_value(gained, lost, alternative="two-sided"),
-        "curves": _learning_curves([a, b]),
-        "settings": found.settings,
-        "changes": dict(found.questions.group_by("change").len().rows()),
-        "votes": dict(found.questions.group_by("correctness").len().rows()),
-        "num_tests": found.predictions.height,
-        "rows": rows,
-        "num_rows": changed.height,
-        "answered": [
-            {**row, "href": question_href(b, row["question_id"], {}, None)}
-            for row in answered.to_dicts()
-        ],
-    }
-
-
-def _share(right: pl.Series) -> float | None:
-    known = right.drop_nulls()
-    return int(known.sum()) / len(known) if len(known) else None
-
-
-def _learning_curves(views: Sequence[View]) -> Markup | None:
-    """Validation accuracy of several runs by round, in one drawing."""
-    lines = []
-    for tone, view in enumerate(views):
-        points = series(view.metrics(), "validation", "accuracy")
-        if not points.is_empty():
-            name = str(view.run_id).rpartition("-")[2]
-            lines.append(Line(name, points["round"].to_list(), points["value"].to_list(), tone))
-    accuracy = Axis("accuracy on validation", low=0, is_share=True)
-    return line_chart(lines, Axis("round"), accuracy) if lines else None
 
 
 def condition(query: dict[str, str]) -> str | None:

@@ -43,5 +43,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 for (const select of document.querySelectorAll(".filters select")) {
-  select.addEventListener("change", () => { if (!select.closest("[action='/compare']")) select.form.submit(); });
+  select.addEventListener("change", () => select.form.submit());
 }

@@ -1,12 +1,14 @@
 """What changed between two runs, question by question."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
-from qcrd_core.teacher.generation import differences
+from qcrd_core.teacher.generation import differences, flatten
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,24 @@ class RunDifference:
     predictions: pl.DataFrame
     """Test questions that both students answered: question_id, answer_a, answer_b, correct_a,
     correct_b, correctness."""
+
+
+def differing_settings(views: Sequence[View]) -> list[tuple[str, list[str]]]:
+    """Find the settings that are not the same in all runs.
+
+    Args:
+        views: The runs.
+
+    Returns:
+        Name and one value per run, as JSON; an empty text where a run has no such setting.
+    """
+    runs = [flatten(view.settings) for view in views]
+    found = []
+    for name in sorted(set().union(*runs)):
+        values = [json.dumps(run[name], ensure_ascii=False) if name in run else "" for run in runs]
+        if len(set(values)) > 1:
+            found.append((name, values))
+    return found
 
 
 def compare_runs(a: View, b: View) -> RunDifference:

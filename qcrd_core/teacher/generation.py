@@ -90,7 +90,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     Returns:
         `setting old -> new` per difference, sorted; `setting has changed` if the values are long.
     """
-    before, after = _flatten(old), _flatten(new)
+    before, after = flatten(old), flatten(new)
     return [
         _changed(name, before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
@@ -184,12 +184,13 @@ def _without_dialects(content: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != _DIALECTS}
 
 
-def _flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one with dotted names."""
     if not isinstance(content, Mapping):
         return {prefix: content}
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
 
 

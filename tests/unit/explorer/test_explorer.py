@@ -67,7 +67,6 @@ def client(store, tmp_path):
         (f"{RUN}/rows?where=agreement+%3C+0.5+AND+is_correct", "rationales of"),
         (f"{RUN}/question/q0001", "Tom had 1 apples &amp; got 3 more."),
         (f"{RUN}/answers?correct=wrong", "answers of the student of round 3"),
-        (f"/compare?a={RUN_ID}&b={RUN_ID}", "Settings are the same"),
         ("/static/explorer.js", "keydown"),
         ("/report.css", "--tone-0"),
     ],
@@ -106,7 +105,7 @@ def test_pages_hold_no_inline_script_or_style_that_the_policy_would_stop(client)
         ("/runs/absent", 404, "has no run 'absent'"),
         ("/runs/..%2F..%2Fetc/rows", 404, "Not Found"),
         (f"{RUN}/question/q9999", 404, "has no question 'q9999'"),
-        ("/compare?a=absent&b=absent", 404, "has no run 'absent'"),
+        ("/compare?run=absent&run=gone", 404, "has no run 'absent'"),
         ("/static/..%2Fapp.py", 404, ""),
     ],
 )
@@ -387,10 +386,37 @@ def test_damaged_champion_hides_no_run(client, store):
     assert "champion.json" in page.text
 
 
-def test_comparison_tests_the_difference(client):
-    page = unescape(client.get(f"/compare?a={RUN_ID}&b={RUN_ID}").text)
-    assert "+0 \u22120" in page
+def test_runs_are_compared_with_the_first(store, client):
+    ours = RunPaths(RUN_ID)
+    test = store.read_table(ours.predictions("test", 3), Predictions)
+    config = store.read_bytes(ours.config)
+    for name, rounds, num_changed in (("other", 6, 0), ("third", 4, 9)):
+        theirs = RunPaths(name)
+        store.write_bytes(
+            theirs.config, config.replace(b"num_rounds: 4", f"num_rounds: {rounds}".encode())
+        )
+        for path in (ours.questions, ours.environment, ours.dataset):
+            store.write_bytes(path.replace(RUN_ID, name), store.read_bytes(path))
+        changed = test.with_row_index().with_columns(
+            is_correct=pl.col("is_correct") ^ (pl.col("index") < num_changed)
+        )
+        store.write_table(theirs.predictions("test", 3), changed.drop("index"), Predictions)
+    fixed = test.head(9)["is_correct"].not_().sum()
+
+    page = unescape(client.get(f"/compare?run={RUN_ID}&run=other&run=third&run=other").text)
+
+    assert "3 runs, compared with the first" in page
+    assert f"<td>+{fixed}</td><td>\u2212{9 - fixed}</td>" in page
     assert "no more than chance can give (McNemar, p = 1.00)" in page
+    assert re.search(r"training.num_rounds</td><td[^>]*>4</td><td[^>]*>6</td><td[^>]*>4</td>", page)
+    assert f"Test answers: 9 of {test.height} differ" in page
+
+
+@pytest.mark.parametrize("names", [[], [RUN_ID], [RUN_ID, RUN_ID]])
+def test_fewer_than_two_runs_cannot_be_compared(client, names):
+    answer = client.get("/compare", params={"run": names})
+    assert answer.status_code == 404
+    assert "Between 2 and 8 runs can be compared" in answer.text
 
 
 def test_data_set_whose_name_leads_out_of_the_store_is_refused(store, client, tmp_path):
