@@ -5,6 +5,7 @@
     /runs/<run>/report                       the report that the run wrote
     /runs/<run>/rows?where=...&page=...      the table
     /runs/<run>/question/<id>                one question
+    /runs/<run>/rows.jsonl?...               the same rows as a file; csv, parquet
     /runs/<run>/answers?split=test           the student's answers
     /compare?run=<run>&run=<run>             two or more runs
     POST /runs/<run>/mark                    a curator's mark
@@ -14,6 +15,8 @@ name this machine as its host, a mark must come from one of our pages, and pages
 style sheet and script.
 """
 
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ from urllib.parse import parse_qs, urlsplit
 import polars as pl
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import (
+    FileResponse,
     HTMLResponse,
     PlainTextResponse,
     RedirectResponse,
@@ -39,6 +44,7 @@ from explorer import overview, pages
 from explorer.comparison import compare_page
 from explorer.data import Explorer
 from qcrd_core.errors import ConfigError, DataError, QcrdError
+from qcrd_core.inspect.export import export_rows
 from qcrd_core.inspect.view import Generation, View
 from qcrd_core.registry.registry import (
     find_version,
@@ -144,6 +150,20 @@ def make_app(explorer: Explorer) -> Starlette:
             return HTMLResponse(render("error.html.jinja", shown), 404, _HEADERS)
         return HTMLResponse(content, headers=_REPORT_HEADERS)
 
+    def export(request: Request) -> Response:
+        ending = request.path_params["ending"]
+        folder = Path(tempfile.mkdtemp(prefix="qcrd-export-"))
+        remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            view = of_run(request)
+            target = folder / f"{view.run_id}.{ending}"
+            export_rows(view, target, pages.condition(dict(request.query_params)))
+        except QcrdError as error:
+            shown = {"title": "Not exported", "message": str(error)}
+            content = render("error.html.jinja", shown)
+            return HTMLResponse(content, 400, _HEADERS, background=remove)
+        return FileResponse(target, filename=target.name, headers=_HEADERS, background=remove)
+
     async def mark(request: Request) -> Response:
         origin = request.headers.get("origin", "")
         if urlsplit(origin).netloc != request.headers.get("host"):
@@ -176,6 +196,7 @@ def make_app(explorer: Explorer) -> Starlette:
             "/runs/{run}/rows",
             page("rows.html.jinja", with_run(lambda v, q: pages.rows_page(explorer, v, q))),
         ),
+        Route("/runs/{run}/rows.{ending}", export),
         Route("/runs/{run}/answers", page("answers.html.jinja", with_run(pages.answers_page))),
         Route("/runs/{run}/question/{question:path}", page("question.html.jinja", question)),
         Route("/runs/{run}/report", report),

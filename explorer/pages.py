@@ -27,6 +27,9 @@ FILTERS = {
 }
 """Choices of the filters above the table, by their parameter in the address."""
 
+EXPORTS = ("jsonl", "csv", "parquet")
+"""Endings of the files in which the rows of a filter can be downloaded."""
+
 _CORRECT = {"right": "is_correct", "wrong": "NOT is_correct", "no gold": "is_correct IS NULL"}
 _ORDERS = {"surest first": ("confidence", True), "least sure first": ("confidence", False)}
 _SAME = ("source", "round", "generation", "text", "reasoning", "status", "mark", "comment")
@@ -45,6 +48,7 @@ def rows_page(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str
     for row in chain.from_iterable(groups):
         row["href"] = question_href(view, row["question_id"], query, place)
         place += len(row["samples"])
+    filtered = {name: value for name, value in query.items() if name != "page"}
     return {
         "groups": groups,
         "num_rows": keys.height,
@@ -55,6 +59,7 @@ def rows_page(explorer: Explorer, view: View, query: dict[str, str]) -> dict[str
         "where": where,
         "query": query,
         "filters": FILTERS,
+        "exports": {end: page_href(view, f"rows.{end}", filtered) for end in EXPORTS},
         "previous": page_href(view, "rows", {**query, "page": str(page - 1)}) if page else None,
         "next": page_href(view, "rows", {**query, "page": str(page + 1)}) if page < last else None,
     }

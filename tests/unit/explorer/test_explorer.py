@@ -1,5 +1,6 @@
 """Pages of the explorer: what they show, what they refuse, what they never run."""
 
+import json
 import re
 from html import unescape
 
@@ -384,6 +385,30 @@ def test_damaged_champion_hides_no_run(client, store):
     page = client.get(RUN)
     assert page.status_code == 200
     assert "champion.json" in page.text
+
+
+def test_rows_of_a_filter_are_downloaded(client):
+    page = unescape(client.get(f"{RUN}/rows?source=teacher&correct=right").text)
+    num_rows = int(re.search(r"<strong>([0-9,]+)</strong> rationales", page)[1].replace(",", ""))
+    links = re.findall(r'href="([^"]+/rows\.\w+\?[^"]+)"', page)
+
+    assert [link.partition("?")[0].rpartition(".")[2] for link in links] == [
+        "jsonl",
+        "csv",
+        "parquet",
+    ]
+    answer = client.get(links[0])
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(rows) == num_rows > 0
+    assert {(row["source"], row["is_correct"]) for row in rows} == {("teacher", True)}
+    assert f'filename="{RUN_ID}.jsonl"' in answer.headers["content-disposition"]
+
+
+def test_download_that_cannot_be_made_is_a_sentence(client):
+    assert "no_such_column" in unescape(client.get(f"{RUN}/rows.csv?where=no_such_column").text)
+    answer = client.get(f"{RUN}/rows.exe")
+    assert answer.status_code == 400
+    assert "must end in .jsonl, .csv or .parquet" in answer.text
 
 
 def test_runs_are_compared_with_the_first(store, client):
