@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.svamp_folds import NUM_FOLDS, Fold, prepare_questions, read_fold
 from data_schemas import BenchAnswers
-from qcrd_core.bench.methods import METHODS
 from qcrd_core.bench.statistics import compare
+from qcrd_core.config.known_methods import METHODS
 from qcrd_core.config.method import LossSection, NegativesSection, VotingSection
 from qcrd_core.config.models import FolderModel, StudentSection
 from qcrd_core.data.answers import canonical, extract

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from data_schemas import Scores
-from qcrd_core.bench.methods import METHODS
+from qcrd_core.config.known_methods import METHODS
 from qcrd_core.config.run import load_config
 from qcrd_core.run.context import RunContext
 from qcrd_core.stages.plan import begin_run, plan_run

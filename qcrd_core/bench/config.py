@@ -14,8 +14,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from qcrd_core.bench.methods import METHODS
 from qcrd_core.config.base import MAX_SEED, Section
+from qcrd_core.config.known_methods import METHODS
 from qcrd_core.config.reading import apply_setting, explain, parse_override, read_yaml
 from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import ConfigError
@@ -39,7 +39,7 @@ class BenchConfig(Section):
     """Settings of a run, before the method's. In a file: `run`, the path of a run's file, and
     `settings`, dotted settings on top of it."""
     methods: tuple[str, ...] = Field(min_length=1)
-    """Methods of `qcrd_core.bench.methods` and names of `variants`, in the order of the tables."""
+    """Names of `qcrd_core.config.known_methods` and of `variants`, in the order of the tables."""
     variants: dict[str, Variant] = Field(default={})
     """Methods that the file itself defines, by name."""
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(
@@ -131,7 +131,7 @@ class BenchConfig(Section):
             ConfigError: If the settings do not go together.
         """
         where = f"bench {self.name}, method {method}"
-        content = deepcopy(self.base)
+        content = {**deepcopy(self.base), "method": None}
         for name, value in self.settings(method).items():
             apply_setting(content, name, value, where)
         apply_setting(content, "run.name", f"{self.name}-{method}", where)

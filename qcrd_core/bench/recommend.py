@@ -18,7 +18,7 @@ _REFERENCE = "dss_sc"
 _SEEDS = (0, 1, 2)
 _FOR_HALF = 4
 """An interval narrows at best with the root of the number of seeds."""
-_WITH_GOLD = (_REFERENCE, "qcrd", "dss_gold", "qcrd_verified")
+_WITH_GOLD = (_REFERENCE, "qcrd", "dss_gold", "rft", "qcrd_verified")
 _WITHOUT_GOLD = (_REFERENCE, "qcrd", "qcrd_cross_fit")
 
 
@@ -77,7 +77,7 @@ def recommendation(results: BenchResults) -> str:
 def _verdict(best: Comparison) -> str:
     difference = f"{difference_text(best)} points against {_REFERENCE}"
     if best.is_significant and best.difference > 0:
-        return f"Use {best.method}: {difference}."
+        return f"Use {best.method} (`method: {best.method}` in the run's file): {difference}."
     return (
         f"Use {_REFERENCE}, the simplest: no method is better beyond chance. The best is "
         f"{best.method}, {difference}."

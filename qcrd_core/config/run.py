@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from qcrd_core.config.base import MAX_COUNT, MAX_PROCESSES, MAX_SEED, Name, Section
 from qcrd_core.config.history import from_store, named_as_before, without_fixed
+from qcrd_core.config.known_methods import MethodName, with_method
 from qcrd_core.config.method import (
     EvaluationSection,
     LossSection,
@@ -119,6 +120,9 @@ class RunConfig(Section):
     run: RunSection
     data: DataSection
     teacher: TeacherSection
+    method: MethodName | None = Field(default=None, examples=["rft"])
+    """A method by its name in docs/results.md, in place of the settings that make it up, which
+    docs/papers.md lists. Null: the settings of all sections as they are."""
     voting: VotingSection = VotingSection()
     negatives: NegativesSection = NegativesSection()
     discriminator: DiscriminatorSection = DiscriminatorSection()
@@ -137,7 +141,7 @@ class RunConfig(Section):
             return content
         content = without_fixed(content)
         check_names(cls, content, listed_by="qcrd settings")
-        return content
+        return with_method(content)
 
     @model_validator(mode="after")
     def _vote_needs_two(self) -> Self:
@@ -235,8 +239,8 @@ class RunConfig(Section):
         content = named_as_before(content)
         # Of these the default stands for all values, so that runs named before keep their names.
         content["training"] |= {"num_processes": 1, "zero_stage": 0}
-        for section in _OPERATIONS:
-            content.pop(section)
+        for name in (*_OPERATIONS, "method"):  # its settings are here by themselves
+            content.pop(name)
         if self.student.lora is None:  # as before there were adapters
             content["student"].pop("lora")
         if self.student.explain_target == "rationale":  # as before there was a choice

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from data_schemas import BenchAnswers, BenchCells
-from qcrd_core.bench.methods import METHODS
+from qcrd_core.config.known_methods import METHODS
 from qcrd_core.store.store import Store
 from tests.support.distillation import NUM_TEST, qcrd, settings_for, start_qcrd, taught_teacher
 

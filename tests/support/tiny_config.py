@@ -8,7 +8,7 @@ from qcrd_core.config.run import RunConfig, validate_config
 from qcrd_core.errors import ConfigError
 
 
-def tiny_config(**sections: dict[str, Any]) -> RunConfig:
+def tiny_config(**sections: Any) -> RunConfig:
     """Validate the smallest configuration with some sections replaced; `run` is added to."""
     tiny = {"model": {"type": "scratch"}}
     content = {

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from qcrd_core.bench.config import load_bench
-from qcrd_core.bench.methods import METHODS
+from qcrd_core.config.known_methods import METHODS
 from qcrd_core.errors import ConfigError
 
 RUN = {

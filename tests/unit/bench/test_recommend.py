@@ -47,7 +47,9 @@ def test_clearly_better_method_is_recommended_with_its_interval_and_the_cost():
     verdict, power = recommendation(
         _results({"dss_sc": 40, "qcrd": 41, "qcrd_verified": 70})
     ).splitlines()
-    assert verdict.startswith("Use qcrd_verified: +29.0 [")
+    assert verdict.startswith(
+        "Use qcrd_verified (`method: qcrd_verified` in the run's file): +29.0 ["
+    )
     assert verdict.endswith("points against dss_sc.")
     assert "with 3 seeds" in power
     assert "9 min" in power

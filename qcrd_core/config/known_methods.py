@@ -1,14 +1,33 @@
-"""The compared methods as settings: each is this project's own loop with other options.
+"""Methods by name, as settings: each is this project's own loop with other options.
 
     METHODS["dss_sc"].settings   {"negatives.student": False, ..., "loss.pos_select": "sample"}
+    method: dss_sc               the same in a run's file
 
-All learn from the same rationales for the same number of optimiser steps and are evaluated alike.
+In a bench, all learn from the same rationales for the same number of optimiser steps and are
+evaluated alike.
 Source: QCRD (arXiv 2405.13014), tables 1 to 5, and the papers named below.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+MethodName = Literal[
+    "finetune",
+    "single_task",
+    "dss",
+    "dss_sc",
+    "mi",
+    "dss_gold",
+    "qcrd",
+    "qcrd_cross_fit",
+    "qcrd_no_quality",
+    "qcrd_no_negatives",
+    "qcrd_verified",
+    "qcrd_promoted",
+    "rft",
+    "simpo",
+]
 
 
 @dataclass(frozen=True)
@@ -112,3 +131,36 @@ METHODS: Mapping[str, Method] = {
         {**_VERIFIED, "loss.neg_loss": "pairwise", "loss.delta": 0.5, "loss.beta": 1.0},
     ),
 }
+
+
+def with_method(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings of the method that a run names.
+
+    A method means what a bench measured under its name, so no setting may contradict it.
+
+    Args:
+        content: Nested settings of a run.
+
+    Returns:
+        A copy with the method's settings; the same settings if it names no known method.
+
+    Raises:
+        ValueError: If a setting has another value than the method's.
+    """
+    method = METHODS.get(str(content.get("method")))
+    if method is None:
+        return dict(content)
+    expanded, contradictions = dict(content), []
+    for name, value in method.settings.items():
+        section, _, key = name.rpartition(".")
+        present = dict(expanded.get(section) or {})
+        if present.setdefault(key, value) != value:
+            contradictions.append(f"{name} to {value}, and it is {present[key]}")
+        expanded[section] = present
+    if contradictions:
+        msg = (
+            f"method={content['method']} sets {'; '.join(contradictions)}. Leave out the method or "
+            "the setting"
+        )
+        raise ValueError(msg)
+    return expanded
