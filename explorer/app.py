@@ -116,6 +116,7 @@ def make_app(explorer: Explorer) -> Starlette:
         return {
             "store": str(explorer.store),
             "runs": rows,
+            "ticked": [row["run_id"] for row in rows if row.get("result")][:2],
             "generations": sizes,
             "models": [_model(explorer.store, name) for name in model_names(explorer.store)],
         }

@@ -1,11 +1,11 @@
 """What changed between two runs, question by question."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from qcrd_core.config.reference import as_yaml
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
 from qcrd_core.teacher.generation import differences, flatten
@@ -33,12 +33,12 @@ def differing_settings(views: Sequence[View]) -> list[tuple[str, list[str]]]:
         views: The runs.
 
     Returns:
-        Name and one value per run, as JSON; an empty text where a run has no such setting.
+        Name and one value per run; an empty text where a run has no such setting.
     """
     runs = [flatten(view.settings) for view in views]
     found = []
     for name in sorted(set().union(*runs)):
-        values = [json.dumps(run[name], ensure_ascii=False) if name in run else "" for run in runs]
+        values = [as_yaml(run[name]) if name in run else "" for run in runs]
         if len(set(values)) > 1:
             found.append((name, values))
     return found
