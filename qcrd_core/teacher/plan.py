@@ -178,7 +178,8 @@ def read_samples(
         folder: The generation's folder; an absent one is empty.
         questions: Table `questions`, the wanted rows.
         num_samples: K; samples with a number of K or more are ignored.
-        columns: Columns to return; None returns all of table `rationales`. All are checked.
+        columns: Columns to return. Only these are read, and no rule that joins columns is checked,
+            which `qcrd validate` does. None returns all of table `rationales`, checked.
 
     Returns:
         The rows, sorted by question_id and sample_idx, each key once.
@@ -187,12 +188,21 @@ def read_samples(
         DataError: If a part is damaged.
     """
     asked = _asked(questions)
-    kept = None if columns is None else [*dict.fromkeys([*_KEYS[:2], *columns])]
-    frames = read_again(
-        store, folder, lambda: list(_checked_batches(store, folder, asked, num_samples, kept))
-    )
-    merged = _merge(frames)
-    return merged if columns is None else merged.select(columns)
+    if columns is None:
+        return _merge(
+            read_again(
+                store, folder, lambda: list(_checked_batches(store, folder, asked, num_samples))
+            )
+        )
+    where = f"{store}/{folder}"
+
+    def scan() -> list[pl.DataFrame]:
+        rows = open_folder(store, folder, Rationales).scan()
+        wanted = rows.filter(pl.col("sample_idx") < num_samples)
+        chosen = wanted.join(asked.lazy(), on=_ASKED, how="semi")
+        return [collect(chosen.select(*dict.fromkeys([*_KEYS[:2], *columns])), where)]
+
+    return _merge(read_again(store, folder, scan)).select(columns)
 
 
 def reusable_rows(
@@ -233,9 +243,8 @@ def _checked_batches(
     folder: str,
     asked: pl.DataFrame,
     num_samples: int,
-    kept: list[str] | None,
 ) -> Iterator[pl.DataFrame]:
-    """Wanted rows of a generation, batch by batch: `kept` columns, or all."""
+    """Wanted rows of a generation, batch by batch."""
     for parts in _batches(store, folder):
         try:
             rows = pl.concat(parts.values()).filter(pl.col("sample_idx") < num_samples)
@@ -247,7 +256,7 @@ def _checked_batches(
             for path, part in parts.items():
                 store.check_rows(part, Rationales, path)  # its error names the damaged part
             raise
-        yield checked if kept is None else checked.select(kept)
+        yield checked
 
 
 def _asked(questions: pl.DataFrame) -> pl.DataFrame:
