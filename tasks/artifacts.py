@@ -2,6 +2,7 @@
 
 import contextvars
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from qcrd_core.config.run import RunConfig
 from qcrd_core.data.importing import ImportSummary
 from qcrd_core.ops.janitor import Waste, megabytes
 from qcrd_core.progress import listen
@@ -82,18 +84,37 @@ class _Drawing:
         self._drawn = newest
 
 
+def key_of(what: str, name: str) -> str:
+    """The key of an artifact: one history per model, in the letters that Prefect allows.
+
+    Args:
+        what: What it shows.
+        name: The model, `run.name`; of an import, the data set.
+
+    Returns:
+        For example `vote-svamp-t5` of `svamp_t5`.
+    """
+    return re.sub("[^a-z0-9]+", "-", f"{what}-{name}".lower()).strip("-")
+
+
 def vote_artifacts(context: RunContext) -> None:
     """Show a run's vote: its counts, and the majority's accuracy by agreement."""
     counts = "Self-consistency over the teacher's rationales"
-    create_table_artifact(run_page.vote_counts(context), key="vote", description=counts)
+    name = context.config.run.name
+    create_table_artifact(
+        run_page.vote_counts(context), key=key_of("vote", name), description=counts
+    )
     agreement = "Accuracy of the majority answer, by the share of voters who agree"
-    create_table_artifact(run_page.vote_agreement(context), key="vote-audit", description=agreement)
+    create_table_artifact(
+        run_page.vote_agreement(context), key=key_of("vote-audit", name), description=agreement
+    )
 
 
 def condense_artifact(context: RunContext) -> None:
     """Show what became of a run's long rationales."""
     title = "Rationales longer than teacher.condense.max_tokens, written again"
-    create_table_artifact(run_page.condense_counts(context), key="condense", description=title)
+    key = key_of("condense", context.config.run.name)
+    create_table_artifact(run_page.condense_counts(context), key=key, description=title)
 
 
 def learning_curve_artifact(context: RunContext) -> None:
@@ -101,7 +122,8 @@ def learning_curve_artifact(context: RunContext) -> None:
     image = run_page.learning_curve(context)
     if image is not None:
         title = "Validation accuracy by round"
-        create_markdown_artifact(image, key="learning-curve", description=title)
+        key = key_of("learning-curve", context.config.run.name)
+        create_markdown_artifact(image, key=key, description=title)
 
 
 def scores_artifact(context: RunContext, round_: int) -> None:
@@ -109,17 +131,20 @@ def scores_artifact(context: RunContext, round_: int) -> None:
     image = run_page.score_histograms(context, round_)
     if image is not None:
         title = f"Quality scores of the rationales in round {round_}"
-        create_markdown_artifact(image, key="quality-scores", description=title)
+        key = key_of("quality-scores", context.config.run.name)
+        create_markdown_artifact(image, key=key, description=title)
 
 
-def report_artifact(page: str) -> None:
+def report_artifact(context: RunContext, page: str) -> None:
     """Show the result of a run."""
-    create_markdown_artifact(page, key="report", description="Result of the run")
+    key = key_of("report", context.config.run.name)
+    create_markdown_artifact(page, key=key, description="Result of the run")
 
 
-def decision_artifact(page: str) -> None:
+def decision_artifact(config: RunConfig, page: str) -> None:
     """Show the decision of a night."""
-    create_markdown_artifact(page, key="decision", description="Is the student better?")
+    key = key_of("decision", config.run.name)
+    create_markdown_artifact(page, key=key, description="Is the student better?")
 
 
 def waste_artifact(waste: list[Waste], summary: str) -> None:
@@ -137,8 +162,10 @@ def audit_artifact(text: str, page: str) -> None:
     create_markdown_artifact(markdown, key="audit", description="Can the rationales be trusted?")
 
 
-def import_artifact(done: ImportSummary) -> None:
+def import_artifact(dataset: str, done: ImportSummary) -> None:
     """Show the counts of an import, and the setting that distils it."""
     rows = [{"what": name, "value": value} for name, value in asdict(done).items()]
     setting = f'`teacher.model = {{type: imported, generation: "{done.generation}"}}`'
-    create_table_artifact(rows, key="import", description=f"To distil these rationales: {setting}")
+    create_table_artifact(
+        rows, key=key_of("import", dataset), description=f"To distil these rationales: {setting}"
+    )

@@ -30,15 +30,16 @@ def import_file(
 
     Writes: tables `questions` and `rationales`, as a new generation.
     """
+    spec = load_spec(dataset)
     done = importing.import_file(
         Store(store, _SCRATCH),
         path=Path(file),
-        spec=load_spec(dataset),
+        spec=spec,
         split=split,
         columns=columns,
         model=model,
         form=form,
         asked=None if questions is None else Path(questions),
     )
-    import_artifact(done)
+    import_artifact(spec.name, done)
     return asdict(done)

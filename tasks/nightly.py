@@ -18,7 +18,7 @@ def look_for_news(config: RunConfig, *, warm_start: bool) -> nightly.Night:
     """
     night = nightly.plan_night(config, warm_start=warm_start)
     if not night.is_new:
-        decision_artifact(night.news)
+        decision_artifact(config, night.news)
     return night
 
 
@@ -32,5 +32,5 @@ def decide(night: nightly.Night, student: Student) -> dict[str, Any]:
     entry = nightly.decide_night(night, student.run_id)
     context = student.context
     decision = context.store.read_bytes(context.paths.decision).decode()
-    decision_artifact(f"{decision}\n{run_page(context.store, student.run_id)}")
+    decision_artifact(context.config, f"{decision}\n{run_page(context.store, student.run_id)}")
     return {"action": entry.action, "version": entry.version, "reasons": list(entry.reasons)}

@@ -107,5 +107,5 @@ def finish(validations: Sequence[Validation]) -> Student:
     context = last.context
     with progress_artifact():
         result = rounds.finish(context)
-    report_artifact(run_page(context.store, last.run_id))
+    report_artifact(context, run_page(context.store, last.run_id))
     return Student(last.config, last.run_id, result)

@@ -75,7 +75,7 @@ def nights(tmp_path_factory):
 
 
 def _pages():
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["decision"]))
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["decision-tiny"]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=wanted)
     return [one.data for one in sorted(found, key=lambda one: one.created)]
