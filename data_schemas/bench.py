@@ -15,10 +15,11 @@ class BenchCells(Table):
     """One row per cell. A failed cell has a row too: `status = failed`, and `error` says why."""
 
     table_name: ClassVar[str] = "bench_cells"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     changes: ClassVar[Mapping[int, str]] = {
         1: "First version.",
         2: "num_correct_explained is new.",
+        3: "compared and num_correct_compared replace it, for any kind of inference.",
     }
     example: ClassVar[Mapping[str, Any]] = {
         "method": "qcrd",
@@ -34,7 +35,8 @@ class BenchCells(Table):
         "validation_accuracy": [0.31, 0.44, 0.42],
         "num_test": 200,
         "num_correct": 91,
-        "num_correct_explained": 84,
+        "compared": "explain_then_predict",
+        "num_correct_compared": 84,
         "active_hinge_share": 0.37,
         "negatives_right_share": 0.12,
         "auc_polarity": 0.81,
@@ -69,10 +71,13 @@ class BenchCells(Table):
         nullable=True, min=1, description="Number of test questions with a gold answer."
     )
     num_correct = dy.Int32(nullable=True, min=0, description="Number of right answers to them.")
-    num_correct_explained = dy.Int32(
+    compared = dy.String(
         nullable=True,
-        min=0,
-        description="The same, answered by explain_then_predict; null if that was not measured.",
+        description="Another kind of inference that the same student was tested with: the first of "
+        "evaluation.compare.",
+    )
+    num_correct_compared = dy.Int32(
+        nullable=True, min=0, description="Number of right answers by it; null without one."
     )
     active_hinge_share = dy.Float64(
         nullable=True,
@@ -118,10 +123,12 @@ class BenchCells(Table):
 
     @classmethod
     def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
-        """Version 1 measured one kind of inference."""
-        if version != 1:
+        """Version 1 measured one kind of inference, version 2 only one other."""
+        if version not in (1, 2):
             return super().migrate(frame, version)
-        return frame.with_columns(num_correct_explained=pl.lit(None, pl.Int32)).select(
+        count = pl.lit(None, pl.Int32) if version == 1 else pl.col("num_correct_explained")
+        kind = pl.when(count.is_not_null()).then(pl.lit("explain_then_predict"))
+        return frame.with_columns(compared=kind, num_correct_compared=count).select(
             cls.column_names()
         )
 
@@ -148,10 +155,11 @@ class BenchAnswers(Table):
     """One row per test question and ok cell, for paired statistics."""
 
     table_name: ClassVar[str] = "bench_answers"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     changes: ClassVar[Mapping[int, str]] = {
         1: "First version.",
         2: "is_correct_explained is new.",
+        3: "It is is_correct_compared, for any kind of inference.",
     }
     example: ClassVar[Mapping[str, Any]] = {
         "method": "qcrd",
@@ -159,7 +167,7 @@ class BenchAnswers(Table):
         "seed": 1,
         "question_id": "test-0042",
         "is_correct": True,
-        "is_correct_explained": False,
+        "is_correct_compared": False,
     }
 
     method = dy.String(primary_key=True, min_length=1, description="Foreign key: bench_cells.")
@@ -169,15 +177,17 @@ class BenchAnswers(Table):
     seed = dy.Int32(primary_key=True, min=0, description="Foreign key: bench_cells.")
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     is_correct = dy.Bool(description="The student's answer equals the gold answer.")
-    is_correct_explained = dy.Bool(
+    is_correct_compared = dy.Bool(
         nullable=True,
-        description="The same for its answer by explain_then_predict; null if that was not "
-        "measured.",
+        description="The same for its answer by the other kind of inference that bench_cells names "
+        "(compared); null without one.",
     )
 
     @classmethod
     def migrate(cls, frame: pl.DataFrame, version: int) -> pl.DataFrame:
-        """Version 1 held one kind of inference."""
-        if version != 1:
-            return super().migrate(frame, version)
-        return frame.with_columns(is_correct_explained=pl.lit(None, pl.Boolean))
+        """Version 1 held one kind of inference, version 2 only one other."""
+        if version == 1:
+            return frame.with_columns(is_correct_compared=pl.lit(None, pl.Boolean))
+        if version == 2:
+            return frame.rename({"is_correct_explained": "is_correct_compared"})
+        return super().migrate(frame, version)

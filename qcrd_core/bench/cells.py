@@ -15,7 +15,6 @@ from qcrd_core.stages.plan import plan_run
 from qcrd_core.store.store import Store
 from qcrd_core.vote.rationales import read_rationales
 
-_EXPLAINED = "explain_then_predict"
 _STAGES = ("sample_negatives", "score_rationales", "train", "answer_validation", "answer_test")
 """Stages of a student: the cost of a method without the teacher's samples."""
 
@@ -110,8 +109,8 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
     metrics = store.read_table(paths.metrics, Metrics)
     best = store.read_json(paths.result, Result).round
     predictions = store.read_table(paths.predictions("test", best), Predictions)
-    known = _with_explained(context, best, predictions.drop_nulls("is_correct"))
-    explained = known["is_correct_explained"]
+    known = _with_compared(context, best, predictions.drop_nulls("is_correct"))
+    compared = known["is_correct_compared"]
     validation = _series(metrics, "validation", "accuracy")
     steps = metrics.filter(pl.col("stage") == "train")["global_step"].max()
     has_negatives = config.loss.beta > 0 and config.loss.alpha_contrastive > 0
@@ -125,7 +124,8 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
         "validation_accuracy": validation.to_list(),
         "num_test": known.height,
         "num_correct": int(known["is_correct"].sum()),
-        "num_correct_explained": None if explained.has_nulls() else int(explained.sum()),
+        "compared": next(iter(config.evaluation.compare), None),
+        "num_correct_compared": None if compared.has_nulls() else int(compared.sum()),
         "active_hinge_share": _mean(metrics, "train", "active_hinge_share", has_negatives),
         "negatives_right_share": _mean(metrics, "negatives", "correct_share", has_negatives),
         "auc_polarity": _last(metrics, "discriminator", "auc_polarity"),
@@ -139,20 +139,20 @@ def measured(bench: BenchConfig, cell: Cell, context: RunContext) -> CellResult:
         *(pl.lit(row[name]).alias(name) for name in ("method", "share", "seed")),
         "question_id",
         "is_correct",
-        "is_correct_explained",
+        "is_correct_compared",
     )
     return CellResult(row, BenchAnswers.validate(answers, cast=True))
 
 
-def _with_explained(context: RunContext, best: int, known: pl.DataFrame) -> pl.DataFrame:
-    """Add `is_correct_explained`, null if the run did not compare that kind of inference."""
-    if _EXPLAINED not in context.config.evaluation.compare:
-        return known.with_columns(is_correct_explained=pl.lit(None, pl.Boolean))
-    path = context.paths.predictions(f"test-{_EXPLAINED}", best)
-    explained = context.store.read_table(path, Predictions).select(
-        "question_id", is_correct_explained="is_correct"
+def _with_compared(context: RunContext, best: int, known: pl.DataFrame) -> pl.DataFrame:
+    """Add `is_correct_compared`, null if the run was tested with one kind of inference."""
+    if not context.config.evaluation.compare:
+        return known.with_columns(is_correct_compared=pl.lit(None, pl.Boolean))
+    path = context.paths.predictions(f"test-{context.config.evaluation.compare[0]}", best)
+    compared = context.store.read_table(path, Predictions).select(
+        "question_id", is_correct_compared="is_correct"
     )
-    return known.join(explained, on="question_id", how="left", maintain_order="left")
+    return known.join(compared, on="question_id", how="left", maintain_order="left")
 
 
 def _key(bench: BenchConfig, cell: Cell) -> dict[str, Any]:

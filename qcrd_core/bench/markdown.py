@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from qcrd_core.bench.charts import plots, validation_curves
-from qcrd_core.bench.results import ALL_DATA, BenchResults, explained
+from qcrd_core.bench.results import ALL_DATA, BenchResults, compared
 from qcrd_core.bench.statistics import Comparison, Summary
 from qcrd_core.bench.text import (
     accuracy_text,
@@ -18,6 +18,11 @@ from qcrd_core.bench.text import (
 from qcrd_core.report.markdown import table
 from qcrd_core.report.text import clip, seconds, visible
 
+_KINDS = {
+    "predict": "they answer at once, without a rationale",
+    "explain_then_predict": "they explain first, and the answer is read from their rationale",
+    "vote_k": "they write several rationales, and the most frequent answer counts",
+}
 _PLOT_TEXTS = {
     "accuracy": "Test accuracy by method, with intervals",
     "shares": "Test accuracy by the share of the training questions",
@@ -42,7 +47,7 @@ def section(results: BenchResults, plot_folder: str | None = None) -> str:
         _facts(results),
         results.description.notes.strip(),
         *_accuracy(results, images.get("accuracy")),
-        *_explained(results),
+        *_compared(results),
         *_shares(results, images.get("shares")),
         *_learning(results, images.get("validation")),
         *_cost(results),
@@ -84,16 +89,14 @@ def _accuracy(results: BenchResults, image: str | None) -> Iterator[str | None]:
         )
 
 
-def _explained(results: BenchResults) -> Iterator[str | None]:
-    other = explained(results)
+def _compared(results: BenchResults) -> Iterator[str | None]:
+    other = compared(results)
     if other is None:
         return
     _, _, *blocks = _accuracy(other, None)
-    yield "### Accuracy of the answer after the student's own rationale"
-    yield (
-        "The same students, asked to explain first (`explain_then_predict`): the answer is read "
-        "from the rationale that they write."
-    )
+    kind = other.cells["compared"].drop_nulls()[0]
+    yield f"### Accuracy by `{kind}`"
+    yield f"The same students, tested in another way: {_KINDS[kind]}."
     yield from blocks
 
 

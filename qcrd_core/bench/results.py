@@ -123,24 +123,23 @@ def analyse(
     return BenchResults(description, cells, answers, summaries, comparisons)
 
 
-def explained(results: BenchResults) -> BenchResults | None:
-    """The same cells, answered by the rationale that the student writes first.
+def compared(results: BenchResults) -> BenchResults | None:
+    """The same cells, answered by the other kind of inference that they were tested with.
 
     Args:
         results: A bench.
 
     Returns:
-        The cells that were also answered by explain_then_predict, with their statistics; None if
-        there are none.
+        The cells that were, with their statistics; None if there are none.
     """
-    cells = results.cells.filter(pl.col("num_correct_explained").is_not_null())
+    cells = results.cells.filter(pl.col("num_correct_compared").is_not_null())
     if cells.is_empty():
         return None
-    answers = results.answers.drop_nulls("is_correct_explained")
+    answers = results.answers.drop_nulls("is_correct_compared")
     return analyse(
         results.description,
-        cells.with_columns(num_correct="num_correct_explained"),
-        answers.with_columns(is_correct="is_correct_explained"),
+        cells.with_columns(num_correct="num_correct_compared"),
+        answers.with_columns(is_correct="is_correct_compared"),
     )
 
 

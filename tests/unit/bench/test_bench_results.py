@@ -14,8 +14,8 @@ from qcrd_core.bench.markdown import section
 from qcrd_core.bench.results import (
     BenchDescription,
     analyse,
+    compared,
     describe,
-    explained,
     read_bench,
     with_others,
     write_bench,
@@ -303,29 +303,30 @@ def test_terminal_table_with_long_names_and_many_references_fits():
     assert sum(line.startswith("method") for line in lines) == 2
 
 
-def test_answers_after_a_rationale_have_their_own_table_with_their_own_differences():
+def test_answers_by_another_kind_of_inference_have_their_own_table():
     results = tiny(clear_difference())
-    assert explained(results) is None
+    assert compared(results) is None
     assert "explain_then_predict" not in section(results)
 
     # Asked to explain first, qcrd is always wrong and dss always right.
     is_dss = pl.col("method") == "dss"
     cells = results.cells.filter(pl.col("method") != "mi").with_columns(
-        num_correct_explained=pl.when(is_dss).then("num_test").otherwise(0)
+        compared=pl.lit("explain_then_predict"),
+        num_correct_compared=pl.when(is_dss).then("num_test").otherwise(0),
     )
     answers = results.answers.filter(pl.col("method") != "mi").with_columns(
-        is_correct_explained=is_dss
+        is_correct_compared=is_dss
     )
     both = analyse(DESCRIPTION, BenchCells.validate(cells, cast=True), answers)
 
-    other = explained(both)
+    other = compared(both)
     assert other is not None
     assert other.summaries["dss", 1.0].mean == pytest.approx(1.0)
     assert other.comparisons["qcrd", "dss", 1.0].difference == pytest.approx(-1.0)
     assert both.comparisons["qcrd", "dss", 1.0].difference > 0
     text = section(both)
-    _, after = text.split("own rationale\n", 1)
-    assert "explain_then_predict" in after
+    _, after = text.split("### Accuracy by `explain_then_predict`\n", 1)
+    assert "they explain first" in after
     assert "-100.0" in after.split("### ")[0]
 
 
