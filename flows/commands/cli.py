@@ -54,7 +54,8 @@ _RUN, _DATA, _MODELS, _LOOK, _SERVER, _CARE = (
     Group.create_ordered(name)
     for name in ("Run", "Data", "Models", "Look", "Prefect server", "Maintenance")
 )
-for flag in ("--help", "--version"):
+app.register_install_completion_command()
+for flag in ("--help", "--version", "--install-completion"):
     app[flag].group = "Help"
 
 
