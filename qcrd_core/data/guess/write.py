@@ -139,6 +139,10 @@ def run_text(draft: Draft, dataset: Path) -> str:
             f"  max_new_tokens: {written + 256}",
             f"reasoning, and answers of up to {longest_gold} tokens",
         ),
+        (
+            "# method: rft",
+            "`qcrd bench --recommend run.yaml` says which method suits these questions",
+        ),
         ("student:", ""),
         (f"  model: {student}", why),
         (f"  max_input_tokens: {_room(longest, 256)}", f"the longest question has about {longest}"),
