@@ -21,6 +21,8 @@ MAX_TOKENS = 65_536
 MAX_BATCH = 65_536
 MAX_PROCESSES = 4096
 MAX_SECONDS = 1e9
+MAX_TEACHERS = 100
+"""Further teachers of a run."""
 THINK_TAGS = ("<think>", "</think>")
 """Opening and closing tag of a thought, as most models that reason write them."""
 

@@ -29,12 +29,18 @@ NUM_VOTES = 5
 class VotingSection(Section):
     """Self-consistency: which rationales are positive."""
 
+    later = frozenset({"weights"})
+
     tie: Literal["abstain", "first", "logprob"] = "abstain"
     """What a tie for the most votes gives: no majority; the answer seen first; or the answer of the
     likeliest sample."""
     positives: Literal["majority", "gold", "majority_and_gold", "first_sample"] = "majority"
     """Which rationales are positive: those whose answer equals the majority, the gold answer, or
     both; or only the first of each question, whatever its answer."""
+    weights: Literal["equal", "precision", "agreement"] = "equal"
+    """What a vote counts if there are several teachers: all the same; the odds that an answer of
+    its teacher is right, by the questions that have a gold answer; or the odds that it agrees with
+    the unweighted majority."""
 
 
 class NegativesSection(Section):

@@ -31,6 +31,8 @@ class Setting:
     """Whether it is a section that may also be given as one value."""
     variants: tuple[str, ...] = ()
     """The `type` of each variant of its section that has it; empty if all have."""
+    is_repeated: bool = False
+    """Whether it means what a setting of the section around its list means, which pages list."""
 
     @property
     def meaning(self) -> str:
@@ -89,6 +91,7 @@ def _joined(first: Setting, second: Setting) -> Setting:
         first.is_expert and second.is_expert,
         first.holds_settings,
         (*first.variants, *second.variants),
+        first.is_repeated,
     )
 
 
@@ -180,7 +183,12 @@ def _unknown(
 
 
 def _walk(
-    model: type[BaseModel], prefix: str, *, is_expert: bool, variants: tuple[str, ...] = ()
+    model: type[BaseModel],
+    prefix: str,
+    *,
+    is_expert: bool,
+    is_repeated: bool = False,
+    variants: tuple[str, ...] = (),
 ) -> Iterator[Setting]:
     experts: frozenset[str] = getattr(model, "expert", frozenset())
     for key, entry in model.model_fields.items():
@@ -188,8 +196,14 @@ def _walk(
         sections = sections_in(entry.annotation)
         if not sections or _reads_text(entry.metadata) or takes_value(entry.annotation):
             of_type = () if key == "type" else variants
-            yield Setting(name, (entry,), is_for_experts, bool(sections), of_type)
+            yield Setting(name, (entry,), is_for_experts, bool(sections), of_type, is_repeated)
         for section in sections:
             kind = section.model_fields["type"].default if len(sections) > 1 else None
-            of_type = variants if kind is None else (kind,)
-            yield from _walk(section, f"{name}.", is_expert=is_for_experts, variants=of_type)
+            yield from _walk(
+                section,
+                f"{name}.",
+                is_expert=is_for_experts,
+                # A list of sections like the one around it, as in `teacher.others`.
+                is_repeated=is_repeated or issubclass(model, section),
+                variants=variants if kind is None else (kind,),
+            )

@@ -132,19 +132,35 @@ def apply_setting(content: dict[str, Any], name: str, value: Any, where: str) ->
 
     Args:
         content: Nested settings; changed.
-        name: For example `teacher.num_samples`.
+        name: For example `teacher.num_samples`, or `teacher.others.0.num_samples` for the first
+            section of a list.
         value: What is put there.
         where: How errors name the source.
 
     Raises:
-        ConfigError: If the name leads through a value.
+        ConfigError: If the name leads through a value, or to a section that a list lacks.
     """
     *sections, last = name.split(".")
-    node = content
+    node: Any = content
     for key in sections:
-        child = node.setdefault(key, {})
-        if not isinstance(child, dict):
+        child = _child(node, key, name, where)
+        if not isinstance(child, dict | list):
             msg = f"{name} must name a setting below a section; {key} is a value ({where})."
             raise ConfigError(msg)
         node = child
+    if isinstance(node, list):
+        msg = f"{name} must name a setting of a section in a list; it names the section ({where})."
+        raise ConfigError(msg)
     node[last] = value
+
+
+def _child(node: Any, key: str, name: str, where: str) -> Any:
+    if isinstance(node, dict):
+        return node.setdefault(key, {})
+    if key.isdecimal() and int(key) < len(node):
+        return node[int(key)]
+    msg = (
+        f"{name} must name one of the {len(node)} sections of its list by its place, from 0; got "
+        f"{key} ({where})."
+    )
+    raise ConfigError(msg)

@@ -105,6 +105,8 @@ def _kinds(annotation: Any) -> list[str]:
         return [str(part) for part in parts]
     if origin is dict:
         return ["mapping"]
+    if origin is tuple and isinstance(parts[0], type) and issubclass(parts[0], BaseModel):
+        return ["list of sections"]
     if origin is tuple:
         return [f"list of {_plural(' or '.join(_kinds(parts[0])))}"]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -28,16 +28,13 @@ from qcrd_core.config.method import (
     VotingSection,
 )
 from qcrd_core.config.models import (
-    NEW_IN_IDENTITY,
     NUM_HEADS,
     DiscriminatorSection,
     FolderModel,
     HubModel,
-    ImportedModel,
     ScratchEncoder,
     ScratchWeights,
     StudentSection,
-    TeacherSection,
 )
 from qcrd_core.config.names import check_names
 from qcrd_core.config.operations import BudgetSection, CardSection, PromotionSection
@@ -48,6 +45,7 @@ from qcrd_core.config.reading import (
     parse_yaml,
     read_yaml,
 )
+from qcrd_core.config.teacher import NEW_IN_IDENTITY, OneTeacher, TeacherSection
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import fingerprint
 
@@ -145,19 +143,37 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _vote_needs_two(self) -> Self:
-        if self.teacher.num_samples < 2 and "majority" in self.voting.positives:
+        num_samples = sum(teacher.num_samples for teacher in self.teachers)
+        if num_samples < 2 and "majority" in self.voting.positives:
             msg = (
                 "teacher.num_samples must be at least 2 for a majority vote; got "
-                f"{self.teacher.num_samples}. Raise it, or set voting.positives=gold"
+                f"{num_samples}. Raise it, or set voting.positives=gold"
             )
             raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
-    def _imported_samples_are_all_there(self) -> Self:
-        is_imported = isinstance(self.teacher.model, ImportedModel)
-        if is_imported and self.teacher.stop_when_settled is not None:
+    def _question_settles_with_one_teacher(self) -> Self:
+        if self.teacher.stop_when_settled is None:
+            return self
+        if self.teacher.is_imported:
             msg = "teacher.stop_when_settled applies only when a teacher is asked; it is imported"
+            raise ValueError(msg)
+        if self.teacher.others:
+            msg = (
+                "teacher.stop_when_settled applies only when one teacher is asked, because a vote "
+                f"of several settles by all of them; teacher.others has {len(self.teacher.others)}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_tell_teachers_apart(self) -> Self:
+        if self.voting.weights != "equal" and not self.teacher.others:
+            msg = (
+                "voting.weights applies only when teacher.others has further teachers; it is "
+                f"{self.voting.weights}"
+            )
             raise ValueError(msg)
         return self
 
@@ -174,9 +190,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _ray_samples_running_servers(self) -> Self:
-        is_served = self.teacher.endpoints is not None
-        is_imported = isinstance(self.teacher.model, ImportedModel)
-        if self.run.ray_address is not None and not is_served and not is_imported:
+        local = [one for one in self.teachers if one.endpoints is None and not one.is_imported]
+        if self.run.ray_address is not None and local:
             msg = (
                 "run.ray_address needs running servers in teacher.endpoints; it is null, and each "
                 "task on Ray would start its own vLLM"
@@ -207,6 +222,19 @@ class RunConfig(Section):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def teachers(self) -> tuple[OneTeacher, ...]:
+        """All teachers, the first one first. Its place is how a run tells them apart."""
+        return (self.teacher, *self.teacher.others)
+
+    @property
+    def per_teacher(self) -> tuple["RunConfig", ...]:
+        """This configuration once per teacher, with that teacher alone: what sampling sees."""
+        if not self.teacher.others:
+            return (self,)
+        alone = (self.teacher.model_copy(update={**dict(t), "others": ()}) for t in self.teachers)
+        return tuple(self.model_copy(update={"teacher": teacher}) for teacher in alone)
 
     @property
     def discriminator_model(self) -> HubModel | FolderModel | ScratchEncoder:
@@ -251,11 +279,17 @@ class RunConfig(Section):
             content["evaluation"].pop("compare")
         if self.discriminator.fit == "paper" or not self.loss.reads_quality:
             content["discriminator"].pop("fit")
-        later = (*NEW_IN_IDENTITY, "rationale", "stop_when_settled", "condense")
-        for name in later:  # as before these
+        for name in ("stop_when_settled", "condense"):  # as before these
             if not self.teacher.changed(name):
                 content["teacher"].pop(name)
         content["teacher"].get("condense", {}).pop("endpoints", None)
+        sections = (content["teacher"], *content["teacher"].get("others", ()))
+        for section, teacher in zip(sections, self.teachers, strict=True):
+            for name in _PLACE_OF_TEACHER:
+                section.pop(name)
+            for name in (*NEW_IN_IDENTITY, "rationale"):  # as before these
+                if not teacher.changed(name):
+                    section.pop(name)
         content["data_hash"] = data_hash
         return f"{self.run.name}-{fingerprint(content, length=8)}"
 
@@ -265,18 +299,20 @@ _NOT_IDENTITY = (
     ("run", "scratch"),
     ("run", "ray_address"),
     ("run", "num_samplers"),
-    ("teacher", "endpoints"),
-    ("teacher", "server"),
-    ("teacher", "concurrency"),
-    ("teacher", "shards_in_flight"),
-    ("teacher", "questions_per_shard"),
-    ("teacher", "reuse"),
-    ("teacher", "max_cut_thoughts"),
     ("training", "checkpoint_seconds"),
     ("training", "cpu_offload"),
     ("training", "gradient_checkpointing"),
     ("training", "hosts"),
     ("training", "host_timeout_seconds"),
+)
+_PLACE_OF_TEACHER = (
+    "endpoints",
+    "server",
+    "concurrency",
+    "shards_in_flight",
+    "questions_per_shard",
+    "reuse",
+    "max_cut_thoughts",
 )
 _OPERATIONS = ("promotion", "budget", "card")
 

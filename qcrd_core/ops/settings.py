@@ -65,7 +65,8 @@ def list_settings(kind: str, name: str | None = None) -> str:
     chosen = [
         setting
         for setting in known.values()
-        if name is None or setting.name == name or setting.name.startswith(f"{name}.")
+        if setting.name == name
+        or (not setting.is_repeated and f"{setting.name}.".startswith(f"{name}." if name else ""))
     ]
     if not chosen:
         option = " --dataset" if kind == "dataset" else ""
@@ -81,7 +82,8 @@ def render_page() -> str:
     parts = [_HEAD]
     for kind, model in MODELS.items():
         parts.append(_HEADS[kind])
-        for heading, group in _groups(settings_of(model).values()):
+        listed = (one for one in settings_of(model).values() if not one.is_repeated)
+        for heading, group in _groups(listed):
             rows = [_row(setting) for setting in group]
             parts += [f"### {heading}", *_about(model, heading)]
             parts.append("\n".join([*_TABLE, *rows]))

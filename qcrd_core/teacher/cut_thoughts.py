@@ -2,7 +2,7 @@
 
 import math
 
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.data.thoughts import opens_in_prompt, split_thought
 from qcrd_core.errors import SamplingError
 from qcrd_core.teacher.servers.choices import Completion

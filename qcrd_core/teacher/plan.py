@@ -15,7 +15,7 @@ import polars as pl
 from pyarrow import fs
 
 from data_schemas import Rationales, SchemaMismatchError, read_part
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.store.parts import collect, open_folder, read_again

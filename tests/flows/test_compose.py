@@ -17,7 +17,7 @@ from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 
 from flows.commands.cli import app as qcrd_app
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.teacher.servers.launch import server_command
 from tests.support.compose import services
 

@@ -21,7 +21,7 @@ import orjson
 from yarl import URL
 
 from qcrd_core.config.endpoints import Endpoint
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.errors import SamplingError
 from qcrd_core.teacher.generation import TOP_P
 from qcrd_core.teacher.servers.dialect import REFUSED, USUAL, Dialect

@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from qcrd_core.config.endpoints import Endpoint
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.errors import QcrdError, SamplingError
 from qcrd_core.teacher.servers.choices import Completion, Refusal
 from qcrd_core.teacher.servers.client import TeacherClient

@@ -11,7 +11,8 @@ import socket
 import sys
 from pathlib import Path
 
-from qcrd_core.config.models import HubModel, TeacherSection, VllmServer
+from qcrd_core.config.models import HubModel
+from qcrd_core.config.teacher import TeacherSection, VllmServer
 from qcrd_core.errors import LaunchError
 from qcrd_core.runtime.openmp import passive_openmp
 from qcrd_core.runtime.processes import has_accelerator, num_gpus

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from qcrd_core.config.endpoints import Endpoint
-from qcrd_core.config.models import TeacherSection
+from qcrd_core.config.teacher import TeacherSection
 from qcrd_core.errors import LaunchError, SamplingError
 from qcrd_core.runtime.daemons import drop_note, kill_orphans, note_server
 from qcrd_core.runtime.processes import TEMPORARY, Server, tail

@@ -15,7 +15,12 @@ from qcrd_core.config.run import RunConfig, load_config
 from qcrd_core.ops.settings import MODELS, list_settings, written_files
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = [(kind, name) for kind, model in MODELS.items() for name in settings_of(model)]
+SETTINGS = [
+    (kind, name)
+    for kind, model in MODELS.items()
+    for name, setting in settings_of(model).items()
+    if not setting.is_repeated
+]
 FILES = [
     *sorted((ROOT / "configs").glob("*.yaml")),
     *sorted((ROOT / "configs" / "datasets").glob("*.yaml")),
@@ -79,8 +84,19 @@ def test_list_fits_a_hundred_columns_and_has_every_setting(kind):
     text = list_settings(kind)
 
     assert max(map(len, text.splitlines())) <= 100
-    for name in settings_of(MODELS[kind]):
+    for name in (name for known, name in SETTINGS if known == kind):
         assert f"\n  {name.partition('.')[2] or name} " in text
+
+
+def test_settings_of_further_teachers_are_known_and_listed_once():
+    repeated = [name for name, one in settings_of(RunConfig).items() if one.is_repeated]
+
+    assert "teacher.others.sampling_temperature" in repeated
+    assert all(name.startswith("teacher.others.") for name in repeated)
+    assert "others.model" not in list_settings("run")
+    assert "      others:\n        - num_samples: 8" in list_settings(
+        "run", "teacher.others.num_samples"
+    )
 
 
 def test_list_of_a_section_has_no_other():
