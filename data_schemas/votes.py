@@ -32,17 +32,23 @@ class Votes(Table):
     )
     num_samples = dy.Int32(min=1, description="Number of samples, including failures.")
     num_valid = dy.Int32(min=0, description="Number of samples with an answer, which vote.")
-    vote_count = dy.Int32(min=0, description="Number of votes for the answer with most votes.")
+    vote_count = dy.Int32(
+        min=0, description="Number of votes for the answer that has the most, by weight."
+    )
     agreement = dy.Float64(
-        nullable=True, min=0, max=1, description="vote_count / num_valid; null without voters."
+        nullable=True,
+        min=0,
+        max=1,
+        description="Share of the votes for that answer, by weight: vote_count / num_valid if all "
+        "count the same; null without voters.",
     )
     margin = dy.Float64(
         nullable=True,
         min=0,
         max=1,
-        description="(most votes - second most votes) / num_valid; null without voters.",
+        description="Share of the most votes minus that of the second most; null without voters.",
     )
-    is_tie = dy.Bool(description="Whether several answers share the most votes.")
+    is_tie = dy.Bool(description="Whether several answers share the most votes, by weight.")
     abstained = dy.Bool(
         description="Whether there is no majority: no voter, or a tie under tie=abstain."
     )

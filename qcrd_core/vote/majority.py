@@ -2,11 +2,14 @@
 
     votes = vote(rationales, questions, tie="abstain")
 
-Answers are already canonical (`qcrd_core.data.answers`), so equal texts have equal meaning.
+Answers are already canonical (`qcrd_core.data.answers`), so equal texts have equal meaning. Votes
+of several teachers may have different weights (`qcrd_core.vote.weights`). Weights are whole
+numbers, so that sums are exact and a tie is a tie in any order of the rows.
 Source: arXiv 2405.13014, figure 2b; arXiv 2203.11171, section 2.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -31,7 +34,12 @@ VOTE_COLUMNS = (
 """Columns of table `rationales` that this module reads: all except the texts."""
 
 
-def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.DataFrame:
+def vote(
+    rationales: pl.DataFrame,
+    questions: pl.DataFrame,
+    tie: Tie,
+    weights: Mapping[str, int] | None = None,
+) -> pl.DataFrame:
     """Find the majority of each question's canonical answers.
 
     Only rows with an answer vote. Rows without one (unparsable or failed) count only in
@@ -45,6 +53,8 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
             tied answer with the lowest sample_idx. logprob: the tied answer whose likeliest sample
             has the highest cumulative_logprob; answers without a log-probability come last, and
             `first` decides the answers that are still tied.
+        weights: What a vote of each `generation` counts, at least 1; the answer with the greatest
+            sum wins. None: every vote counts 1, and the column `generation` is not read.
 
     Returns:
         Table `votes`, sorted by question_id.
@@ -54,24 +64,28 @@ def vote(rationales: pl.DataFrame, questions: pl.DataFrame, tie: Tie) -> pl.Data
     """
     _refuse_students(rationales)
     gold = questions.lazy().select("question_id", "gold_answer")
-    rows = rationales.lazy().select("question_id", "sample_idx", "answer", "cumulative_logprob")
+    rows = rationales.lazy().select(
+        "question_id", "sample_idx", "answer", "cumulative_logprob", *_weight(weights)
+    )
     # question_id, num_samples, num_valid: `count` leaves out nulls, so only answers are voters.
     totals = rows.group_by("question_id").agg(
         pl.len().alias("num_samples"), pl.col("answer").count().alias("num_valid")
     )
+    winners = _winners(rows, tie, pl.len() if weights is None else pl.col("weight").sum())
     frame = (
         # Inner: questions of this run alone. Left: a question in which nobody votes keeps its row.
         totals.join(gold, on="question_id", how="inner")
-        .join(_winners(rows, tie), on="question_id", how="left")
-        .with_columns(pl.col("vote_count", "second_count", "num_tied").fill_null(0))
+        .join(winners, on="question_id", how="left")
+        .with_columns(pl.col("vote_count", "second_weight", "num_tied").fill_null(0))
         # The winner ties with itself, so a tie is two or more with the most votes.
         .with_columns(is_tie=pl.col("num_tied") > 1)
         .with_columns(abstained=_abstained(tie))
         .with_columns(
             majority_answer=pl.when(~pl.col("abstained")).then("winner"),
             # Shares of the voters, not of the samples: an unparsable one disagrees with nobody.
-            agreement=_share(pl.col("vote_count")),
-            margin=_share(pl.col("vote_count") - pl.col("second_count")),
+            # Null without voters, because then there is no weight.
+            agreement=pl.col("weight") / pl.col("total_weight"),
+            margin=(pl.col("weight") - pl.col("second_weight")) / pl.col("total_weight"),
         )
         .with_columns(is_majority_correct=pl.col("majority_answer") == pl.col("gold_answer"))
         .select(Votes.column_names())
@@ -147,20 +161,31 @@ def is_correct() -> pl.Expr:
     return pl.when(pl.col("gold_answer").is_not_null()).then(correct).alias("is_correct")
 
 
-def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
-    """question_id, winner, vote_count, second_count, num_tied of questions with a voter."""
-    # Most votes first. Among equal ones the log-probability, if asked for, then who came first:
+def _weight(weights: Mapping[str, int] | None) -> list[pl.Expr]:
+    """Column `weight`; none if all votes count the same."""
+    if weights is None:
+        return []
+    return [pl.col("generation").replace_strict(weights, return_dtype=pl.Int64).alias("weight")]
+
+
+def _winners(rows: pl.LazyFrame, tie: Tie, weight: pl.Expr) -> pl.LazyFrame:
+    """Winners of the questions with a voter; `weight` is the sum of the votes for an answer.
+
+    Returns question_id, winner, vote_count, weight, second_weight, total_weight, num_tied.
+    """
+    # Most weight first. Among equal ones the log-probability, if asked for, then who came first:
     # the order is complete, so that the winner never depends on the order of the rows.
-    order = ["vote_count", "first_idx"]
+    order = ["weight", "first_idx"]
     if tie == "logprob":
         order.insert(1, "best_logprob")
     descending = [name != "first_idx" for name in order]
-    # One row per question and answer: question_id, answer, vote_count, first_idx, best_logprob.
+    # One row per question and answer: its votes, their weight, first_idx, best_logprob.
     counts = (
         rows.filter(pl.col("answer").is_not_null())
         .group_by("question_id", "answer")
         .agg(
-            pl.len().cast(pl.Int64).alias("vote_count"),
+            pl.len().alias("vote_count"),
+            weight.cast(pl.Int64).alias("weight"),
             pl.col("sample_idx").min().alias("first_idx"),
             pl.col("cumulative_logprob").max().alias("best_logprob"),
         )
@@ -171,19 +196,16 @@ def _winners(rows: pl.LazyFrame, tie: Tie) -> pl.LazyFrame:
     return counts.group_by("question_id").agg(
         pl.col("answer").first().alias("winner"),
         pl.col("vote_count").first(),
-        pl.col("vote_count").get(1, null_on_oob=True).alias("second_count"),
-        (pl.col("vote_count") == pl.col("vote_count").first()).sum().alias("num_tied"),
+        pl.col("weight").first(),
+        pl.col("weight").get(1, null_on_oob=True).alias("second_weight"),
+        pl.col("weight").sum().alias("total_weight"),
+        (pl.col("weight") == pl.col("weight").first()).sum().alias("num_tied"),
     )
 
 
 def _abstained(tie: Tie) -> pl.Expr:
     no_voter = pl.col("num_valid") == 0
     return no_voter | pl.col("is_tie") if tie == "abstain" else no_voter
-
-
-def _share(count: pl.Expr) -> pl.Expr:
-    # Null without voters, where 0 / 0 would be NaN.
-    return pl.when(pl.col("num_valid") > 0).then(count / pl.col("num_valid"))
 
 
 def _mean(values: pl.Series) -> float | None:

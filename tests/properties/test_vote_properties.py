@@ -88,3 +88,51 @@ def test_vote_with_one_more_invalid_row_changes_only_num_samples(table, tie, fai
     after = vote(make_rationales(rows + extra), QUESTIONS, tie)
     expected = before.with_columns((pl.col("num_samples") + 1).alias("num_samples"))
     assert_frame_equal(after, expected)
+
+
+def of_teachers(table, num_first):
+    """The rows as those of two teachers: the first `num_first` samples, and the rest."""
+    rows = to_rows(table)
+    return [{**row, "generation": "ab"[row["sample_idx"] >= num_first]} for row in rows]
+
+
+SEEDS = st.integers(0, 99)
+WEIGHTS = st.fixed_dictionaries(dict.fromkeys("ab", st.integers(1, 10**12)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(table=TABLES, tie=TIES, weights=WEIGHTS)
+def test_one_teacher_of_any_weight_votes_as_without_weights(table, tie, weights):
+    rows = make_rationales(of_teachers(table, 7))
+
+    assert_frame_equal(
+        vote(rows, QUESTIONS, tie, weights), vote(rows, QUESTIONS, tie), check_exact=True
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    table=TABLES, tie=TIES, weights=WEIGHTS, num_first=st.integers(0, 7), seed=st.integers(0, 99)
+)
+def test_weighted_vote_equals_slow_oracle_in_any_order(table, tie, weights, num_first, seed):
+    rows = of_teachers(table, num_first)
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    got = vote(make_rationales(rows), QUESTIONS, tie, weights)
+
+    assert_frame_equal(
+        vote(make_rationales(shuffled), QUESTIONS, tie, weights), got, check_exact=True
+    )
+    for row in got.rows(named=True):
+        given = [r for r in rows if r["question_id"] == row["question_id"] and r["answer"]]
+        sums = {a: sum(weights[r["generation"]] for r in given if r["answer"] == a) for a in "123"}
+        best = max(sums.values())
+        tied = [answer for answer, weight in sums.items() if weight == best > 0]
+        assert row["is_tie"] == (len(tied) > 1)
+        assert row["agreement"] == (best / sum(sums.values()) if given else None)
+        if len(tied) == 1:
+            assert row["majority_answer"] == tied[0]
+            assert row["vote_count"] == sum(r["answer"] == tied[0] for r in given)
+        elif tie == "abstain" or not tied:
+            assert row["majority_answer"] is None
+        else:
+            assert row["majority_answer"] in tied
