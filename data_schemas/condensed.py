@@ -37,7 +37,7 @@ class Condensed(Table):
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     source = dy.Enum(("teacher", "imported"), primary_key=True, description="As in rationales.")
-    sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
+    sample_idx = dy.Int32(primary_key=True, min=0, description="As in polarity.")
     polarity = dy.Enum(("positive", "negative"), description="As in polarity.")
     verdict = dy.Enum(
         VERDICTS,

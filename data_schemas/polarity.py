@@ -22,7 +22,11 @@ class Polarity(Table):
 
     question_id = dy.String(primary_key=True, min_length=1, description="Foreign key: questions.")
     source = dy.Enum(("teacher", "imported"), primary_key=True, description="As in rationales.")
-    sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
+    sample_idx = dy.Int32(
+        primary_key=True,
+        min=0,
+        description="As in rationales; samples of a second teacher continue the first one's.",
+    )
     polarity = dy.Enum(
         ("positive", "negative", "undecided"),
         description="positive: the student learns to write it; negative: it learns to avoid it; "

@@ -41,7 +41,7 @@ class Scores(Table):
     source = dy.Enum(
         ("teacher", "student", "imported"), primary_key=True, description="As in rationales."
     )
-    sample_idx = dy.Int32(primary_key=True, min=0, description="As in rationales.")
+    sample_idx = dy.Int32(primary_key=True, min=0, description="As in polarity.")
     polarity = dy.Enum(
         POLARITIES,
         description="positive: the student learns to write it; negative: it learns to avoid it.",

@@ -249,8 +249,9 @@ def _mark(view: View, form: dict[str, str], samples: list[str]) -> None:
             f"Run {view.run_id} has no sample {(unknown or [''])[0]!r} of question {question_id!r}."
         )
         raise DataError(msg)
+    first = view.first_numbers.get(generation, 0)
     for sample in samples:
-        key = (generation, question_id, int(sample))
+        key = (generation, question_id, int(sample) - first)  # marks are of the generation
         write_mark(view.store, dataset, key, form["mark"], form.get("comment"))  # type: ignore[arg-type]
 
 

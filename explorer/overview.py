@@ -77,13 +77,12 @@ def _champion(view: View) -> Version | str | None:
 
 
 def _progress(view: View, counts: pl.DataFrame, metrics: pl.DataFrame) -> Progress:
-    teacher, training = view.settings["teacher"], view.settings.get("training", {})
-    num_samples = teacher.get("num_samples")
+    training, numbers = view.settings.get("training", {}), view.num_samples
     train = collect(view.questions().filter(pl.col("split") == "train").select(pl.len()), view.name)
     validated = metrics.filter(pl.col("stage") == "validation")["round"].n_unique()
     return Progress(
         num_sampled=int(counts.filter(pl.col("source") != "student")["num_rows"].sum()),
-        num_wanted=None if num_samples is None else num_samples * int(train.item()),
+        num_wanted=None if None in numbers else sum(filter(None, numbers)) * int(train.item()),
         num_rounds_done=validated,
         num_rounds=training.get("num_rounds"),
     )

@@ -52,8 +52,11 @@ def run(
     command = shlex.join([program(), "run", "--config", str(config), *overrides])
     print(describe_plan(plan))
     if server is None:
-        if plan.first_prompt is not None:
-            print(f"\nThe first prompt:\n\n{describe_prompt(plan.first_prompt)}")
+        prompts = [each.first_prompt for each in plan.teachers if each.first_prompt is not None]
+        for place, prompt in enumerate(prompts):
+            if prompt not in prompts[:place]:
+                whose = "" if len(plan.teachers) == 1 else f" of teacher {place + 1}"
+                print(f"\nThe first prompt{whose}:\n\n{describe_prompt(prompt)}")
         print(f"\nNothing was started or written. To run it:\n{command}")
         return
     if not plan.is_complete:

@@ -20,6 +20,7 @@ from prefect.utilities.engine import collect_task_run_inputs_sync
 
 from flows.runner import Runner
 from qcrd_core.config.run import RunConfig
+from qcrd_core.config.teacher import OneTeacher
 from qcrd_core.errors import ConfigError, LaunchError, QcrdError
 from qcrd_core.runtime.processes import has_accelerator
 from qcrd_core.stages.rounds import rounds_waiting_for
@@ -178,11 +179,17 @@ def _for_any_node(config: RunConfig) -> RunConfig:
     places: dict[str, str | Path] = {"scratch": run.scratch.absolute()}
     if "://" not in run.store:
         places["store"] = str(Path(run.store).absolute())
-    endpoints = teacher_.endpoints
-    if isinstance(endpoints, Path):
-        endpoints = endpoints.absolute()
+    others = tuple(one.model_copy(update=_anywhere(one)) for one in teacher_.others)
     changes = {
         "run": run.model_copy(update=places),
-        "teacher": teacher_.model_copy(update={"endpoints": endpoints, "reuse": ()}),
+        "teacher": teacher_.model_copy(update={**_anywhere(teacher_), "others": others}),
     }
     return config.model_copy(update=changes)
+
+
+def _anywhere(teacher_: OneTeacher) -> dict[str, Any]:
+    endpoints = teacher_.endpoints
+    return {
+        "endpoints": endpoints.absolute() if isinstance(endpoints, Path) else endpoints,
+        "reuse": (),
+    }

@@ -22,14 +22,13 @@ from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
 from qcrd_core.store.target import new_target
-from qcrd_core.vote.rationales import taught
 
 Trainer = Literal["trl", "llama-factory"]
 Kind = Literal["sft", "preference"]
 
 _COLUMNS = (
     "question_id", "sample_idx", "source", "rationale", "reasoning", "answer_raw", "status",
-    "question", "in_majority", "polarity", "quality_score",
+    "question", "in_majority", "polarity", "quality_score", "generation",
 )  # fmt: skip
 _SAME = ["question_id", "is_positive", "rationale", "answer_raw"]
 _INFO: dict[str, dict[str, Any]] = {
@@ -130,8 +129,7 @@ def _nothing(run: str, kind: Kind, sides: pl.Series) -> str:
 
 def _sides(view: View) -> pl.DataFrame:
     """Rationales with a text and a polarity, best first."""
-    what = view.settings.get("teacher", {}).get("rationale", "answer")
-    lazy = _condensed(view, view.rows(_COLUMNS).with_columns(taught(what)))
+    lazy = _condensed(view, view.rows(_COLUMNS).with_columns(view.taught))
     by_vote = pl.when(pl.col("status") != "failed").then("in_majority")
     side = pl.coalesce(pl.col("polarity") == "positive", by_vote)
     has_text = pl.col("rationale").str.strip_chars().str.len_chars() > 0

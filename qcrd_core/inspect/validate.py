@@ -207,11 +207,12 @@ def _check_run(
     for path, problem in record_problems(store, paths.run_id):
         _note(Finding(path, problem), report)
     environment = _try(report, paths.environment, read_environment, store, paths.run_id)
-    if environment is not None and environment.generation is not None:
-        generation, dataset = environment.generation, environment.dataset
-        if not store.exists(f"{rationales_folder(dataset)}/generation={generation}"):
-            problem = f"names generation {generation} of {dataset}, which is not in the store"
-            report.findings.append(Finding(paths.environment, problem))
+    if environment is not None:
+        dataset = environment.dataset
+        for generation in environment.generations(None):
+            if not store.exists(f"{rationales_folder(dataset)}/generation={generation}"):
+                problem = f"names generation {generation} of {dataset}, which is not in the store"
+                report.findings.append(Finding(paths.environment, problem))
     ids = set(_read(store, paths.questions, Questions, report)["question_id"])
     _read(store, paths.metrics, Metrics, report)
     tables: tuple[tuple[str, type[Table]], ...] = (
@@ -234,18 +235,26 @@ def _check_run(
     # Damaged files were named above; the whole is compared only if each of its files can be read.
     is_readable = not any(each.path.startswith(paths.root) for each in report.findings)
     if is_readable and environment is not None and store.exists(paths.result):
-        stored = counts.get(_generation_folder(store, paths, environment))
+        stored = _stored(store, paths, environment, counts)
         missing = _try(report, paths.root, lambda: list(missing_from_run(store, paths, stored)))
         for path, problem in missing or ():
             _note(Finding(path, problem), report)
 
 
-def _generation_folder(store: Store, paths: RunPaths, environment: Environment) -> str:
-    generation = environment.generation
-    if generation is None:
-        model = read_run_config(store, paths.run_id).teacher.model
-        generation = model.generation if isinstance(model, ImportedModel) else None
-    return f"{rationales_folder(environment.dataset)}/generation={generation}"
+def _stored(
+    store: Store, paths: RunPaths, environment: Environment, counts: Mapping[str, Counts]
+) -> Counts | None:
+    """Stored rationales of each question, of all teachers; None if one's generation is unknown."""
+    model = read_run_config(store, paths.run_id).teacher.model
+    names = environment.generations(model.generation if isinstance(model, ImportedModel) else None)
+    folder = f"{rationales_folder(environment.dataset)}/generation="
+    found = [counts.get(f"{folder}{name}") for name in names]
+    total: Counter[str] = Counter()
+    for each in found:
+        if each is None:
+            return None
+        total.update(each)
+    return total if found else None
 
 
 def _check_model(store: Store, model: str, report: StoreReport) -> None:

@@ -24,12 +24,14 @@ from data_schemas import (
     Votes,
 )
 from qcrd_core.errors import StoreError
+from qcrd_core.run.numbering import first_numbers, number_in_run
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.run.records import Environment, check_records, read_any_settings, read_environment
 from qcrd_core.store.filesystem import split_options
 from qcrd_core.store.parts import Folder, open_folder
 from qcrd_core.store.store import Store
 from qcrd_core.teacher.generation import condensed_folder
+from qcrd_core.vote.rationales import taught
 
 _KEY = ("generation", "question_id", "sample_idx")
 _QUESTION = ("split", "question", "gold_answer", "template")
@@ -115,18 +117,49 @@ class View:
 
     @cached_property
     def generations(self) -> list[Generation]:
-        """The one generation of the run, or all generations of the store."""
+        """The generations of the run's teachers, in their order, or all of the store."""
         if self.run_id is not None:
-            generation = self._generation()
-            if self.dataset is None or generation is None:
+            begun, teacher = self.environment, self.settings["teacher"]
+            if begun is None:
                 return []
-            return [_generation(self.dataset, generation)]
+            names = begun.generations(teacher.get("model", {}).get("generation"))
+            return [_generation(begun.dataset, name) for name in names]
         return [
             _generation(dataset, name.removeprefix("generation="))
             for dataset in self.store.list("datasets")
             for name in self.store.list(f"datasets/{dataset}/rationales")
             if name.startswith("generation=")
         ]
+
+    @cached_property
+    def num_samples(self) -> list[int | None]:
+        """K of each teacher of the run; None if its settings do not say."""
+        teacher = self.settings["teacher"]
+        return [each.get("num_samples") for each in (teacher, *teacher.get("others", ()))]
+
+    @cached_property
+    def first_numbers(self) -> dict[str, int]:
+        """The run's number of each generation's first sample; empty for a store."""
+        if self.run_id is None:
+            return {}
+        names = [each.fingerprint for each in self.generations]
+        return first_numbers(names, [number or 0 for number in self.num_samples])
+
+    @cached_property
+    def taught(self) -> pl.Expr:
+        """Column `rationale` as it is taught, by the settings of each teacher of the run.
+
+        Reads `rationale`, `reasoning` and `generation`. In a store it is the rationale as it is.
+        """
+        teacher = {} if self.run_id is None else self.settings["teacher"]
+        kinds = [each.get("rationale", "answer") for each in (teacher, *teacher.get("others", ()))]
+        if len(set(kinds)) == 1:
+            return taught(kinds[0])
+        by_teacher = [
+            pl.when(pl.col("generation") == each.fingerprint).then(taught(kind))
+            for each, kind in zip(self.generations, kinds, strict=True)
+        ]
+        return pl.coalesce(*by_teacher, "rationale").alias("rationale")
 
     @property
     def rewrites(self) -> list[Generation]:
@@ -197,18 +230,31 @@ class View:
             question_ids: Return only these questions, without opening every part.
 
         Returns:
-            The rows. For a run: the first K samples of its training questions, and its negatives.
-            They include rows that answer an older text of their question (`prompt_hash` differs).
+            The rows. For a run: the first K samples of its training questions, with the run's
+            numbers, and its negatives. They include rows that answer an older text of their
+            question (`prompt_hash` differs).
         """
         frames = [self.generation_folder(each).scan(question_ids) for each in self.generations]
-        teacher = pl.concat(frames) if frames else Rationales.create_empty().lazy()
         if self.run_id is not None:
-            train = self.questions().filter(pl.col("split") == "train")
-            teacher = teacher.join(train.select("question_id"), on="question_id", how="semi")
-            num_samples = self.settings["teacher"].get("num_samples")
-            if num_samples is not None:
-                teacher = teacher.filter(pl.col("sample_idx") < num_samples)
+            train = self.questions().filter(pl.col("split") == "train").select("question_id")
+            frames = [
+                self._of_run(frame.join(train, on="question_id", how="semi"), number)
+                for frame, number in zip(frames, self.num_samples, strict=False)
+            ]
+        teacher = pl.concat(frames) if frames else Rationales.create_empty().lazy()
         return pl.concat([teacher, self.students(question_ids)])
+
+    def _of_run(self, rows: pl.LazyFrame, num_samples: int | None) -> pl.LazyFrame:
+        """The first K samples of a generation, with the run's numbers."""
+        if num_samples is not None:
+            rows = rows.filter(pl.col("sample_idx") < num_samples)
+        return self._numbered(rows)
+
+    def _numbered(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Rows of the data set with the run's numbers, which differ only with several teachers."""
+        if len(self.first_numbers) < 2:
+            return rows
+        return rows.with_columns(number_in_run(self.first_numbers))
 
     def students(self, question_ids: list[str] | None = None) -> pl.LazyFrame:
         """Table `rationales`: the students' negatives of the run, or of all runs."""
@@ -242,7 +288,7 @@ class View:
         if needs & set(_SCORE):
             rows = self._with_scores(rows)
         if needs & set(_CURATION):
-            of_curation = self.curation().select(*_KEY, *_CURATION)
+            of_curation = self._numbered(self.curation().select(*_KEY, *_CURATION))
             rows = rows.join(of_curation, on=_KEY, how="left")
         answer = pl.col("answer")
         has_gold, has_vote = (pl.col(n).is_not_null() for n in ("gold_answer", "majority_answer"))
@@ -277,10 +323,6 @@ class View:
 
     def _folder(self, rel: str, table: type[Table]) -> Folder:
         return open_folder(self.store, rel, table)
-
-    def _generation(self) -> str | None:
-        imported: str | None = self.settings["teacher"].get("model", {}).get("generation")
-        return imported or (None if self.environment is None else self.environment.generation)
 
     def _run_names(self) -> str:
         return ", ".join(self.run_ids) or "none"

@@ -69,7 +69,8 @@ def estimate(
         The estimate.
 
     Raises:
-        ConfigError: If a number is out of range, or the rationales are imported.
+        ConfigError: If a number is out of range, the rationales are imported, or there are several
+            teachers.
         DataError: If no run in the store has sampled this teacher.
     """
     counts = (num_questions, num_gpus)
@@ -126,9 +127,16 @@ def measure_store(config: RunConfig) -> Measurements:
         The run's measurements.
 
     Raises:
-        ConfigError: If the rationales are imported.
+        ConfigError: If the rationales are imported, or there are several teachers.
         DataError: If there is no such run.
     """
+    if config.teacher.others:
+        msg = (
+            "`qcrd plan` estimates one teacher, because runs measure the speed of all together; "
+            f"teacher.others has {len(config.teacher.others)}. Set teacher.others=[], and plan "
+            "each of them as teacher.model."
+        )
+        raise ConfigError(msg)
     if isinstance(config.teacher.model, ImportedModel):
         msg = (
             "teacher.model must be a teacher to sample; got imported rationales. `qcrd plan` "
@@ -195,7 +203,7 @@ def _size(num_bytes: float | None) -> str:
 
 def _asked(config: RunConfig) -> tuple[object, ...]:
     teacher = config.teacher
-    return teacher.model, teacher.max_new_tokens, teacher.api
+    return teacher.model, teacher.max_new_tokens, teacher.api, teacher.others
 
 
 def _config(store: Store, paths: RunPaths) -> RunConfig | None:

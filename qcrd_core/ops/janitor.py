@@ -186,10 +186,11 @@ def _is_of_history(store: Store, folder: str) -> bool:
 
 def _generations(store: Store, removed_runs: set[str], old: datetime) -> Iterator[Waste]:
     used = {
-        environment.generation
+        generation
         for run_id in store.list("runs")
         if f"runs/{run_id}" not in removed_runs
         and (environment := read_environment(store, run_id)) is not None
+        for generation in environment.generations(None)
     }
     for dataset in store.list("datasets"):
         found = []

@@ -108,13 +108,18 @@ def decide_night(night: Night, run_id: str) -> Entry:
 
 
 def _news(plan: RunPlan) -> str:
-    train, sampling = plan.split("train").height, plan.sampling
-    if sampling is None:
-        return f"{plan.num_imported:,} imported rationales for {train:,} training questions."
-    num_asked = len({key[0] for shard in sampling.shards for key in shard.keys})
+    train = plan.split("train").height
+    plans = [each.sampling for each in plan.teachers if each.sampling is not None]
+    if not plans:
+        num_imported = sum(each.num_imported for each in plan.teachers)
+        return f"{num_imported:,} imported rationales for {train:,} training questions."
+    num_asked = len({key[0] for each in plans for shard in each.shards for key in shard.keys})
+    num_missing, num_wanted = (
+        sum(getattr(each, name) for each in plans) for name in ("num_missing", "num_wanted")
+    )
     return (
         f"{num_asked:,} of {train:,} training questions were new, changed or lacked rationales; "
-        f"{sampling.num_missing:,} of {sampling.num_wanted:,} rationales were missing."
+        f"{num_missing:,} of {num_wanted:,} rationales were missing."
     )
 
 

@@ -1,7 +1,7 @@
 """Format numbers, texts from outside and lines of a terminal for a reader."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qcrd_core.config.models import (
     FolderModel,
@@ -10,6 +10,7 @@ from qcrd_core.config.models import (
     ImportedModel,
     TeacherModel,
 )
+from qcrd_core.config.teacher import OneTeacher
 
 TERMINAL_WIDTH = 100
 """Greatest number of columns in a terminal line."""
@@ -86,3 +87,12 @@ def teacher_name(model: TeacherModel) -> str:
             return f"{model.package}{adapter}"
         case ImportedModel():
             return f"imported rationales {model.generation}"
+
+
+def teacher_names(teachers: Sequence[OneTeacher]) -> list[str]:
+    """Name each teacher of a run; a model that is asked twice is numbered."""
+    names = [teacher_name(teacher.model) for teacher in teachers]
+    return [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

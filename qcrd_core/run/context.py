@@ -4,15 +4,31 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
 from data_schemas import Curation, Metrics, Questions
+from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
+from qcrd_core.config.teacher import OneTeacher
 from qcrd_core.data.spec import DatasetSpec
+from qcrd_core.run.numbering import first_numbers, number_in_run
 from qcrd_core.run.paths import RunPaths
+from qcrd_core.run.records import Environment
 from qcrd_core.store.store import Store
+
+
+@dataclass(frozen=True)
+class RunTeacher:
+    """A teacher of an open run."""
+
+    settings: OneTeacher
+    generation: str
+    """Fingerprint of its samples."""
+    first_number: int
+    """What the run counts as the number of its first sample; see `qcrd_core.run.numbering`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,23 @@ class RunContext:
         frame = self.store.read_table(self.paths.questions, Questions)
         return frame.filter(pl.col("split") == split)
 
+    @cached_property
+    def environment(self) -> Environment:
+        """What the run recorded when it began."""
+        return self.store.read_json(self.paths.environment, Environment)
+
+    @cached_property
+    def teachers(self) -> tuple[RunTeacher, ...]:
+        """All teachers of the run, as they were when it began."""
+        settings, model = self.config.teachers, self.config.teacher.model
+        imported = model.generation if isinstance(model, ImportedModel) else None
+        generations = self.environment.generations(imported)
+        first = first_numbers(generations, [each.num_samples for each in settings])
+        return tuple(
+            RunTeacher(each, generation, first[generation])
+            for each, generation in zip(settings, generations, strict=True)
+        )
+
     def read_marks(self, mark: str) -> pl.DataFrame:
         """question_id and sample_idx of the rationales with one curation mark.
 
@@ -64,11 +97,14 @@ class RunContext:
             mark: keep or reject.
 
         Returns:
-            Keys, as stored when the run began.
+            Keys, as stored when the run began, with the run's numbers.
         """
         marks: pl.DataFrame = Curation.create_empty()
         if self.store.exists(self.paths.curation):
             marks = self.store.read_table(self.paths.curation, Curation)
+        if marks.height and self.config.teacher.others:
+            first = {each.generation: each.first_number for each in self.teachers}
+            marks = marks.with_columns(number_in_run(first))
         return marks.filter(pl.col("mark") == mark).select("question_id", "sample_idx")
 
     def write_metrics(

@@ -43,7 +43,8 @@ def sampling_lock(config: RunConfig, run_id: str) -> Iterator[None]:
         StoreError: If another process on this machine runs the teacher of the run.
     """
     path = _folder(config.run.scratch, run_id) / _SAMPLING
-    with _held(path, "sampled", shared=config.teacher.endpoints is not None):
+    is_served = all(teacher.endpoints is not None for teacher in config.teachers)
+    with _held(path, "sampled", shared=is_served):
         yield
 
 

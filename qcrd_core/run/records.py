@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from qcrd_core.config.base import Fingerprint, Name, Section
 from qcrd_core.config.reading import explain, parse_yaml
@@ -33,6 +41,8 @@ class Environment(BaseModel):
     """Hash of the questions."""
     generation: Fingerprint | None = None
     """Generation of the teacher's samples; None for imported rationales."""
+    other_generations: tuple[Fingerprint, ...] = ()
+    """Generations of `teacher.others`, sampled or imported."""
     first_prompt: str | tuple[Message, ...] | None = None
     """The teacher's first prompt as rendered."""
     python: str | None = None
@@ -43,6 +53,25 @@ class Environment(BaseModel):
     """Commit of qcrd's source tree."""
     started_at: str | None = None
     """When the run began, UTC, ISO 8601."""
+
+    @model_serializer(mode="wrap")
+    def _of_one_teacher_as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        if not self.other_generations:
+            content.pop("other_generations", None)
+        return content
+
+    def generations(self, imported: str | None) -> tuple[str, ...]:
+        """Generations of all teachers, in their order.
+
+        Args:
+            imported: Setting `teacher.model.generation`; None if the first teacher is asked, or
+                if its imported rationales do not matter.
+
+        Returns:
+            Fingerprints.
+        """
+        return tuple(filter(None, (imported or self.generation, *self.other_generations)))
 
 
 class Result(Section):
@@ -81,10 +110,14 @@ class _Model(BaseModel):
     generation: Fingerprint | None = None
 
 
-class _Teacher(BaseModel):
+class _OneTeacher(BaseModel):
     model: _Model = _Model()
     num_samples: int | None = Field(default=None, ge=1, le=2**31 - 1)
     api: str = "chat"
+
+
+class _Teacher(_OneTeacher):
+    others: tuple[_OneTeacher, ...] = ()
 
 
 class _Data(BaseModel):

@@ -8,9 +8,10 @@ import polars as pl
 
 from data_schemas import Rationales
 from qcrd_core.config.models import LoraSection
+from qcrd_core.config.run import RunConfig
 from qcrd_core.data.concerns import concerns
-from qcrd_core.report.text import teacher_name, visible
-from qcrd_core.stages.plan import RunPlan
+from qcrd_core.report.text import teacher_name, teacher_names, visible
+from qcrd_core.stages.plan import RunPlan, TeacherPlan
 from qcrd_core.store.parts import collect, open_folder
 from qcrd_core.teacher.condense import SUGGEST_ABOVE, share_too_long
 from qcrd_core.teacher.rendering import describe_estimate
@@ -39,8 +40,12 @@ def describe_plan(plan: RunPlan) -> str:
         ("run", f"{plan.run_id}{' (complete)' if plan.is_complete else ''}"),
         ("store", str(plan.context.store)),
         ("data set", f"{plan.spec.name}: {', '.join(counts)} questions"),
-        ("teacher", teacher_name(config.teacher.model)),
-        *_sampling_rows(plan),
+        *(
+            row
+            for name, each in zip(teacher_names(config.teachers), plan.teachers, strict=True)
+            for row in _teacher_rows(plan, each, name)
+        ),
+        *_vote_rows(config),
         *_condense_rows(plan),
         (
             "rounds",
@@ -61,8 +66,8 @@ def describe_plan(plan: RunPlan) -> str:
 
 
 def _concerns(plan: RunPlan) -> list[str]:
-    is_instructed = plan.sampling is not None and plan.context.config.teacher.api == "chat"
-    return concerns(plan.spec, plan.questions, is_instructed=is_instructed)
+    asked = [each.config.teacher.api for each in plan.teachers if each.sampling is not None]
+    return concerns(plan.spec, plan.questions, is_instructed="chat" in asked)
 
 
 def _adapters(lora: LoraSection | None) -> str:
@@ -88,17 +93,21 @@ def _row(name: str, value: str) -> str:
     return f"  {name:<{_NAME_WIDTH}}{indent.join(lines)}"
 
 
-def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
-    if plan.sampling is None:
-        return [("rationales", f"{plan.num_imported:,} imported, nothing to sample")]
-    config, sampling = plan.context.config, plan.sampling
-    train = plan.questions.filter(pl.col("split") == "train")
+def _teacher_rows(plan: RunPlan, each: TeacherPlan, name: str) -> list[tuple[str, str]]:
+    teacher, sampling = each.config.teacher, each.sampling
+    if sampling is None:
+        return [
+            ("teacher", name),
+            ("rationales", f"{each.num_imported:,} imported, nothing to sample"),
+        ]
+    train = plan.split("train")
     where = "a local vLLM server"
-    if isinstance(config.teacher.endpoints, Path):
-        where = f"the servers of {config.teacher.endpoints}"
-    elif config.teacher.endpoints is not None:
-        where = f"{len(config.teacher.endpoints)} running servers"
+    if isinstance(teacher.endpoints, Path):
+        where = f"the servers of {teacher.endpoints}"
+    elif teacher.endpoints is not None:
+        where = f"{len(teacher.endpoints)} running servers"
     return [
+        ("teacher", name),
         (
             "samples",
             f"{sampling.num_wanted:,} wanted = {sampling.num_stored:,} stored + "
@@ -106,23 +115,34 @@ def _sampling_rows(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         ("generation", sampling.fingerprint),
         ("sampling", f"{len(sampling.shards):,} shards on {where}"),
-        ("estimate", describe_estimate(config, plan.spec, train, sampling)),
+        ("estimate", describe_estimate(each.config, plan.spec, train, sampling)),
     ]
+
+
+def _vote_rows(config: RunConfig) -> list[tuple[str, str]]:
+    """How several teachers vote; nothing for one."""
+    if not config.teacher.others:
+        return []
+    num_samples, weights = sum(t.num_samples for t in config.teachers), config.voting.weights
+    how = "each counts the same" if weights == "equal" else f"weighted by {weights}"
+    return [("vote", f"over {num_samples} samples per question, {how}")]
 
 
 def _condense_rows(plan: RunPlan) -> list[tuple[str, str]]:
     """What is condensed, or that many stored rationales are too long for the student."""
     teacher, limit = plan.context.config.teacher, plan.context.config.student.max_target_tokens
     if teacher.condense is not None:
-        who, num = teacher_name(teacher.rewriter.model), plan.num_imported
-        if plan.sampling is not None:
-            num = plan.sampling.num_wanted
+        who = teacher_name(teacher.rewriter.model)
+        num = sum(each.num_wanted for each in plan.teachers)
         most = f"at most {num:,} requests and {num * teacher.max_new_tokens:,} sampled tokens"
         what = f"rationales of over {teacher.condense.max_tokens} tokens, by {who}; {most}"
         return [("condense", what)]
-    store = plan.context.store
-    lazy = open_folder(store, plan.rationales_folder, Rationales).scan().head(_MOST_MEASURED)
-    texts = collect(lazy.select(taught(teacher.rationale)), str(store))["rationale"]
+    store, frames = plan.context.store, []
+    for each in plan.teachers:
+        lazy = open_folder(store, each.folder, Rationales).scan().head(_MOST_MEASURED)
+        what = each.config.teacher.rationale
+        frames.append(collect(lazy.select(taught(what)), str(store)))
+    texts = pl.concat(frames)["rationale"]
     share = share_too_long(texts, limit)
     if share is None or share <= SUGGEST_ABOVE:
         return []

@@ -7,6 +7,7 @@ begin_run(plan)              writes the run's configuration, questions and envir
 
 import logging
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,7 +25,7 @@ from qcrd_core.data.captured import with_captured
 from qcrd_core.data.imported import read_imported
 from qcrd_core.data.load import check_validation, load_questions, questions_hash
 from qcrd_core.data.spec import DatasetSpec, load_spec
-from qcrd_core.errors import ConfigError
+from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import content_hash, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.run.records import Environment
@@ -47,6 +48,31 @@ _LIBRARIES = (
 
 
 @dataclass(frozen=True, eq=False)
+class TeacherPlan:
+    """What one teacher of a run still has to do."""
+
+    config: RunConfig
+    """The run's configuration with this teacher alone."""
+    generation: str
+    """Fingerprint of its samples."""
+    folder: str
+    """Their folder in the store."""
+    sampling: SamplingPlan | None
+    """Stored and missing samples; None for imported rationales."""
+    num_imported: int
+    """Imported rationales of the run's questions."""
+    first_prompt: "Prompt | None"
+    """The first rendered prompt; None for imported rationales."""
+    part_of_name: str
+    """What the run's name hashes of the teacher's samples."""
+
+    @property
+    def num_wanted(self) -> int:
+        """Samples that the run counts on."""
+        return self.num_imported if self.sampling is None else self.sampling.num_wanted
+
+
+@dataclass(frozen=True, eq=False)
 class RunPlan:
     """What a run will do."""
 
@@ -54,28 +80,15 @@ class RunPlan:
     spec: DatasetSpec
     questions: pl.DataFrame
     """Table `questions`, all splits."""
-    sampling: SamplingPlan | None
-    """Stored and missing teacher samples; None for imported rationales."""
-    num_imported: int
-    """Imported rationales of the run's questions."""
+    teachers: tuple[TeacherPlan, ...]
+    """All teachers in their order; most runs have one."""
     marks: pl.DataFrame
     """Table `curation`: marks on the run's rationales."""
-    first_prompt: "Prompt | None"
-    """The teacher's first rendered prompt; None for imported rationales."""
 
     @property
     def run_id(self) -> str:
         """Name of the run's folder."""
         return self.context.paths.run_id
-
-    @property
-    def rationales_folder(self) -> str:
-        """Folder of the teacher's generation, sampled or imported."""
-        model = self.context.config.teacher.model
-        if isinstance(model, ImportedModel):
-            return f"{rationales_folder(self.spec.name)}/generation={model.generation}"
-        assert self.sampling is not None
-        return self.sampling.folder
 
     def split(self, name: str) -> pl.DataFrame:
         """Questions of one split."""
@@ -110,38 +123,90 @@ def plan_run(config: RunConfig) -> RunPlan:
     if config.data.captured:
         questions = with_captured(store, spec.name, questions)
     train = questions.filter(pl.col("split") == "train")
-    model = config.teacher.model
+    teachers = tuple(_plan_teachers(config, spec, store, train))
+    _check_several(config, teachers, train)
+    marks = pl.concat([read_marks(store, spec.name, each.generation) for each in teachers])
+    # New marks lead to a new run. Without marks, their hash is left out, so that runs from before
+    # curation existed keep their names.
+    identities = [each.part_of_name for each in teachers]
+    parts = (questions_hash(questions), *identities, *filter(None, [marks_hash(marks)]))
+    context = RunContext.open(config, config.run_id(content_hash(*parts)))
+    _check_rewriter(context)
+    return RunPlan(context, spec, questions, teachers, marks)
+
+
+def _plan_teachers(
+    config: RunConfig, spec: DatasetSpec, store: Store, train: pl.DataFrame
+) -> Iterator[TeacherPlan]:
+    for place, each in enumerate(config.per_teacher):
+        try:
+            yield _plan_teacher(each, spec, store, train)
+        except (ConfigError, DataError) as error:
+            if place == 0:
+                raise
+            # Alone in its configuration, a further teacher is called as the first one is.
+            name = f"teacher.others.{place - 1}."
+            raise type(error)(str(error).replace("teacher.", name)) from error
+
+
+def _plan_teacher(
+    config: RunConfig, spec: DatasetSpec, store: Store, train: pl.DataFrame
+) -> TeacherPlan:
+    """Plan the teacher of a configuration that has only this one."""
+    teacher, model = config.teacher, config.teacher.model
     if isinstance(model, ImportedModel):
-        identity = fingerprint({"imported": model.generation, **spec.answer.model_dump()})
-        generation = model.generation
         rows = read_imported(
             store,
             spec.name,
             model.generation,
             questions=train,
-            num_samples=config.teacher.num_samples,
+            num_samples=teacher.num_samples,
         )
-        sampling, num_imported, prompt = None, rows.height, None
-    else:
-        sampling = plan_sampling(
-            store,
-            spec.name,
-            generation_identity(config, spec, describe_teacher(model)),
-            questions=train,
-            teacher=config.teacher,
+        return TeacherPlan(
+            config,
+            generation=model.generation,
+            folder=f"{rationales_folder(spec.name)}/generation={model.generation}",
+            sampling=None,
+            num_imported=rows.height,
+            first_prompt=None,
+            part_of_name=fingerprint({"imported": model.generation, **spec.answer.model_dump()}),
         )
-        if sampling.shards and config.teacher.endpoints is None:
-            find_vllm_python()
-        identity, num_imported = sampling.fingerprint, 0
-        generation = sampling.fingerprint
-        prompt = render(config, spec, train["question"][0], train["messages"][0])
-    marks = read_marks(store, spec.name, generation)
-    # New marks lead to a new run. Without marks, their hash is left out, so that runs from before
-    # curation existed keep their names.
-    parts = (questions_hash(questions), identity, *filter(None, [marks_hash(marks)]))
-    context = RunContext.open(config, config.run_id(content_hash(*parts)))
-    _check_rewriter(context)
-    return RunPlan(context, spec, questions, sampling, num_imported, marks, prompt)
+    identity = generation_identity(config, spec, describe_teacher(model))
+    sampling = plan_sampling(store, spec.name, identity, questions=train, teacher=teacher)
+    if sampling.shards and teacher.endpoints is None:
+        find_vllm_python()
+    return TeacherPlan(
+        config,
+        generation=sampling.fingerprint,
+        folder=sampling.folder,
+        sampling=sampling,
+        num_imported=0,
+        first_prompt=render(config, spec, train["question"][0], train["messages"][0]),
+        part_of_name=sampling.fingerprint,
+    )
+
+
+def _check_several(
+    config: RunConfig, teachers: tuple[TeacherPlan, ...], train: pl.DataFrame
+) -> None:
+    """Check that no sample would vote twice, and that weights can be measured."""
+    names = [each.generation for each in teachers]
+    twice = next((place for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        first = names.index(names[twice])
+        other = "teacher" if first == 0 else f"teacher.others.{first - 1}"
+        msg = (
+            f"teacher.others.{twice - 1} must differ from {other} in what it is asked, or the same "
+            f"samples would vote twice; got generation {names[twice]} in both. Give it another "
+            f"model, prompt, temperature or seed, or raise {other}.num_samples."
+        )
+        raise ConfigError(msg)
+    if config.voting.weights == "precision" and train["gold_answer"].null_count() == train.height:
+        msg = (
+            "voting.weights=precision needs training questions with a gold answer; got "
+            f"{train.height} without one ({config.data.dataset}). Set voting.weights=agreement."
+        )
+        raise ConfigError(msg)
 
 
 def _check_rewriter(context: RunContext) -> None:
@@ -187,13 +252,15 @@ def begin_run(plan: RunPlan) -> None:
 
 
 def _environment(plan: RunPlan) -> Environment:
-    sampling = plan.sampling
+    first, *others = plan.teachers
+    more = {"other_generations": [each.generation for each in others]} if others else {}
     return Environment.model_validate(
         {
             "dataset": plan.spec.name,
             "questions_hash": questions_hash(plan.questions),
-            "generation": None if sampling is None else sampling.fingerprint,
-            "first_prompt": plan.first_prompt,
+            "generation": None if first.sampling is None else first.generation,
+            **more,
+            "first_prompt": first.first_prompt,
             "python": python_version(),
             "platform": platform(),
             "versions": {name: _version(name) for name in _LIBRARIES},

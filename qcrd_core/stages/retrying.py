@@ -8,6 +8,7 @@ from qcrd_core.teacher.plan import SamplingPlan
 from qcrd_core.teacher.retry import failed_reasons, forget_failed
 
 _MOST_SHOWN = 10
+_Asked = tuple[SamplingPlan, pl.DataFrame, int]
 
 
 def describe_failed(plan: RunPlan) -> str:
@@ -44,23 +45,29 @@ def forget(plan: RunPlan) -> int:
         ConfigError: As `describe_failed`.
         StoreError: If the store cannot be written.
     """
-    sampling, context = _checked(plan), plan.context
-    num_samples = context.config.teacher.num_samples
-    return forget_failed(
-        context.store, sampling.folder, questions=plan.split("train"), num_samples=num_samples
+    return sum(
+        forget_failed(plan.context.store, sampling.folder, questions=questions, num_samples=count)
+        for sampling, questions, count in _checked(plan)
     )
 
 
-def _reasons(plan: RunPlan, sampling: SamplingPlan) -> pl.DataFrame:
-    context = plan.context
-    num_samples = context.config.teacher.num_samples
-    return failed_reasons(
-        context.store, sampling.folder, questions=plan.split("train"), num_samples=num_samples
-    )
+def _reasons(plan: RunPlan, asked: list[_Asked]) -> pl.DataFrame:
+    found = [
+        failed_reasons(plan.context.store, sampling.folder, questions=questions, num_samples=count)
+        for sampling, questions, count in asked
+    ]
+    counts = pl.concat(found).group_by("error").agg(pl.col("num_rows").sum())
+    return counts.sort("num_rows", "error", descending=[True, False])
 
 
-def _checked(plan: RunPlan) -> SamplingPlan:
-    if plan.sampling is None:
+def _checked(plan: RunPlan) -> list[_Asked]:
+    """The plan, questions and K of each teacher that is asked."""
+    asked = [
+        (each.sampling, plan.split("train"), each.config.teacher.num_samples)
+        for each in plan.teachers
+        if each.sampling is not None
+    ]
+    if not asked:
         msg = "--retry-failed needs a teacher that is asked; this run's rationales are imported."
         raise ConfigError(msg)
     if plan.context.store.exists(plan.context.paths.votes):
@@ -70,4 +77,4 @@ def _checked(plan: RunPlan) -> SamplingPlan:
             "asks only for the failed ones."
         )
         raise ConfigError(msg)
-    return plan.sampling
+    return asked

@@ -15,6 +15,7 @@ from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.errors import SamplingError
 from qcrd_core.progress import progress
 from qcrd_core.run.context import RunContext, timed
+from qcrd_core.stages.rates import Rates
 from qcrd_core.store.compact import join_many
 from qcrd_core.teacher.budget import Meter, tokens_of
 from qcrd_core.teacher.generation import generation_folder, generation_identity
@@ -25,7 +26,6 @@ from qcrd_core.teacher.prepare import describe_teacher, prepare_teacher
 from qcrd_core.teacher.rendering import describe_estimate
 from qcrd_core.teacher.retry import failed_reasons
 from qcrd_core.teacher.sample import sample_shards
-from qcrd_core.teacher.servers.launch import num_engines
 from qcrd_core.teacher.servers.managed import teacher_endpoints
 from qcrd_core.vote.rationales import read_all_rationales, read_rationales
 from qcrd_core.vote.settled import num_needed, waves
@@ -36,49 +36,45 @@ _NOTHING = Sampled(shards=(), servers=(), num_elsewhere=0, num_twice=0, num_left
 
 
 def sample_teacher(context: RunContext) -> dict[str, Any]:
-    """Complete the run's generation to K samples per training question.
+    """Complete the generation of each teacher to its K samples per training question.
 
     Starts no engine if nothing is missing, or if the rationales are imported. Several processes may
-    do this at once on one store; each returns when all samples are stored.
+    do this at once on one store; each returns when all samples are stored. Several teachers are
+    asked one after the other, within one budget.
 
     Args:
         context: The run.
 
     Returns:
-        `folder` and counts: `num_stored` (before, including reused ones), `num_sampled` (by this
-        process), `num_elsewhere` (by other processes, during this call), `num_twice` (by this
-        process, although another one was first), `num_failed`, `num_tokens`, `num_retries`.
+        Counts: `num_stored` (before, including reused ones), `num_sampled` (by this process),
+        `num_elsewhere` (by other processes, during this call), `num_twice` (by this process,
+        although another one was first), `num_failed`, `num_tokens`, `num_retries`.
 
     Raises:
-        SamplingError: If the teacher does not answer or refuses everything, or the budget is used
+        SamplingError: If a teacher does not answer or refuses everything, or the budget is used
             up before all samples are stored. Finished shards are kept; with a budget, so is
             everything that was paid for.
         LaunchError: If the local engine does not start.
         DataError: If a prompt exceeds the teacher's context.
     """
-    config, model = context.config, context.config.teacher.model
-    if isinstance(model, ImportedModel):
-        rows = read_rationales(context)
-        return {"folder": None, "num_stored": rows.height, **_count(_NOTHING)}
+    asked = _asked(context)
+    if not asked:
+        return {"num_stored": read_rationales(context).height, **_count(_NOTHING)}
     spec, questions = context.read_spec(), context.read_questions("train")
-    plan = _plan(context, spec, questions)
-    num_stored, sampled = plan.num_stored + plan.reused.height, _NOTHING
+    plans = [_plan(each, spec, questions) for each in asked]
     # Rejected rationales count too: they were paid for.
     paid = read_all_rationales(context, ("run_id", "num_prompt_tokens", "num_tokens"))
-    meter = Meter(config.budget, tokens_of(paid, context.paths.run_id))
-    if plan.shards:
-        check_budget(meter, plan, num_sampled=0)
-        logger.info("Sampling the teacher: %s", describe_estimate(config, spec, questions, plan))
+    meter = Meter(context.config.budget, tokens_of(paid, context.paths.run_id))
+    missing = [pair for pair in zip(asked, plans, strict=True) if pair[1].shards]
+    found = [_NOTHING]
+    if missing:
+        rates = Rates(context)
         with timed(context, "sample_teacher"):
-            sampled, plan = _sample_missing(context, spec, questions, plan, meter)
-        check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
-        _say_failed(context, questions, plan)
-    joined = join_many(context.store, plan.folder)
-    if joined is not None:
-        logger.info(
-            "Joined %d parts into %d | %s", joined.num_before, joined.num_after, plan.folder
-        )
-    return {"folder": plan.folder, "num_stored": num_stored, **_count(sampled)}
+            found += [_sample_missing(*each, spec, questions, meter, rates) for each in missing]
+    for plan in plans:
+        _join_parts(context, plan.folder)
+    num_stored = sum(plan.num_stored + plan.reused.height for plan in plans)
+    return {"num_stored": num_stored, **_count(joined(found))}
 
 
 def find_missing(context: RunContext) -> int:
@@ -88,15 +84,29 @@ def find_missing(context: RunContext) -> int:
         context: The run.
 
     Returns:
-        Missing samples; 0 for imported rationales.
+        Missing samples of all teachers; 0 for imported rationales.
 
     Raises:
         DataError: If a part is damaged.
         StoreError: If a folder of `teacher.reuse` has no generation.json.
     """
-    if isinstance(context.config.teacher.model, ImportedModel):
+    asked = _asked(context)
+    if not asked:
         return 0
-    return _plan(context, context.read_spec(), context.read_questions("train")).num_missing
+    spec, questions = context.read_spec(), context.read_questions("train")
+    return sum(_plan(each, spec, questions).num_missing for each in asked)
+
+
+def _asked(context: RunContext) -> list[RunContext]:
+    """The run once per teacher that is asked, with that teacher alone."""
+    configs = [each for each in context.config.per_teacher if not each.teacher.is_imported]
+    return [replace(context, config=config) for config in configs]
+
+
+def _join_parts(context: RunContext, folder: str) -> None:
+    done = join_many(context.store, folder)
+    if done is not None:
+        logger.info("Joined %d parts into %d | %s", done.num_before, done.num_after, folder)
 
 
 def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> SamplingPlan:
@@ -111,7 +121,7 @@ def _plan(context: RunContext, spec: DatasetSpec, questions: pl.DataFrame) -> Sa
         teacher=config.teacher,
         needed=_needed(context, generation_folder(spec.name, identity), questions),
     )
-    open_generation(context.store, plan)
+    open_generation(context.store, plan, context.environment.generations(None))
     return plan
 
 
@@ -201,12 +211,16 @@ def open_job(
 
 def _sample_missing(
     context: RunContext,
+    plan: SamplingPlan,
     spec: DatasetSpec,
     questions: pl.DataFrame,
-    plan: SamplingPlan,
     meter: Meter,
-) -> tuple[Sampled, SamplingPlan]:
-    """Sample the plan and, if questions are drawn in waves, the plans of the further waves."""
+    rates: Rates,
+) -> Sampled:
+    """Sample the plan of the context's teacher and, if it asks in waves, of the further waves."""
+    check_budget(meter, plan, num_sampled=0)
+    name = rates.name_of(context)
+    logger.info("Sampling %s: %s", name, describe_estimate(context.config, spec, questions, plan))
     with open_job(context, spec, questions, plan, meter) as job:
         check_prompt_lengths(job)
         start, began = time.monotonic(), datetime.now(UTC)
@@ -218,8 +232,10 @@ def _sample_missing(
             sampled.num_elsewhere,
             sampled.num_twice,
         )
-    _note_rates(context, sampled, began, seconds)
-    return sampled, last
+    rates.add(context, plan.folder, sampled, began, seconds)
+    check_budget(meter, last, num_sampled=last.num_missing - sampled.num_left)
+    _say_failed(context, questions, last)
+    return sampled
 
 
 def _sample_waves(context: RunContext, job: SamplingJob) -> tuple[Sampled, SamplingPlan]:
@@ -255,53 +271,6 @@ def _say_failed(context: RunContext, questions: pl.DataFrame, plan: SamplingPlan
             plan.num_wanted,
             shown,
         )
-
-
-def _note_rates(context: RunContext, sampled: Sampled, began: datetime, seconds: float) -> None:
-    """Store the rates of this start, for the report and for `qcrd plan`."""
-    teacher, servers = context.config.teacher, sampled.servers
-    num_gpus = sum(server.num_samples > 0 for server in servers)
-    if teacher.endpoints is None:
-        num_gpus = num_engines(teacher.server) * teacher.server.tensor_parallel_size
-    numbers = {
-        **_drawn(context, sampled, began),
-        # The protocol does not report GPUs, so each server of `endpoints` counts as one.
-        "num_gpus": num_gpus,
-        "seconds": seconds,
-    }
-    context.write_metrics("sampling", -1, numbers)
-    rates = {}
-    for server in servers:
-        rates[f"{server.url} tokens_per_second"] = server.num_tokens / seconds
-        rates[f"{server.url} concurrency"] = server.concurrency
-        rates[f"{server.url} failures"] = server.num_failures
-        rates[f"{server.url} drains"] = server.num_drains
-        logger.info(
-            "%s | %d samples | %.0f tok/s | concurrency %d | failures %d | drained %d times",
-            server.url,
-            server.num_samples,
-            server.num_tokens / seconds,
-            server.concurrency,
-            server.num_failures,
-            server.num_drains,
-        )
-    context.write_metrics("servers", -1, rates)
-
-
-def _drawn(context: RunContext, sampled: Sampled, began: datetime) -> dict[str, int]:
-    """Samples and tokens that the servers returned since `began`."""
-    names = ("num_prompt_tokens", "num_tokens")
-    if sampled.num_elsewhere and context.config.teacher.endpoints is not None:
-        # Other samplers used the same servers, so their samples count for the servers' speed too.
-        # Without `endpoints`, each sampler has its own engine.
-        rows = read_all_rationales(context, ("run_id", "created_at", *names))
-        rows = rows.filter(run_id=context.paths.run_id).filter(pl.col("created_at") >= began)
-        sums = rows.select(pl.col(names).cast(pl.Int64).sum()).row(0)
-        return {"num_samples": rows.height, **dict(zip(names, sums, strict=True))}
-    return {
-        "num_samples": sum(result.num_rows for result in sampled.shards),
-        **{name: sum(getattr(result, name) for result in sampled.shards) for name in names},
-    }
 
 
 def _count(sampled: Sampled) -> dict[str, int]:

@@ -8,12 +8,15 @@ from data_schemas import Polarity, Votes
 from qcrd_core.errors import DataError, StoreError
 from qcrd_core.run.context import RunContext, timed
 from qcrd_core.vote.candidates import decide_polarity
-from qcrd_core.vote.majority import VOTE_COLUMNS, vote, vote_summary
+from qcrd_core.vote.majority import VOTE_COLUMNS, summarize_votes, vote, vote_summary
 from qcrd_core.vote.rationales import read_rationales
+from qcrd_core.vote.weights import UNIT, WEIGHT_COLUMNS, teacher_numbers, vote_weights
 
 
 def vote_rationales(context: RunContext) -> dict[str, float | None]:
     """Take the majority vote over the run's rationales; write tables `polarity` and `votes`.
+
+    If the run has several teachers, their votes are weighted by `voting.weights`.
 
     Args:
         context: The run.
@@ -26,9 +29,12 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
             nothing to learn from.
     """
     questions = context.read_questions("train")
-    rationales = read_rationales(context, VOTE_COLUMNS)
+    has_several = bool(context.config.teacher.others)
+    columns = (*VOTE_COLUMNS, *WEIGHT_COLUMNS) if has_several else VOTE_COLUMNS
+    rationales = read_rationales(context, columns)
     with timed(context, "vote"):
-        votes = vote(rationales, questions, context.config.voting.tie)
+        weights = _weigh_teachers(context, rationales, questions) if has_several else None
+        votes = vote(rationales, questions, context.config.voting.tie, weights)
         numbers = vote_summary(votes, rationales, questions)
     _check_answers(context, rationales)
     marked = context.read_marks("keep")
@@ -55,6 +61,30 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         part="curation",
     )
     return numbers
+
+
+def _weigh_teachers(
+    context: RunContext, rationales: pl.DataFrame, questions: pl.DataFrame
+) -> dict[str, int] | None:
+    """Store how right each teacher is, and what the unweighted vote would have been; the weights.
+
+    Metrics of a teacher begin with its place, from 0.
+    """
+    voting, names = context.config.voting, [each.generation for each in context.teachers]
+    found = teacher_numbers(rationales, questions, names, voting.tie)
+    weights = vote_weights(found, voting.weights)
+    unweighted = vote(rationales, questions, voting.tie)
+    numbers = {
+        f"unweighted_{name}": value
+        for name, value in summarize_votes(unweighted).items()
+        if name in {"majority_accuracy", "num_abstained"}
+    }
+    for place, row in enumerate(found.iter_rows(named=True)):
+        generation = row.pop("generation")
+        weight = 1.0 if weights is None else weights[generation] / UNIT
+        numbers |= {f"{place} {name}": value for name, value in {**row, "weight": weight}.items()}
+    context.write_metrics("teachers", -1, numbers)
+    return weights
 
 
 def check_votes(context: RunContext) -> None:

@@ -9,7 +9,7 @@ part of the fingerprint.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) -> list[str]:
+def announce_changes(
+    store: Store, dataset: str, identity: Mapping[str, Any], of_run: Collection[str] = ()
+) -> list[str]:
     """Log how a new generation differs from the most similar one of the data set.
 
     Args:
         store: The store.
         dataset: The data set's name.
         identity: The new generation.
+        of_run: Fingerprints of the run's other teachers, which are meant to differ.
 
     Returns:
         The differences; empty if the data set has no other generation.
@@ -112,9 +115,10 @@ def announce_changes(store: Store, dataset: str, identity: Mapping[str, Any]) ->
     closest: list[str] = []
     name_of_closest = ""
     siblings = _siblings(dataset, identity)
+    own = {f"generation={name}" for name in (fingerprint(identity), *of_run)}
     for name in store.list(siblings):
         path = f"{siblings}/{name}/{FILE}"
-        if name == f"generation={fingerprint(identity)}" or not store.exists(path):
+        if name in own or not store.exists(path):
             continue
         found = differences(read_identity(store, f"{siblings}/{name}"), identity)
         if not closest or len(found) < len(closest):

@@ -6,7 +6,7 @@ the store and are ignored. A failed row counts as present, because its error is 
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def plan_sampling(
     )
 
 
-def open_generation(store: Store, plan: SamplingPlan) -> None:
+def open_generation(store: Store, plan: SamplingPlan, of_run: Collection[str] = ()) -> None:
     """Write `generation.json` and store reused rows, before anything is sampled.
 
     If the data set has another generation, the log says what differs.
@@ -152,10 +152,11 @@ def open_generation(store: Store, plan: SamplingPlan) -> None:
     Args:
         store: The store.
         plan: From `plan_sampling`.
+        of_run: Fingerprints of all teachers of the run: their generations are no earlier settings.
     """
     path = f"{plan.folder}/{FILE}"
     if not store.exists(path):
-        announce_changes(store, plan.dataset, plan.identity)
+        announce_changes(store, plan.dataset, plan.identity, of_run)
         store.write_json(path, plan.identity)
     if plan.reused.height:
         part = part_name(plan.reused.select(_KEYS))

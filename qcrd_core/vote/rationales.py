@@ -1,14 +1,12 @@
-"""Reads the teacher rationales of a run, sampled or imported."""
+"""Reads the rationales of a run's teachers, sampled or imported, with the run's numbers."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import polars as pl
 
-from qcrd_core.config.models import ImportedModel
 from qcrd_core.data.imported import read_imported
-from qcrd_core.run.context import RunContext
-from qcrd_core.run.records import Environment
+from qcrd_core.run.context import RunContext, RunTeacher
 from qcrd_core.teacher.generation import rationales_folder
 from qcrd_core.teacher.plan import read_samples
 from qcrd_core.vote.settled import num_needed
@@ -44,34 +42,21 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
     """Table `rationales` of the run's training questions, without rejected rationales.
 
     With `teacher.stop_when_settled`, samples beyond those that the bound asks for are left out.
-    Column `rationale` is what `teacher.rationale` says is taught.
+    Column `rationale` is what each teacher's setting `rationale` says is taught.
 
     Args:
         context: The run.
         columns: Columns to read, because ten million texts are several gigabytes. None reads all.
 
     Returns:
-        Rows sorted by question_id and sample_idx; at most K per question.
+        Rows sorted by question_id and sample_idx, with the run's numbers; at most the K of each
+        teacher per question.
 
     Raises:
         DataError: If a part is damaged, or there is no such imported generation.
     """
-    what = context.config.teacher.rationale
-    wanted = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
-    needed = wanted
-    if wanted is not None and "rationale" in wanted and what != "answer":
-        needed = [*dict.fromkeys([*wanted, "reasoning"])]
-    bound = context.config.teacher.stop_when_settled
-    if needed is not None and bound is not None:
-        needed = [*dict.fromkeys([*needed, "answer"])]
-    rows = read_all_rationales(context, needed)
-    if bound is not None:
-        # A run without the bound may have stored more; they must not change this run's vote.
-        ends = num_needed(rows, num_samples=context.config.teacher.num_samples, bound=bound)
-        rows = rows.join(ends, on="question_id", how="left", maintain_order="left")
-        rows = rows.filter(pl.col("sample_idx") < pl.col("num_needed")).drop("num_needed")
-    if "rationale" in rows.columns:
-        rows = rows.with_columns(taught(what))
+    questions = context.read_questions("train")
+    rows = _joined([_taught_rows(context, t, questions, columns) for t in context.teachers])
     rejected = context.read_marks("reject")
     if not rejected.is_empty():
         rows = rows.join(rejected, on=_KEYS, how="anti", maintain_order="left")
@@ -80,22 +65,62 @@ def read_rationales(context: RunContext, columns: Sequence[str] | None = None) -
 
 def read_all_rationales(context: RunContext, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """As `read_rationales`, including rejected rationales: they were paid for too."""
-    questions, teacher = context.read_questions("train"), context.config.teacher
-    environment = context.store.read_json(context.paths.environment, Environment)
-    dataset, generation = environment.dataset, environment.generation
-    if isinstance(teacher.model, ImportedModel):
+    questions = context.read_questions("train")
+    rows = _joined([_stored_rows(context, t, questions, columns) for t in context.teachers])
+    return rows if columns is None else rows.select(columns)
+
+
+def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of all teachers in the order of their keys, in which each frame already is."""
+    return frames[0] if len(frames) == 1 else pl.concat(frames).sort(_KEYS)
+
+
+def _taught_rows(
+    context: RunContext,
+    teacher: RunTeacher,
+    questions: pl.DataFrame,
+    columns: Sequence[str] | None,
+) -> pl.DataFrame:
+    """Keys and columns of the samples of a teacher that the run counts."""
+    what, bound = teacher.settings.rationale, context.config.teacher.stop_when_settled
+    wanted = needed = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    if needed is not None and "rationale" in needed and what != "answer":
+        needed = [*dict.fromkeys([*needed, "reasoning"])]
+    if needed is not None and bound is not None:
+        needed = [*dict.fromkeys([*needed, "answer"])]
+    rows = _stored_rows(context, teacher, questions, needed)
+    if bound is not None:
+        # A run without the bound may have stored more; they must not change this run's vote.
+        ends = num_needed(rows, num_samples=teacher.settings.num_samples, bound=bound)
+        rows = rows.join(ends, on="question_id", how="left", maintain_order="left")
+        rows = rows.filter(pl.col("sample_idx") < pl.col("num_needed")).drop("num_needed")
+    if "rationale" in rows.columns:
+        rows = rows.with_columns(taught(what))
+    return rows if wanted is None else rows.select(wanted)
+
+
+def _stored_rows(
+    context: RunContext,
+    teacher: RunTeacher,
+    questions: pl.DataFrame,
+    columns: Sequence[str] | None,
+) -> pl.DataFrame:
+    """Keys and columns of all samples of a teacher, with the run's numbers."""
+    dataset, num_samples = context.environment.dataset, teacher.settings.num_samples
+    wanted = None if columns is None else [*dict.fromkeys([*_KEYS, *columns])]
+    if teacher.settings.is_imported:
         rows = read_imported(
-            context.store,
-            dataset,
-            teacher.model.generation,
-            questions=questions,
-            num_samples=teacher.num_samples,
+            context.store, dataset, teacher.generation, questions=questions, num_samples=num_samples
         )
-        return rows if columns is None else rows.select(columns)
-    return read_samples(
-        context.store,
-        f"{rationales_folder(dataset)}/generation={generation}",
-        questions=questions,
-        num_samples=teacher.num_samples,
-        columns=columns,
-    )
+        rows = rows if wanted is None else rows.select(wanted)
+    else:
+        rows = read_samples(
+            context.store,
+            f"{rationales_folder(dataset)}/generation={teacher.generation}",
+            questions=questions,
+            num_samples=num_samples,
+            columns=wanted,
+        )
+    if teacher.first_number:
+        rows = rows.with_columns(pl.col("sample_idx") + teacher.first_number)
+    return rows

@@ -28,7 +28,7 @@ from qcrd_core.registry import nightly, registry
 from qcrd_core.run import context as run_context
 from qcrd_core.run import locks
 from qcrd_core.runtime.processes import Finished
-from qcrd_core.stages import plan, rounds, sampling, voting
+from qcrd_core.stages import plan, rates, rounds, sampling, voting
 from qcrd_core.store import filesystem, parts, store
 from qcrd_core.teacher import sample
 from qcrd_core.teacher.servers import dispatch
@@ -146,7 +146,7 @@ def install() -> None:
     plan._version = plan._commit = lambda *_: None
     # Durations and rates are no results, and would make every table of a night a new one.
     run_context.time = rounds.time = SimpleNamespace(monotonic=lambda: 0.0)
-    sampling._note_rates = lambda *_: None
+    rates.Rates.add = lambda *_: None
     Folder.gate = Bucket.gate = GATE
     GATE.wall = lambda: Wall.now(UTC).timestamp()
     store.Store.write_table = _noting(store.Store.write_table)

@@ -20,6 +20,8 @@ from qcrd_core.run.context import RunContext
 from tests.support.stub_engine import StubEngine, stub_engine
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 24, 6, 8
+NUM_WEAK = 3
+"""K of the second of two teachers."""
 _NOBODY = "http://127.0.0.1:9/v1"
 _TINY = {"type": "scratch", "hidden_size": 32, "ffn_size": 64, "num_layers": 1, "num_heads": 2}
 _TINY = {"type": "scratch", "hidden_size": 32, "num_layers": 1}
@@ -49,6 +51,43 @@ def taught_teacher(**settings: Any) -> Iterator[StubEngine]:
 
     with stub_engine(writer=write, **settings) as engine:
         yield engine
+
+
+@contextmanager
+def two_teachers(**weak: Any) -> Iterator[tuple[StubEngine, StubEngine]]:
+    """`taught_teacher`, and an engine of the model `weak` that is wrong in three of four samples.
+
+    Args:
+        weak: Settings of the second engine.
+
+    Yields:
+        Both.
+    """
+    questions = generate(0, num_train=1000, num_validation=200, num_test=400)
+    rows = questions.select("question", "gold_answer").iter_rows()
+    gold = {f"Question: {text}\nAnswer:": int(answer) for text, answer in rows}
+
+    def write(prompt: str, seed: int) -> str:
+        number = gold[prompt] + (seed % 4 != 0) * 2
+        return f" I guess {number}. The answer is {number}."
+
+    with taught_teacher() as good, stub_engine(writer=write, model="weak", **weak) as engine:
+        yield good, engine
+
+
+def settings_for_two(
+    folder: Path, good: StubEngine, weak: StubEngine, **sections: dict[str, Any]
+) -> dict[str, Any]:
+    """`settings_for` with the engines of `two_teachers`."""
+    other = {
+        "model": "weak",
+        "endpoints": [weak.url],
+        "api": "completions",
+        "num_samples": NUM_WEAK,
+        "questions_per_shard": 4,
+    }
+    teacher = {"others": [other], **sections.pop("teacher", {})}
+    return settings_for(folder, good, teacher=teacher, **sections)
 
 
 def settings_for(

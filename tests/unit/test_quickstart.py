@@ -14,10 +14,10 @@ def test_quickstart_reuses_its_samples_and_samples_the_rest_live(tmp_path, monke
 
     plan = plan_run(config)
 
-    assert plan.sampling.reused.height == 5 * 976
-    assert plan.sampling.num_missing == 5 * 24
+    assert plan.teachers[0].sampling.reused.height == 5 * 976
+    assert plan.teachers[0].sampling.num_missing == 5 * 24
     # A run counts what bears its name as sampled by itself.
-    assert set(plan.sampling.reused["run_id"]) == {"shipped"}
+    assert set(plan.teachers[0].sampling.reused["run_id"]) == {"shipped"}
 
 
 def test_quickstart_ships_little():

@@ -20,7 +20,7 @@ def _store(plan, *texts):
         {"question_id": f"q{n}", "sample_idx": 0, "answer": "7", "rationale": text}
         for n, text in enumerate(texts)
     ]
-    path = f"{plan.rationales_folder}/part-1.parquet"
+    path = f"{plan.teachers[0].folder}/part-1.parquet"
     plan.context.store.write_table(path, make_rationales(rows), Rationales)
 
 

@@ -28,7 +28,7 @@ def _sampled(folder, engine):
     plan = _plan(folder, engine)
     begin_run(plan)
     sample_teacher(plan.context)
-    return plan, plan.context.store.read_table(plan.sampling.folder, Rationales)
+    return plan, plan.context.store.read_table(plan.teachers[0].sampling.folder, Rationales)
 
 
 def test_failed_samples_are_said_by_reason_forgotten_and_asked_again(tmp_path, caplog):
@@ -44,13 +44,13 @@ def test_failed_samples_are_said_by_reason_forgotten_and_asked_again(tmp_path, c
             assert f"{count} x {error}" in said
 
         engine.fault = None
-        assert _plan(tmp_path, engine).sampling.num_missing == 0
+        assert _plan(tmp_path, engine).teachers[0].sampling.num_missing == 0
         num_asked = engine.num_asked
         assert forget(plan) == failed.height
-        assert _plan(tmp_path, engine).sampling.num_missing == failed.height
+        assert _plan(tmp_path, engine).teachers[0].sampling.num_missing == failed.height
         sample_teacher(plan.context)
 
-    after = plan.context.store.read_table(plan.sampling.folder, Rationales)
+    after = plan.context.store.read_table(plan.teachers[0].sampling.folder, Rationales)
     assert engine.num_asked == num_asked + failed.height
     assert set(after["status"]) == {"ok"}
     keys = ["question_id", "sample_idx"]
@@ -68,7 +68,7 @@ def test_failed_samples_of_other_questions_stay(tmp_path):
         wanted = failed.filter(pl.col("question_id").is_in(ids))
         assert wanted.height < failed.height
         assert forget(few) == wanted.height
-    left = plan.context.store.read_table(plan.sampling.folder, Rationales)
+    left = plan.context.store.read_table(plan.teachers[0].sampling.folder, Rationales)
     assert left.filter(pl.col("status") == "failed").height == failed.height - wanted.height
 
 

@@ -18,7 +18,7 @@ def test_sample_teacher_joins_parts_where_an_earlier_start_left_many(tmp_path, c
         "teacher": {"num_samples": 2, "questions_per_shard": 1},
     }
     config = validate_config(settings_for(tmp_path, None, **sections), "test")
-    sampling = plan_run(config).sampling
+    sampling = plan_run(config).teachers[0].sampling
     store = plan_run(config).context.store
     for shard in sampling.shards:
         keys = [

@@ -52,7 +52,7 @@ def test_marks_of_the_runs_generation_make_a_new_run_that_keeps_them(tmp_path):
             yaml.safe_load(yaml.safe_dump(settings_for(tmp_path, engine))), "test"
         )
         plan = plan_run(config)
-        store, generation = plan.context.store, plan.sampling.fingerprint
+        store, generation = plan.context.store, plan.teachers[0].sampling.fingerprint
         question_id = plan.split("train")["question_id"][0]
         write_mark(store, "word_problems", ("another", question_id, 0), "reject", None)
         assert plan_run(config).run_id == plan.run_id
