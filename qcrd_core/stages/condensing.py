@@ -7,7 +7,8 @@ without an answer stays too, because nothing could be compared.
 """
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -16,8 +17,7 @@ from data_schemas import Condensed
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.progress import progress
-from qcrd_core.run.context import RunContext, timed
-from qcrd_core.run.records import Environment
+from qcrd_core.run.context import RunContext, RunTeacher, timed
 from qcrd_core.runtime.processes import run_job
 from qcrd_core.stages.rounds import make_tokenizers, write_input
 from qcrd_core.stages.sampling import check_budget, open_job
@@ -25,6 +25,7 @@ from qcrd_core.store.compact import join_many
 from qcrd_core.student import jobs as student_jobs
 from qcrd_core.teacher import condense
 from qcrd_core.teacher.budget import Meter, tokens_of
+from qcrd_core.teacher.generation import CONDENSES, generation_identity
 from qcrd_core.teacher.plan import SamplingPlan, open_generation, plan_sampling, read_samples
 from qcrd_core.teacher.prepare import describe_teacher
 from qcrd_core.teacher.rendering import describe_estimate
@@ -60,16 +61,13 @@ def condense_rationales(context: RunContext) -> dict[str, Any]:
     with timed(context, "condense"):
         kept = _kept(context)
         long = kept.filter(pl.col("num_tokens_before") > setting.max_tokens)
-        plan, rewrites = _rewrites(context, long)
-        rows = condense.rewritten(long, rewrites)
+        rows, rewrites = _rewrites(context, long)
         learnt = rows.select("rationale", "answer").with_columns(as_learnt(context))
         # `as_learnt` ends a missing rewrite with its answer; what is missing has no length.
         text = pl.when(rows["rationale"].is_not_null()).then(learnt["rationale"])
         lengths = _lengths(context, rows.select(text=text), "rewrites")
         found = condense.verdicts(
-            rows.with_columns(num_tokens_after=lengths),
-            max_tokens=setting.max_tokens,
-            generation=plan.fingerprint,
+            rows.with_columns(num_tokens_after=lengths), max_tokens=setting.max_tokens
         )
     numbers = condense.summarize_condensed(found, kept.height, rewrites)
     context.write_metrics("condense", -1, numbers)
@@ -113,28 +111,82 @@ def _lengths(context: RunContext, texts: pl.DataFrame, unit: str) -> pl.Series:
     return pl.read_parquet(target)["num_tokens"]
 
 
-def _rewrites(context: RunContext, long: pl.DataFrame) -> tuple[SamplingPlan, pl.DataFrame]:
-    """Sample the rewrites that the store lacks; returns their plan, and all rewrites."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The long rationales of one teacher, with the numbers of their generation."""
+
+    teacher: RunTeacher
+    long: pl.DataFrame
+    questions: pl.DataFrame
+    """What the rewriter is asked."""
+    plan: SamplingPlan
+
+    def rewritten(self, rewrites: pl.DataFrame) -> pl.DataFrame:
+        """Its rationales beside their rewrites, with the run's numbers."""
+        rows = condense.rewritten(self.long, rewrites)
+        return rows.with_columns(
+            pl.col("sample_idx") + self.teacher.first_number,
+            generation=pl.lit(self.plan.fingerprint),
+        )
+
+
+def _rewrites(context: RunContext, long: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sample the rewrites that the store lacks; rationales beside their rewrites, all rewrites.
+
+    Rewrites belong to the generation that they condense, so another run with that teacher has them.
+    """
     setting, model = context.config.teacher.condense, context.config.teacher.rewriter.model
     assert setting is not None
     assert not isinstance(model, ImportedModel)  # the configuration refuses it
     config = context.config.model_copy(update={"teacher": context.config.teacher.rewriter})
     spec = condense.rewriting_spec(context.read_spec(), setting.max_tokens, config.teacher.api)
-    questions = condense.rewriting_questions(
-        long.drop_nulls("answer"), context.read_questions("train")
+    rewriter = replace(context, config=config)
+    identity = generation_identity(config, spec, describe_teacher(model))
+    parts = [_part(rewriter, each, long, spec.name, identity) for each in context.teachers]
+    names = [part.plan.fingerprint for part in parts]
+    meter = _meter(context, parts)
+    for part in parts:
+        open_generation(context.store, part.plan, names)
+        if part.plan.shards:
+            _sample(rewriter, spec, part.questions, part.plan, meter)
+            join_many(context.store, part.plan.folder)
+    rewrites = [_stored(context, part) for part in parts]
+    rows = [part.rewritten(found) for part, found in zip(parts, rewrites, strict=True)]
+    return pl.concat(rows), pl.concat(rewrites)
+
+
+def _part(
+    rewriter: RunContext,
+    teacher: RunTeacher,
+    long: pl.DataFrame,
+    dataset: str,
+    identity: Mapping[str, Any],
+) -> _Part:
+    """Plan the rewrites of one teacher's rationales."""
+    own = long.with_columns(pl.col("sample_idx") - teacher.first_number).filter(
+        pl.col("sample_idx").is_between(0, teacher.settings.num_samples - 1)
     )
-    identity = condense.rewriting_identity(
-        config, spec, describe_teacher(model), _generation(context)
+    questions = condense.rewriting_questions(
+        own.drop_nulls("answer"), rewriter.read_questions("train")
     )
     plan = plan_sampling(
-        context.store, spec.name, identity, questions=questions, teacher=config.teacher
+        rewriter.store,
+        dataset,
+        {**identity, CONDENSES: teacher.generation},
+        questions=questions,
+        teacher=rewriter.config.teacher,
     )
-    open_generation(context.store, plan)
-    if plan.shards:
-        meter = _meter(context, questions, plan)
-        _sample(replace(context, config=config), spec, questions, plan, meter)
-        join_many(context.store, plan.folder)
-    return plan, read_samples(context.store, plan.folder, questions=questions, num_samples=1)
+    return _Part(teacher, own, questions, plan)
+
+
+def _stored(context: RunContext, part: _Part, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    return read_samples(
+        context.store,
+        part.plan.folder,
+        questions=part.questions,
+        num_samples=1,
+        columns=columns,
+    )
 
 
 def _sample(
@@ -155,21 +207,9 @@ def _sample(
     check_budget(meter, plan, num_sampled=plan.num_missing - sampled.num_left)
 
 
-def _meter(context: RunContext, questions: pl.DataFrame, plan: SamplingPlan) -> Meter:
+def _meter(context: RunContext, parts: Sequence[_Part]) -> Meter:
     """What the run has spent so far, on samples and on rewrites."""
     names = ("run_id", "num_prompt_tokens", "num_tokens")
-    paid = [
-        read_all_rationales(context, names),
-        read_samples(context.store, plan.folder, questions=questions, num_samples=1, columns=names),
-    ]
+    paid = [read_all_rationales(context, names)]
+    paid += [_stored(context, part, names) for part in parts]
     return Meter(context.config.budget, tokens_of(pl.concat(paid), context.paths.run_id))
-
-
-def _generation(context: RunContext) -> str:
-    """Fingerprint of the run's rationales."""
-    model = context.config.teacher.model
-    if isinstance(model, ImportedModel):
-        return model.generation
-    environment = context.store.read_json(context.paths.environment, Environment)
-    assert environment.generation is not None
-    return environment.generation

@@ -2,7 +2,7 @@
 
     asked = rewriting_questions(long, questions)          one prompt per rationale
     spec = rewriting_spec(spec, max_tokens)               reads rewrites as it reads samples
-    verdicts(long, rewrites, lengths, max_tokens=128)     table `condensed`
+    verdicts(rows, max_tokens=128)                        table `condensed`
 
 A rewrite is a sample of another question, whose text shows question, rationale and answer. So it is
 planned, sampled, stored and resumed like every sample, in a generation of its kind (`CONDENSES`).
@@ -12,15 +12,12 @@ longer be one. What it writes is read by the data set's own reader, and counts o
 the original's. That the steps in between are right is not checked.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from data_schemas import Condensed
-from qcrd_core.config.run import RunConfig
 from qcrd_core.data.spec import DatasetSpec, PromptSpec
-from qcrd_core.teacher.generation import CONDENSES, generation_identity
 from qcrd_core.teacher.rendering import BYTES_PER_TOKEN
 
 SUGGEST_ABOVE = 0.2
@@ -88,23 +85,6 @@ def rewriting_questions(long: pl.DataFrame, questions: pl.DataFrame) -> pl.DataF
     )
 
 
-def rewriting_identity(
-    config: RunConfig, spec: DatasetSpec, identity: Mapping[str, Any], generation: str
-) -> dict[str, Any]:
-    """Collect everything that reaches the rewriter, except the rationale.
-
-    Args:
-        config: The run's configuration with `teacher.rewriter` as its teacher.
-        spec: From `rewriting_spec`.
-        identity: The model, from `describe_teacher`.
-        generation: Fingerprint of the rationales.
-
-    Returns:
-        Identity of the generation that holds the rewrites.
-    """
-    return {**generation_identity(config, spec, identity), CONDENSES: generation}
-
-
 def rewritten(long: pl.DataFrame, rewrites: pl.DataFrame) -> pl.DataFrame:
     """Put each rationale beside its rewrite.
 
@@ -131,13 +111,12 @@ def rewritten(long: pl.DataFrame, rewrites: pl.DataFrame) -> pl.DataFrame:
     return joined.drop("name")
 
 
-def verdicts(rows: pl.DataFrame, *, max_tokens: int, generation: str) -> pl.DataFrame:
+def verdicts(rows: pl.DataFrame, *, max_tokens: int) -> pl.DataFrame:
     """Decide which rewrites count.
 
     Args:
-        rows: From `rewritten`, with num_tokens_after.
+        rows: From `rewritten`, with num_tokens_after and the generation of the rewrites.
         max_tokens: `teacher.condense.max_tokens`.
-        generation: Fingerprint of the rewrites.
 
     Returns:
         Table `condensed`.
@@ -157,7 +136,7 @@ def verdicts(rows: pl.DataFrame, *, max_tokens: int, generation: str) -> pl.Data
         .then(pl.lit("too_long"))
         .otherwise(pl.lit("ok"))
     )
-    decided = rows.with_columns(verdict=verdict, generation=pl.lit(generation)).with_columns(
+    decided = rows.with_columns(verdict=verdict).with_columns(
         rationale=pl.when(pl.col("verdict") == "ok").then("rationale")
     )
     return Condensed.validate(decided.select(Condensed.column_names()), cast=True)

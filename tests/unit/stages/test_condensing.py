@@ -206,3 +206,57 @@ def test_rounds_do_not_begin_before_the_rationales_are_condensed(tmp_path):
             check_votes(context)
         condense_rationales(context)
     check_votes(context)
+
+
+def test_rewrites_of_two_teachers_belong_to_their_generations_and_have_the_runs_numbers(tmp_path):
+    second = "dddddddddddd"
+    other = {"model": {"type": "imported", "generation": second}, "num_samples": 2}
+    with stub_engine(writer=_keeps) as engine:
+        context = _context(tmp_path, engine)
+        condense_rationales(context)
+        num_asked = engine.num_asked
+        both = _context_of_two(engine, context, other, second)
+        vote_rationales(both)
+        condense_rationales(both)
+        # The first teacher's rewrites are those of the run that had it alone.
+        assert engine.num_asked - num_asked == 4
+
+    verdicts = _verdicts(both)
+    assert verdicts.items() >= _verdicts(context).items()
+    assert {name: verdicts[name] for name in ("a4", "a5", "b4", "b5")} == dict.fromkeys(
+        ("a4", "a5", "b4", "b5"), "ok"
+    )
+    found = both.store.read_table(both.paths.condensed, Condensed)
+    of_second = found.filter(pl.col("sample_idx") >= 4)
+    assert of_second["original"].str.starts_with("second").all()
+    assert of_second["generation"].n_unique() == 1
+    of_first = found.filter(pl.col("sample_idx") < 4)
+    assert not set(of_second["generation"]) & set(of_first["generation"])
+    assert _learnt(both)["a5"] == "In short."
+
+
+def _context_of_two(engine, first, other, generation):
+    """Another run of the same store, which also has imported rationales that are long."""
+    store = first.store
+    questions = store.read_table(first.paths.questions, Questions)
+    rows = [
+        {
+            **{"question_id": q, "sample_idx": k, "answer": "7", "source": "imported"},
+            **{"generation": generation, "rationale": f"second {q} {k}: {LONG} 7."},
+        }
+        for q in ANSWERS
+        for k in range(2)
+    ]
+    place = f"datasets/word_problems/rationales/generation={generation}"
+    store.write_table(f"{place}/part-1.parquet", make_rationales(rows), Rationales)
+    store.write_json(f"{place}/generation.json", {"source": "imported"})
+    content = first.config.model_dump(mode="json")
+    content["teacher"] |= {"others": [other], "endpoints": [engine.url]}
+    context = RunContext.open(validate_config(content, "test"), "run-2")
+    store.write_table(context.paths.questions, questions, Questions)
+    store.write_json(
+        context.paths.environment,
+        first.environment.model_copy(update={"other_generations": (generation,)}),
+    )
+    store.write_json(context.paths.dataset, first.read_spec().model_dump(mode="json"))
+    return context

@@ -102,7 +102,8 @@ def test_rewrite_counts_if_it_keeps_its_answer_says_something_and_fits(
 ):
     rows = rewritten(_long(**original), _rewrite(**rewrite))
     counted = pl.Series([num_tokens], dtype=pl.Int32)
-    found = verdicts(rows.with_columns(num_tokens_after=counted), max_tokens=8, generation="g")
+    rows = rows.with_columns(num_tokens_after=counted, generation=pl.lit("g"))
+    found = verdicts(rows, max_tokens=8)
 
     (row,) = found.to_dicts()
     assert row["verdict"] == verdict
