@@ -98,7 +98,7 @@ def key_of(what: str, name: str) -> str:
 
 
 def vote_artifacts(context: RunContext) -> None:
-    """Show a run's vote: its counts, and the majority's accuracy by agreement."""
+    """Show a run's vote: its counts, the majority's accuracy by agreement, several teachers."""
     counts = "Self-consistency over the teacher's rationales"
     name = context.config.run.name
     create_table_artifact(
@@ -108,6 +108,11 @@ def vote_artifacts(context: RunContext) -> None:
     create_table_artifact(
         run_page.vote_agreement(context), key=key_of("vote-audit", name), description=agreement
     )
+    if context.config.teacher.others:
+        teachers = "How right each teacher is, and what its votes count"
+        create_table_artifact(
+            run_page.teacher_rows(context), key=key_of("teachers", name), description=teachers
+        )
 
 
 def condense_artifact(context: RunContext) -> None:

@@ -12,7 +12,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import summary
 from qcrd_core.report.data import RunData
 from qcrd_core.report.markdown import cell, table
-from qcrd_core.report.text import percent, plain_name, teacher_name
+from qcrd_core.report.text import percent, plain_name, teacher_names
 
 _DATA_ROWS = ("num_teacher_positives", "num_teacher_negatives", "num_student_negatives")
 
@@ -143,13 +143,18 @@ def _lineage(data: RunData, warm_start: str | None) -> list[tuple[str, str]]:
         ("run", data.run_id),
         ("chosen round", "not measured" if chosen is None else str(chosen)),
         ("weights at the start", f"version {warm_start}" if warm_start else _weights(data)),
-        ("teacher", _text(teacher_name(data.config.teacher.model))),
-        ("teacher's samples (generation)", str(environment.get("generation"))),
+        ("teacher", _text(", ".join(teacher_names(data.config.teachers)))),
+        ("teacher's samples (generation)", _generations(environment)),
         ("hash of the questions", str(environment.get("questions_hash"))),
         ("started at", str(environment.get("started_at"))),
         ("commit of qcrd", str(environment.get("commit"))),
         ("versions", _text(shown)),
     ]
+
+
+def _generations(environment: dict[str, Any]) -> str:
+    names = (environment.get("generation"), *environment.get("other_generations", ()))
+    return ", ".join(str(name) for name in names)
 
 
 def _weights(data: RunData) -> str:

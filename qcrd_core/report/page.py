@@ -16,7 +16,8 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.html import PAGE_CSS, templates
-from qcrd_core.report.text import clip, teacher_name
+from qcrd_core.report.teachers import HEADINGS, NOTE, teacher_report
+from qcrd_core.report.text import clip, teacher_names
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
 
@@ -170,7 +171,10 @@ def _context(data: RunData) -> dict[str, Any]:
     return {
         "css": Markup(PAGE_CSS),  # our own file, so it needs no escaping
         "data": data,
-        "teacher": teacher_name(data.config.teacher.model),
+        "teacher": ", ".join(teacher_names(data.config.teachers)),
+        "teachers": teacher_report(data.metrics, data.config.teachers, data.config.voting.weights),
+        "teacher_headings": HEADINGS,
+        "teacher_note": NOTE,
         "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data.test),
         "further_scores": summary.further_scores(data),

@@ -13,6 +13,7 @@ from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
 from qcrd_core.report.page import CONDENSE_ROWS, VOTE_ROWS
 from qcrd_core.report.svg import in_markdown
+from qcrd_core.report.teachers import HEADINGS, NOTE, teacher_report
 from qcrd_core.report.text import number, percent, plain_name, seconds
 from qcrd_core.run.context import RunContext
 from qcrd_core.run.paths import RunPaths
@@ -49,6 +50,7 @@ def run_page(store: Store, run_id: str) -> str:
         f"# {cell(data.config.run.name)}: {right}",
         *(f"> **Warning:** {text}" for text in summary.warnings(data.metrics)),
         table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
+        *_teachers(data),
         *_rounds(data),
         *_scores(data),
         "## Time",
@@ -123,6 +125,25 @@ def _histograms(scores: pl.DataFrame) -> str | None:
 
 def _image(name: str, drawing: Markup | None) -> str | None:
     return None if drawing is None else in_markdown(drawing, name)
+
+
+def _teachers(data: RunData) -> list[str]:
+    config = data.config
+    found = teacher_report(data.metrics, config.teachers, config.voting.weights)
+    if found is None:
+        return []
+    rows = [[cell(text) for text in row.cells] for row in found.rows]
+    summary_ = f"{found.summary[:1].upper()}{found.summary[1:]}."
+    return ["## Teachers", table(HEADINGS, rows), f"{summary_} {NOTE}"]
+
+
+def teacher_rows(context: RunContext) -> list[Row]:
+    """How right each of several teachers is, as table rows; none for one teacher."""
+    metrics = context.store.read_table(context.paths.metrics, Metrics)
+    config = context.config
+    found = teacher_report(metrics, config.teachers, config.voting.weights)
+    rows = [] if found is None else found.rows
+    return [dict(zip(HEADINGS, row.cells, strict=True)) for row in rows]
 
 
 def _rounds(data: RunData) -> list[str]:

@@ -8,7 +8,7 @@ import polars as pl
 from qcrd_core.errors import DataError
 from qcrd_core.evaluation import CONFIDENCE, Interval, accuracy_interval, best_round
 from qcrd_core.report.data import RunData
-from qcrd_core.report.text import percent, teacher_name
+from qcrd_core.report.text import percent, teacher_names
 from qcrd_core.student.confidence import calibration_error, measured, shortage
 from qcrd_core.vote.majority import summarize_votes
 
@@ -76,11 +76,16 @@ def accuracies(data: RunData) -> list[tuple[str, str]]:
             f"{test.share:.1%}  ({level:.0%} interval {test.interval.low:.1%} to "
             f"{test.interval.high:.1%}, {test.num_correct} of {test.num_questions})"
         )
+    unweighted = []
+    if data.config.voting.weights != "equal":
+        found = last_values(data.metrics, "teachers").get("unweighted_majority_accuracy")
+        unweighted = [("teacher, unweighted majority", percent(found))]
     return [
         ("student, test", student),
         ("teacher, single sample, training questions", percent(vote.get("sample_accuracy"))),
         ("teacher, majority, training questions", percent(vote.get("majority_accuracy"))),
-        ("teacher", teacher_name(data.config.teacher.model)),
+        *unweighted,
+        ("teacher", ", ".join(teacher_names(data.config.teachers))),
     ]
 
 

@@ -13,13 +13,14 @@ from qcrd_core.inspect.audit.thoughts import Thoughts, find_thoughts
 from qcrd_core.inspect.audit.votes import Sweep, sweep_samples
 from qcrd_core.inspect.summary import bin_votes
 from qcrd_core.inspect.view import View
+from qcrd_core.report.teachers import TeacherReport, teacher_report
+from qcrd_core.run.records import read_run_config
 from qcrd_core.store.parts import collect
 from qcrd_core.vote.majority import pseudo_label_precision, vote
-from qcrd_core.vote.rationales import taught
 
 _COLUMNS = (
     "question_id", "sample_idx", "source", "answer", "cumulative_logprob", "num_tokens",
-    "rationale", "reasoning", "status",
+    "rationale", "reasoning", "status", "generation",
 )  # fmt: skip
 
 
@@ -35,6 +36,8 @@ class Audit:
     """Table `votes`."""
     bins: pl.DataFrame
     """Result of `bin_votes` by agreement."""
+    teachers: TeacherReport | None
+    """How right each of several teachers is; None for one."""
     precision: pl.DataFrame
     """Result of `pseudo_label_precision`."""
     sweep: Sweep
@@ -63,7 +66,7 @@ def audit(view: View, generation: str | None = None) -> Audit:
     """
     rows = _rationales(view, generation)
     settings = {} if view.run_id is None else view.settings
-    what = settings.get("teacher", {}).get("rationale", "answer")
+    teachers = _teachers(view)
     questions = collect(view.questions(), view.name)
     asked = questions.filter(pl.col("question_id").is_in(rows["question_id"].unique().implode()))
     if view.run_id is None:
@@ -77,20 +80,32 @@ def audit(view: View, generation: str | None = None) -> Audit:
         num_rationales=rows.height,
         votes=votes,
         bins=bin_votes(votes, "agreement"),
+        teachers=teachers,
         precision=pseudo_label_precision(votes),
         sweep=sweep_samples(rows, asked),
-        settled=replay_settled(rows, asked),
+        # The setting that is replayed is of one teacher.
+        settled=replay_settled(rows if teachers is None else rows.clear(), asked),
         duplicates=find_duplicates(rows),
         leakage=find_leakage(questions),
         thoughts=find_thoughts(rows),
         steps=find_steps(rows, asked),
-        lengths=find_lengths(rows.select(taught(what))["rationale"], settings),
+        lengths=find_lengths(rows.select(view.taught)["rationale"], settings),
     )
+
+
+def _teachers(view: View) -> TeacherReport | None:
+    if view.run_id is None or not view.settings["teacher"].get("others"):
+        return None
+    config = read_run_config(view.store, view.run_id)
+    return teacher_report(view.metrics(), config.teachers, config.voting.weights)
 
 
 def _rationales(view: View, generation: str | None) -> pl.DataFrame:
     names = [each.fingerprint for each in view.generations]
     chosen = [name for name in names if generation in (None, name)]
+    if view.run_id is not None and chosen:
+        lazy = view.rationales().filter(pl.col("source") != "student")
+        return collect(lazy.select(_COLUMNS), view.name)
     if len(chosen) != 1:
         msg = (
             f"It is unclear which generation to audit; {view.name} has {', '.join(names) or 'none'}"
@@ -98,7 +113,4 @@ def _rationales(view: View, generation: str | None) -> pl.DataFrame:
         )
         raise DataError(msg)
     (folder,) = [g for g in view.generations if g.fingerprint == chosen[0]]
-    lazy = view.generation_folder(folder).scan()
-    if view.run_id is not None:
-        lazy = view.rationales().filter(pl.col("source") != "student")
-    return collect(lazy.select(_COLUMNS), view.name)
+    return collect(view.generation_folder(folder).scan().select(_COLUMNS), view.name)

@@ -10,7 +10,8 @@ from qcrd_core.inspect.audit.audit import Audit
 from qcrd_core.inspect.audit.charts import audit_charts
 from qcrd_core.inspect.view import View
 from qcrd_core.report.html import PAGE_CSS, templates
-from qcrd_core.report.text import visible
+from qcrd_core.report.teachers import HEADINGS, NOTE, TeacherReport
+from qcrd_core.report.text import columns, visible
 
 _HERE = Path(__file__).parent
 _SHOWN = 50
@@ -26,6 +27,8 @@ def audit_text(found: Audit) -> str:
         right = row["num_correct"] / row["num_with_gold"] if row["num_with_gold"] else None
         name = f"{row['low']:.1f} to {row['high']:.1f}" if row["low"] < row["high"] else "1.0"
         lines.append(f"{name:<12}{row['num_questions']:>10,}  {_cell(right)}")
+    if found.teachers is not None:
+        lines += ["", *_teachers(found.teachers)]
     lines += [
         "",
         "agreement at least",
@@ -68,6 +71,16 @@ def audit_text(found: Audit) -> str:
     return visible("\n".join(lines))
 
 
+def _teachers(found: TeacherReport) -> list[str]:
+    rows = [list(HEADINGS), *(row.cells for row in found.rows)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADINGS))]
+    table = [
+        columns(((cell, width if place else -width) for place, (cell, width) in pairs), gap="  ")
+        for pairs in (enumerate(zip(row, widths, strict=True)) for row in rows)
+    ]
+    return [*table, found.summary]
+
+
 def write_audit(view: View, found: Audit) -> str:
     """Write `audit.html`, and replace an earlier one.
 
@@ -95,6 +108,8 @@ def _context(found: Audit) -> dict[str, Any]:
     return {
         "css": Markup(PAGE_CSS),  # our own file, so it needs no escaping
         "found": found,
+        "teacher_headings": HEADINGS,
+        "teacher_note": NOTE,
         "bins": found.bins.to_dicts(),
         "precision": found.precision.filter(pl.col("num_questions") > 0).to_dicts(),
         "sweep": found.sweep.rows.to_dicts(),
