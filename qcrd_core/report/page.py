@@ -178,7 +178,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
         "vote": summary.vote_numbers(data),
         "vote_rows": VOTE_ROWS,
-        "warnings": summary.warnings(data.metrics),
+        "warnings": summary.run_warnings(data),
         "condense": summary.last_values(data.metrics, "condense"),
         "condense_rows": CONDENSE_ROWS,
         "condensed_examples": condensed_examples(data),

@@ -47,7 +47,7 @@ def run_page(store: Store, run_id: str) -> str:
     times = [(plain_name(name), seconds(value)) for name, value in summary.timings(data)]
     parts = [
         f"# {cell(data.config.run.name)}: {right}",
-        *(f"> **Warning:** {text}" for text in summary.warnings(data.metrics)),
+        *(f"> **Warning:** {text}" for text in summary.run_warnings(data)),
         table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
         *_rounds(data),
         *_scores(data),

@@ -12,6 +12,8 @@ from qcrd_core.report.text import percent, teacher_name
 from qcrd_core.student.confidence import calibration_error, measured, shortage
 from qcrd_core.vote.majority import summarize_votes
 
+FEW_TESTS = 50
+"""Fewer test questions than this get a warning."""
 USELESS_AUC = 0.6
 """Below this, a discriminator's weights say next to nothing about a rationale."""
 
@@ -189,9 +191,15 @@ def round_numbers(data: RunData) -> list[RoundNumbers]:
     ]
 
 
-def warnings(metrics: pl.DataFrame) -> list[str]:
-    """Warnings that a reader of a run must not miss, as sentences."""
-    found = []
+def warnings(metrics: pl.DataFrame, test: pl.DataFrame, *, has_negatives: bool = True) -> list[str]:
+    """Warnings that a reader of a run must not miss, as sentences.
+
+    Args:
+        metrics: Table `metrics`.
+        test: Table `predictions` of the test split.
+        has_negatives: Whether the loss pushes negatives.
+    """
+    found = _test_warnings(test)
     measured = series(metrics, "discriminator", "auc_polarity")
     if not measured.is_empty() and measured["value"][-1] < USELESS_AUC:
         found.append(
@@ -201,10 +209,42 @@ def warnings(metrics: pl.DataFrame) -> list[str]:
         )
     hinges = series(metrics, "train", "active_hinge_share")
     in_last_round = hinges.filter(pl.col("round") == pl.col("round").max())["value"].to_list()
-    if in_last_round and max(in_last_round) == 0:
+    if has_negatives and in_last_round and max(in_last_round) == 0:
         found.append(
             "No negative was inside the margin in the last round, so the contrastive term had no "
             "effect. Try a larger loss.delta or a higher negatives.sampling_temperature."
+        )
+    return found
+
+
+def run_warnings(data: RunData) -> list[str]:
+    """`warnings` of a run."""
+    loss = data.config.loss
+    return warnings(
+        data.metrics, data.test, has_negatives=loss.beta > 0 and loss.alpha_contrastive > 0
+    )
+
+
+def _test_warnings(test: pl.DataFrame) -> list[str]:
+    """What to do about a student that learnt nothing, or a test that shows nothing."""
+    accuracy, found = student_accuracy(test), []
+    if accuracy is None:
+        return []
+    golds = test.drop_nulls("is_correct")["gold_answer"]
+    commonest = int(golds.value_counts()["count"].max())  # type: ignore[arg-type]
+    if accuracy.num_correct <= commonest < accuracy.num_questions:
+        baseline = commonest / accuracy.num_questions
+        found.append(
+            f"The student learnt next to nothing: it is right in {accuracy.share:.1%} of the test "
+            f"questions, the most frequent answer alone in {baseline:.1%}. "
+            "Train longer (training.num_rounds, training.steps_per_round), on more questions, or "
+            "begin with a pretrained student (student.model)."
+        )
+    if accuracy.num_questions < FEW_TESTS:
+        chance = 1.4 / accuracy.num_questions**0.5
+        found.append(
+            f"{accuracy.num_questions} test questions tell little: with so few, only differences "
+            f"beyond about {chance:.0%} are more than chance."
         )
     return found
 
