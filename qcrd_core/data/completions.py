@@ -6,6 +6,7 @@ from typing import Any
 from qcrd_core.config.base import THINK_TAGS
 from qcrd_core.data.answers import AnswerSpec, extract
 from qcrd_core.data.thoughts import Tags, split_thought
+from qcrd_core.data.verifier import failed
 
 MAX_CHARS = 1_000_000
 """Longer texts are not read. The longest target that a setting allows has 65,536 tokens."""
@@ -16,6 +17,7 @@ def read_completion(
     spec: AnswerSpec,
     choices: Sequence[str] | None,
     *,
+    question: str = "",
     reasoning: str | None = None,
     is_cut: bool = False,
     tags: Tags = THINK_TAGS,
@@ -26,14 +28,16 @@ def read_completion(
         text: The completion, with or without a thought in tags.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
+        question: Text of the question, for kind verifier.
         reasoning: The thought, if the server returned it apart from the text.
         is_cut: Whether the text ends at the length limit.
         tags: Tags around a thought within the text.
 
     Returns:
-        Columns text, reasoning, rationale, answer_raw, answer and status. The status is
-        `thought_only` if nothing follows a thought: no answer is read from it. A text or thought of
-        more than `MAX_CHARS` characters gives only an error, with the status `failed`.
+        Columns text, reasoning, rationale, answer_raw, answer and status; with `error` if a
+        verifier failed. The status is `thought_only` if nothing follows a thought: no answer is
+        read from it. A text or thought of more than `MAX_CHARS` characters gives only an error,
+        with the status `failed`.
     """
     length = max(len(text), len(reasoning or ""))
     if length > MAX_CHARS:
@@ -47,8 +51,10 @@ def read_completion(
     final = parts.final
     if (thought is not None or final is None) and not (final or "").strip():
         return {"reasoning": thought or "", "status": "thought_only"}
-    found = extract(final or "", spec, choices, is_cut=is_cut)
+    found = extract(final or "", spec, choices, question=question, is_cut=is_cut)
+    failure = {} if found.error is None else {"error": failed(found.error)}
     return {
+        **failure,
         "text": final,
         "reasoning": thought,
         "rationale": found.rationale or thought,

@@ -68,7 +68,7 @@ def prompt_identity(spec: DatasetSpec) -> dict[str, Any]:
     """
     return {
         **spec.prompt.model_dump(mode="json"),
-        "answer": spec.answer.model_dump(mode="json"),
+        "answer": spec.answer.identity(),
         # The same question as a text of a file is another prompt.
         **({"source": "chat"} if spec.is_chat else {}),
     }
@@ -79,4 +79,4 @@ def _ask(spec: DatasetSpec, question: str) -> str:
 
 
 def _completion(spec: DatasetSpec, demonstration: Demonstration) -> str:
-    return f"{demonstration.rationale} {spec.answer.marker} {demonstration.answer}."
+    return f"{demonstration.rationale} {spec.answer.ending(demonstration.answer)}"

@@ -200,7 +200,7 @@ def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:
     """The rationale, then the data set's answer marker and the answer, if there are both."""
     if answer is None or spec.answer.marker is None:
         return rationale
-    return f"{rationale} {spec.answer.marker} {answer}."
+    return f"{rationale} {spec.answer.ending(answer)}"
 
 
 def _register(target: Path, kind: Kind) -> None:

@@ -183,10 +183,13 @@ class Teacher:
         found = reply[0] if isinstance(reply, tuple) else reply
         if not isinstance(found, Completion):
             return None  # refused; the next question may be answered
-        read = read_completion(
+        # In a thread: a verifier may take seconds, and other requests must not wait for it.
+        read = await asyncio.to_thread(
+            read_completion,
             found.text,
             run.spec.answer,
             question.choices,
+            question=question.question,
             reasoning=found.reasoning,
             is_cut=found.finish_reason in _CUT,
             tags=run.config.teacher.think_tags,

@@ -112,7 +112,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     train = questions.filter(pl.col("split") == "train")
     model = config.teacher.model
     if isinstance(model, ImportedModel):
-        identity = fingerprint({"imported": model.generation, **spec.answer.model_dump()})
+        identity = fingerprint({"imported": model.generation, **spec.answer.identity()})
         generation = model.generation
         rows = read_imported(
             store,
@@ -221,11 +221,17 @@ def _commit() -> str | None:
 
 
 def _check_explanations(config: RunConfig, spec: DatasetSpec) -> None:
-    """Check that answers can be read from what the student writes, if the run reads them there.
+    """Check that answers can be read where the run reads them: in the student's, or in rewrites.
 
     The last number of a rationale is its answer. A label or a choice that it names last need not
-    be.
+    be. A verifier gets the question, and that of a rewrite is another one.
     """
+    if spec.answer.verifier is not None and config.teacher.condense is not None:
+        msg = (
+            "teacher.condense must be null for answers of kind verifier, because their rewrites "
+            f"cannot be verified ({spec.name}). Remove it, or raise student.max_target_tokens."
+        )
+        raise ConfigError(msg)
     readers = {
         "evaluation.infer": config.evaluation.infer != "predict",
         "negatives.verify": config.negatives.verify != "none",

@@ -96,13 +96,15 @@ def vote_summary(
         The numbers of `summarize_votes`, and for the samples: counts `num_*`; sample_accuracy
         (correct samples / completed samples of questions with gold; an unparsable sample is wrong,
         a failed request is not a sample); and unparsable_share (of completed samples). The shares
-        are None if there is no such sample.
+        are None if there is no such sample. `num_verifier_failed` is there only if one did.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
     # A failed request says nothing of the teacher. An unparsable text does: it counts as wrong.
     completed = rows.filter(pl.col("status") != "failed")
     unvoted = questions.join(votes, on="question_id", how="anti")
     num_unparsable = completed["answer"].null_count()
+    # A completed sample has an error if a verifier failed on it.
+    num_unverified = completed["error"].count()
     return {
         **summarize_votes(votes),
         "num_questions_without_rationale": unvoted.height,
@@ -111,6 +113,7 @@ def vote_summary(
         "num_unparsable": num_unparsable,
         "num_thought_only": int((completed["status"] == "thought_only").sum()),
         "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
+        **({"num_verifier_failed": num_unverified} if num_unverified else {}),
         "sample_accuracy": _mean(completed.select(is_correct())["is_correct"]),
         "unparsable_share": num_unparsable / completed.height if completed.height else None,
     }

@@ -32,3 +32,12 @@ def test_numbers_are_read_from_rationales_as_they_are(sections):
 
 def test_labels_that_nothing_reads_from_rationales_need_no_answer_there():
     _check_explanations(tiny_config(), _spec(LABEL))
+
+
+def test_rewrites_cannot_be_verified():
+    verified = AnswerSpec.model_validate({"kind": "verifier", "verifier": "units:canonical"})
+    condense = {"model": {"type": "hub", "name": "t"}, "condense": {"max_tokens": 64}}
+    with pytest.raises(
+        ConfigError, match=r"teacher\.condense must be null for answers of kind ver"
+    ):
+        _check_explanations(tiny_config(teacher=condense), _spec(verified))
