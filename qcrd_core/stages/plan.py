@@ -106,6 +106,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     questions = load_questions(spec, config.data)
     check_validation(questions, spec)
     _check_explanations(config, spec)
+    _check_parts(config, spec)
     store = Store(config.run.store, config.run.scratch)
     if config.data.captured:
         questions = with_captured(store, spec.name, questions)
@@ -218,6 +219,15 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _check_parts(config: RunConfig, spec: DatasetSpec) -> None:
+    if config.voting.tie == "parts" and spec.answer.kind not in {"labels", "json"}:
+        msg = (
+            "voting.tie=parts applies only to answers of kind labels or json, which have parts; "
+            f"got {spec.answer.kind} ({spec.name}). Set voting.tie=abstain."
+        )
+        raise ConfigError(msg)
 
 
 def _check_explanations(config: RunConfig, spec: DatasetSpec) -> None:

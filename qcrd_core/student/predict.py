@@ -18,7 +18,7 @@ from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
 from qcrd_core.data.verifier import log_failures
-from qcrd_core.evaluation import field_accuracy, label_f1, score_predictions
+from qcrd_core.evaluation import score_predictions, scores_of_parts
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.confidence import calibration_error, validated_calibration, with_confidence
 from qcrd_core.student.inference import Answerer
@@ -97,9 +97,7 @@ def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
     With confidences also `ece`, their expected calibration error.
     """
     known = predictions["is_correct"].drop_nulls()
-    further = label_f1(predictions, answer.labels) if answer.kind == "labels" else {}
-    if answer.kind == "json":
-        further = field_accuracy(predictions)
+    further = scores_of_parts(predictions, answer.kind, answer.labels)
     error = calibration_error(predictions)
     if error is not None:
         further["ece"] = error[0]

@@ -40,6 +40,7 @@ def decide_polarity(
     positives: Positives,
     *,
     keep_marks: pl.DataFrame | None = None,
+    are_ties_composed: bool = False,
 ) -> pl.DataFrame:
     """Decide which rationales the student is pulled towards and which it is pushed away from.
 
@@ -59,11 +60,18 @@ def decide_polarity(
         positives: The reference.
         keep_marks: question_id and sample_idx of rationales that a curator marked as positive;
             a mark overrides the reference.
+        are_ties_composed: Whether the majority of a tie is made of parts (`voting.tie=parts`).
+            Nobody may have given it, so a rationale that differs from it is undecided.
 
     Returns:
         Table `polarity`, in the order of `rationales`, without failed rows; their number is logged.
     """
-    reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
+    reference = votes.lazy().select(
+        "question_id",
+        "majority_answer",
+        "gold_answer",
+        is_composed=pl.col("is_tie") & are_ties_composed,
+    )
     marked = pl.LazyFrame(schema={"question_id": pl.String, "sample_idx": pl.Int32})
     if keep_marks is not None:
         marked = keep_marks.lazy()
@@ -119,7 +127,8 @@ def _agrees(positives: Positives) -> pl.Expr:
         completed = pl.col("sample_idx").filter("has_text")
         first = pl.col("sample_idx") == completed.min().over("question_id")
         return pl.when(first).then(True)
-    by_majority = pl.col("answer") == pl.col("majority_answer")
+    is_same = pl.col("answer") == pl.col("majority_answer")
+    by_majority = pl.when(is_same | ~pl.col("is_composed")).then(is_same)
     by_gold = pl.col("answer") == pl.col("gold_answer")
     agrees = {
         "majority": by_majority,

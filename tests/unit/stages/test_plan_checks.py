@@ -5,7 +5,7 @@ import pytest
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import ConfigError
-from qcrd_core.stages.plan import _check_explanations
+from qcrd_core.stages.plan import _check_explanations, _check_parts
 from tests.support.tiny_config import tiny_config
 
 LABEL = AnswerSpec(kind="label", labels=("yes", "no"))
@@ -41,3 +41,10 @@ def test_rewrites_cannot_be_verified():
         ConfigError, match=r"teacher\.condense must be null for answers of kind ver"
     ):
         _check_explanations(tiny_config(teacher=condense), _spec(verified))
+
+
+def test_parts_vote_only_if_answers_have_parts():
+    by_parts = tiny_config(voting={"tie": "parts"})
+    with pytest.raises(ConfigError, match=r"voting\.tie=parts applies only to .* got label"):
+        _check_parts(by_parts, _spec(LABEL))
+    _check_parts(by_parts, _spec(AnswerSpec(kind="json")))

@@ -248,3 +248,20 @@ def test_verified_answers_are_voted_by_result_and_learnt_as_the_first_sample_wri
     assert training_labels(context)["label"].to_list() == ["10 km"]
     ends = [text.rsplit("The answer is ", 1)[1] for text in candidates(context, 0)[0]["rationale"]]
     assert ends[:2] == ["10 km", "10000 m"]
+
+
+def test_vote_measures_the_parts_of_its_majorities(tmp_path):
+    given = {"a": ["x", "x, y", "y", "x, y, z"]}
+    context = _context(tmp_path, given, voting={"tie": "parts"})
+    answer = AnswerSpec(kind="labels", labels=("x", "y", "z"))
+    spec = load_spec("word_problems").model_copy(update={"answer": answer})
+    context.store.write_json(context.paths.dataset, spec.model_dump(mode="json"))
+    questions = make_questions([{"question_id": "a", "gold_answer": "x, z"}])
+    context.store.write_table(context.paths.questions, questions, Questions)
+
+    numbers = vote_rationales(context)
+
+    votes = context.store.read_table(context.paths.votes, Votes)
+    assert votes["majority_answer"].to_list() == ["x, y"]  # each in three of four
+    # x is right, y and z are wrong: 2 of 2 + 1 + 1, and the mean of 1, 0 and 0.
+    assert (numbers["micro_f1"], numbers["macro_f1"]) == (0.5, pytest.approx(1 / 3))
