@@ -27,7 +27,10 @@ SET_BY_QCRD = {
     "top_p": "it is always 1, because the vote needs the whole distribution",
 }
 """Keys of a request that `teacher.extra_body` must leave alone, and what to do instead."""
-NEW_IN_IDENTITY = ("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags")
+NEW_IN_IDENTITY = (
+    *("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags"),
+    "structured_output",
+)
 """Settings of a teacher that generations and runs are named after only if they are set."""
 NUM_HEADS = 4
 """Attention heads of models from scratch: such models are a few hundred wide at most."""
@@ -163,7 +166,7 @@ class TeacherSection(Section):
     expert: ClassVar = frozenset(
         {
             *("seed", "shards_in_flight", "questions_per_shard", "reuse"),
-            *("system_prompt", "stop", "top_k", "min_p", "extra_body"),
+            *("system_prompt", "stop", "top_k", "min_p", "extra_body", "structured_output"),
             *("think_tags", "max_cut_thoughts"),
         }
     )
@@ -208,6 +211,10 @@ class TeacherSection(Section):
     )
     """Further keys of each request, as the server knows them: for example `reasoning_effort`, or
     `chat_template_kwargs` to switch thinking off."""
+    structured_output: bool = False
+    """Have the server enforce the form of JSON answers: each completion is an object of `rationale`
+    and `answer`, and the latter follows `answer.json_schema`. Needs `teacher.api=chat`. A server
+    that does not know `response_format` refuses the requests."""
     think_tags: tuple[str, str] = Field(default=THINK_TAGS, examples=[["[THINK]", "[/THINK]"]])
     """Tags around a thought in a completion. With an empty first tag, the chat template opens the
     thought in the prompt, so every completion begins inside it."""
@@ -231,6 +238,15 @@ class TeacherSection(Section):
     def _request_is_whole(self) -> Self:
         if self.system_prompt is not None and self.api == "completions":
             msg = "teacher.system_prompt needs teacher.api=chat; it is completions"
+            raise ValueError(msg)
+        if self.structured_output and self.api == "completions":
+            msg = "teacher.structured_output needs teacher.api=chat; it is completions"
+            raise ValueError(msg)
+        if self.structured_output and "response_format" in self.extra_body:
+            msg = (
+                "teacher.extra_body must not hold response_format, which "
+                "teacher.structured_output writes; leave out one of them"
+            )
             raise ValueError(msg)
         if not self.think_tags[1]:
             msg = f"teacher.think_tags must have a closing tag; got {list(self.think_tags)}"
@@ -264,6 +280,7 @@ class TeacherSection(Section):
             changes |= {"model": condense.model, "endpoints": condense.endpoints}
         if condense is not None and condense.extra_body is not None:
             changes["extra_body"] = condense.extra_body
+        changes["structured_output"] = False  # a rewrite is a text
         return self.model_copy(update=changes)
 
     def added_to_identity(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcrd_core.config.base import THINK_TAGS
-from qcrd_core.data.answers import AnswerSpec, extract
+from qcrd_core.data.answers import AnswerSpec, Extraction, canonical, extract
+from qcrd_core.data.structured import unfold
 from qcrd_core.data.thoughts import Tags, split_thought
 from qcrd_core.data.verifier import failed
 
@@ -20,6 +21,7 @@ def read_completion(
     question: str = "",
     reasoning: str | None = None,
     is_cut: bool = False,
+    is_structured: bool = False,
     tags: Tags = THINK_TAGS,
 ) -> dict[str, Any]:
     """Split a completion into thought, explanation and answer.
@@ -31,6 +33,7 @@ def read_completion(
         question: Text of the question, for kind verifier.
         reasoning: The thought, if the server returned it apart from the text.
         is_cut: Whether the text ends at the length limit.
+        is_structured: Whether the server enforced a schema of rationale and answer.
         tags: Tags around a thought within the text.
 
     Returns:
@@ -51,7 +54,12 @@ def read_completion(
     final = parts.final
     if (thought is not None or final is None) and not (final or "").strip():
         return {"reasoning": thought or "", "status": "thought_only"}
-    found = extract(final or "", spec, choices, question=question, is_cut=is_cut)
+    unfolded = unfold(final or "") if is_structured else None
+    if unfolded is None:
+        found = extract(final or "", spec, choices, question=question, is_cut=is_cut)
+    else:
+        answer = canonical(unfolded[1], spec, choices, question)
+        found = Extraction(unfolded[0] or None, unfolded[1] if answer else None, answer)
     failure = {} if found.error is None else {"error": failed(found.error)}
     return {
         **failure,

@@ -12,6 +12,7 @@ from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
 from qcrd_core.teacher.generation import read_identity
 from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.teacher.rendering import with_system_prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +67,25 @@ def read_question(view: View, question_id: str) -> QuestionRecord:
         rows=rows,
         scores=scores.sort("source", "sample_idx", "round"),
         predictions=predictions.sort("round"),
-        prompt=_prompt(view, questions["question"][0]),
+        prompt=_prompt(view, questions.row(0, named=True)),
         generations=_generations(view),
     )
 
 
-def _prompt(view: View, question: str) -> str | list[dict[str, str]] | None:
+def _prompt(view: View, question: dict[str, Any]) -> str | list[dict[str, str]] | None:
     if view.run_id is None or view.environment is None or view.environment.first_prompt is None:
         return None
     spec = view.store.read_json(view.paths.dataset, DatasetSpec)
-    is_chat = view.settings["teacher"].get("api", "chat") == "chat"
-    return render_messages(spec, question) if is_chat else render_text(spec, question)
+    teacher = view.settings["teacher"]
+    if teacher.get("api", "chat") != "chat":
+        return render_text(spec, question["question"])
+    messages = render_messages(
+        spec,
+        question["question"],
+        question["messages"],
+        is_structured=teacher.get("structured_output", False),
+    )
+    return with_system_prompt(messages, teacher.get("system_prompt"))
 
 
 def _generations(view: View) -> dict[str, dict[str, Any]]:

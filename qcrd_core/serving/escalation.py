@@ -140,7 +140,7 @@ class Teacher:
         self._away_until = 0.0
         # Greedy: an answer, not a sample.
         teacher = run.config.teacher.model_copy(update={"sampling_temperature": 0.0})
-        self._client = TeacherClient(self._pool, teacher, run.spec.answer.stop)
+        self._client = TeacherClient(self._pool, teacher, run.spec.answer)
 
     @property
     def name(self) -> str:
@@ -192,6 +192,7 @@ class Teacher:
             question=question.question,
             reasoning=found.reasoning,
             is_cut=found.finish_reason in _CUT,
+            is_structured=run.config.teacher.structured_output,
             tags=run.config.teacher.think_tags,
         )
         return read if read["status"] == "ok" else None

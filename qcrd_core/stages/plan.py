@@ -106,7 +106,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     questions = load_questions(spec, config.data)
     check_validation(questions, spec)
     _check_explanations(config, spec)
-    _check_parts(config, spec)
+    _check_answers(config, spec)
     store = Store(config.run.store, config.run.scratch)
     if config.data.captured:
         questions = with_captured(store, spec.name, questions)
@@ -221,7 +221,15 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def _check_parts(config: RunConfig, spec: DatasetSpec) -> None:
+def _check_answers(config: RunConfig, spec: DatasetSpec) -> None:
+    """Check that the settings that apply to some kinds of answers fit the data set's."""
+    if config.teacher.structured_output and spec.answer.json_schema is None:
+        msg = (
+            "teacher.structured_output needs answers of kind json with an answer.json_schema, "
+            f"which the server enforces; got kind {spec.answer.kind} without one ({spec.name}). "
+            "Add the schema, or remove the setting."
+        )
+        raise ConfigError(msg)
     if config.voting.tie == "parts" and spec.answer.kind not in {"labels", "json"}:
         msg = (
             "voting.tie=parts applies only to answers of kind labels or json, which have parts; "

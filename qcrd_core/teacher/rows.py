@@ -65,6 +65,7 @@ def make_row(
         question=question["question"],
         reasoning=outcome.reasoning,
         is_cut=outcome.finish_reason in _CUT,
+        is_structured=job.config.teacher.structured_output,
         tags=tags,
     )
     return row | {

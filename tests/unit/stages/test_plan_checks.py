@@ -5,7 +5,7 @@ import pytest
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import ConfigError
-from qcrd_core.stages.plan import _check_explanations, _check_parts
+from qcrd_core.stages.plan import _check_answers, _check_explanations
 from tests.support.tiny_config import tiny_config
 
 LABEL = AnswerSpec(kind="label", labels=("yes", "no"))
@@ -46,5 +46,13 @@ def test_rewrites_cannot_be_verified():
 def test_parts_vote_only_if_answers_have_parts():
     by_parts = tiny_config(voting={"tie": "parts"})
     with pytest.raises(ConfigError, match=r"voting\.tie=parts applies only to .* got label"):
-        _check_parts(by_parts, _spec(LABEL))
-    _check_parts(by_parts, _spec(AnswerSpec(kind="json")))
+        _check_answers(by_parts, _spec(LABEL))
+    _check_answers(by_parts, _spec(AnswerSpec(kind="json")))
+
+
+@pytest.mark.parametrize("answer", [LABEL, AnswerSpec(kind="json")])
+def test_structured_output_needs_a_schema(answer):
+    teacher = {"model": {"type": "hub", "name": "t"}, "structured_output": True}
+    with pytest.raises(ConfigError, match=r"teacher\.structured_output needs answers of kind json"):
+        _check_answers(tiny_config(teacher=teacher), _spec(answer))
+    _check_answers(tiny_config(teacher=teacher), _spec(AnswerSpec(kind="json", json_schema={})))
