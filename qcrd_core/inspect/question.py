@@ -33,6 +33,8 @@ class QuestionRecord:
     """The teacher's prompt as rendered; None without a run, or for imported rationales."""
     generations: dict[str, dict[str, Any]]
     """generation.json by fingerprint."""
+    is_composed: bool
+    """Whether the majority answer is made of parts of tied answers (`voting.tie=parts`)."""
 
 
 def read_question(view: View, question_id: str) -> QuestionRecord:
@@ -61,15 +63,22 @@ def read_question(view: View, question_id: str) -> QuestionRecord:
     votes = collect(view.votes().filter(is_it), view.name)
     scores = collect(view.scores().filter(is_it), view.name)
     predictions = collect(view.predictions().filter(is_it), view.name)
+    vote = votes.row(0, named=True) if votes.height else None
     return QuestionRecord(
         question=questions.row(0, named=True),
-        vote=votes.row(0, named=True) if votes.height else None,
+        vote=vote,
         rows=rows,
         scores=scores.sort("source", "sample_idx", "round"),
         predictions=predictions.sort("round"),
         prompt=_prompt(view, questions.row(0, named=True)),
         generations=_generations(view),
+        is_composed=vote is not None and _is_composed(view, vote),
     )
+
+
+def _is_composed(view: View, vote: dict[str, Any]) -> bool:
+    is_by_parts = view.settings.get("voting", {}).get("tie") == "parts"
+    return is_by_parts and vote["is_tie"] and vote["majority_answer"] is not None
 
 
 def _prompt(view: View, question: dict[str, Any]) -> str | list[dict[str, str]] | None:
