@@ -186,7 +186,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "teacher": teacher_name(data.config.teacher.model),
         "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data.test),
-        "scores_of_parts": summary.scores_of_parts(data),
+        "scores_of_parts": summary.scores_of_parts(data.metrics),
         "chosen": chosen,
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
         "vote": (vote := summary.vote_numbers(data)),

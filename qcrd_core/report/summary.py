@@ -104,14 +104,14 @@ def student_accuracy(test: pl.DataFrame) -> Accuracy | None:
     return _accuracy("test", test, CONFIDENCE)
 
 
-def scores_of_parts(data: RunData) -> list[tuple[str, float | None, float | None]]:
+def scores_of_parts(metrics: pl.DataFrame) -> list[tuple[str, float | None, float | None]]:
     """F1 of sets of labels, or accuracy of the fields of JSON answers.
 
     Returns:
         Per measure: name, share of the student on the test split, share of the teacher's majority
         on the training questions.
     """
-    student, teacher = (last_values(data.metrics, stage) for stage in ("test", "vote"))
+    student, teacher = (last_values(metrics, stage) for stage in ("test", "vote"))
     names = [name for name in {**student, **teacher} if _is_of_part(name)]
     return [(_part(name), student.get(name), teacher.get(name)) for name in names]
 

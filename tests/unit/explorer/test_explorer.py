@@ -9,7 +9,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
-from data_schemas import Curation, Predictions, Rationales, Votes
+from data_schemas import Curation, Metrics, Predictions, Rationales, Votes
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
@@ -346,6 +346,17 @@ def test_complete_run_shows_its_result_and_stops_reloading(client, store):
     report = client.get(f"{RUN}/report")
     assert report.text.endswith("the report")
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+
+
+def test_run_page_shows_each_part_of_the_answers(client, store):
+    assert "By part of the answer" not in client.get(RUN).text
+    part = RunPaths(RUN_ID).metrics_part("test", 3)
+    rows = store.read_table(part, Metrics)
+    more = rows.head(1).with_columns(name=pl.lit("accuracy_of_<age>"), value=pl.lit(0.5))
+    store.write_table(part, pl.concat([rows, more]), Metrics)
+    page = client.get(RUN).text
+    assert "By part of the answer" in page
+    assert "<td>accuracy of field &lt;age&gt;</td><td>50.0%</td>" in page
 
 
 def test_report_that_is_not_there_is_a_sentence(client):
