@@ -16,17 +16,9 @@ from qcrd_core.config.base import (
     Section,
 )
 from qcrd_core.config.endpoints import Endpoints
+from qcrd_core.config.extra_body import check_extra_body
 from qcrd_core.config.files import expand_user
 
-SET_BY_QCRD = {
-    **dict.fromkeys(("model", "messages", "prompt", "n", "stream"), "leave it out"),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "set teacher.max_new_tokens"),
-    **{name: f"set teacher.{name}" for name in ("seed", "stop", "top_k", "min_p")},
-    "temperature": "set teacher.sampling_temperature",
-    "logprobs": "it is left out by itself if a server refuses it",
-    "top_p": "it is always 1, because the vote needs the whole distribution",
-}
-"""Keys of a request that `teacher.extra_body` must leave alone, and what to do instead."""
 NEW_IN_IDENTITY = (
     *("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags"),
     "structured_output",
@@ -34,15 +26,6 @@ NEW_IN_IDENTITY = (
 """Settings of a teacher that generations and runs are named after only if they are set."""
 NUM_HEADS = 4
 """Attention heads of models from scratch: such models are a few hundred wide at most."""
-
-
-def _check_extra_body(setting: str, body: dict[str, JsonValue]) -> None:
-    known = sorted(body.keys() & SET_BY_QCRD.keys())
-    if known:
-        msg = (
-            f"{setting} must not hold {known[0]}, which qcrd writes itself; {SET_BY_QCRD[known[0]]}"
-        )
-        raise ValueError(msg)
 
 
 class HubModel(Section):
@@ -156,7 +139,7 @@ class CondenseSection(Section):
                 "model; it is null, so the teacher's servers are asked"
             )
             raise ValueError(msg)
-        _check_extra_body("teacher.condense.extra_body", self.extra_body or {})
+        check_extra_body("teacher.condense.extra_body", self.extra_body or {})
         return self
 
 
@@ -236,11 +219,9 @@ class TeacherSection(Section):
 
     @model_validator(mode="after")
     def _request_is_whole(self) -> Self:
-        if self.system_prompt is not None and self.api == "completions":
-            msg = "teacher.system_prompt needs teacher.api=chat; it is completions"
-            raise ValueError(msg)
-        if self.structured_output and self.api == "completions":
-            msg = "teacher.structured_output needs teacher.api=chat; it is completions"
+        needing_chat = self.changed("system_prompt", "structured_output")
+        if needing_chat and self.api == "completions":
+            msg = f"teacher.{needing_chat[0]} needs teacher.api=chat; it is completions"
             raise ValueError(msg)
         if self.structured_output and "response_format" in self.extra_body:
             msg = (
@@ -254,7 +235,7 @@ class TeacherSection(Section):
         if self.stop is not None and not all(self.stop):
             msg = "teacher.stop must hold non-empty texts; got an empty one"
             raise ValueError(msg)
-        _check_extra_body("teacher.extra_body", self.extra_body)
+        check_extra_body("teacher.extra_body", self.extra_body)
         return self
 
     @model_validator(mode="after")
