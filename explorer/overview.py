@@ -60,6 +60,7 @@ def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
         "scores": [_score_chart(view, part) for part in _by_round(explorer.scores(view))],
         "slices": explorer.slices(view).to_dicts(),
         "classes": _classes(test),
+        "parts": numbers.scores_of_parts(metrics),
         "wrong": _wrong(view, test),
         "has_report": view.store.exists(view.paths.report),
         "settings": view.settings,

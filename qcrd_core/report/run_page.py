@@ -11,7 +11,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
-from qcrd_core.report.page import CONDENSE_ROWS, VOTE_ROWS
+from qcrd_core.report.page import CONDENSE_ROWS, vote_rows
 from qcrd_core.report.svg import in_markdown
 from qcrd_core.report.text import number, percent, plain_name, seconds
 from qcrd_core.run.context import RunContext
@@ -66,7 +66,7 @@ def vote_counts(context: RunContext) -> list[Row]:
     """The counts and shares of a vote in reading order, as table rows."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     found = summary.last_values(metrics, "vote")
-    return _counts(found, VOTE_ROWS)
+    return _counts(found, vote_rows(found))
 
 
 def condense_counts(context: RunContext) -> list[Row]:

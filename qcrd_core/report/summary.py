@@ -106,14 +106,26 @@ def student_accuracy(test: pl.DataFrame) -> Accuracy | None:
     return _accuracy("test", test, CONFIDENCE)
 
 
-def further_scores(data: RunData) -> list[tuple[str, float]]:
-    """F1 of sets of labels or accuracy of JSON fields on the test split, as (name, share)."""
-    names = last_values(data.metrics, "test").items()
-    return [
-        (name.replace("_", " "), value)
-        for name, value in names
-        if name.endswith("_f1") or name.startswith("accuracy_of_")
-    ]
+def scores_of_parts(metrics: pl.DataFrame) -> list[tuple[str, float | None, float | None]]:
+    """F1 of sets of labels, or accuracy of the fields of JSON answers.
+
+    Returns:
+        Per measure: name, share of the student on the test split, share of the teacher's majority
+        on the training questions.
+    """
+    student, teacher = (last_values(metrics, stage) for stage in ("test", "vote"))
+    names = [name for name in {**student, **teacher} if _is_of_part(name)]
+    return [(_part(name), student.get(name), teacher.get(name)) for name in names]
+
+
+def _is_of_part(name: str) -> bool:
+    return name.endswith("_f1") or name.startswith("accuracy_of_")
+
+
+def _part(name: str) -> str:
+    if name.startswith("accuracy_of_"):
+        return f"accuracy of field {name.removeprefix('accuracy_of_')}"
+    return name.replace("_f1", " F1")
 
 
 def confidence_text(data: RunData) -> str:

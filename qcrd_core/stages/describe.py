@@ -61,7 +61,10 @@ def describe_plan(plan: RunPlan) -> str:
 
 
 def _concerns(plan: RunPlan) -> list[str]:
-    is_instructed = plan.sampling is not None and plan.context.config.teacher.api == "chat"
+    teacher = plan.context.config.teacher
+    is_instructed = (
+        plan.sampling is not None and teacher.api == "chat" and not teacher.structured_output
+    )
     return concerns(plan.spec, plan.questions, is_instructed=is_instructed)
 
 

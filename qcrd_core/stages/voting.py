@@ -6,9 +6,11 @@ import polars as pl
 
 from data_schemas import Polarity, Votes
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.evaluation import scores_of_parts
 from qcrd_core.run.context import RunContext, timed
 from qcrd_core.vote.candidates import decide_polarity
 from qcrd_core.vote.majority import VOTE_COLUMNS, vote, vote_summary
+from qcrd_core.vote.parts import compose
 from qcrd_core.vote.rationales import read_rationales
 
 
@@ -19,7 +21,7 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         context: The run.
 
     Returns:
-        The numbers of `vote_summary`.
+        The numbers of `vote_summary`; with `scores_of_parts` of the majorities.
 
     Raises:
         DataError: If no rationale has a readable answer, or none is positive, so that there is
@@ -27,13 +29,18 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
     """
     questions = context.read_questions("train")
     rationales = read_rationales(context, VOTE_COLUMNS)
+    tie, answer = context.config.voting.tie, context.read_spec().answer
     with timed(context, "vote"):
-        votes = vote(rationales, questions, context.config.voting.tie)
+        votes = vote(rationales, questions, tie, lambda answers: compose(answers, answer))
         numbers = vote_summary(votes, rationales, questions)
+        majorities = votes.select("gold_answer", answer="majority_answer")
+        numbers |= scores_of_parts(majorities, answer.kind, answer.labels)
     _check_answers(context, rationales)
     marked = context.read_marks("keep")
     positives = context.config.voting.positives
-    polarity = decide_polarity(rationales, votes, positives, keep_marks=marked)
+    polarity = decide_polarity(
+        rationales, votes, positives, keep_marks=marked, are_ties_composed=tie == "parts"
+    )
     if polarity.filter(pl.col("polarity") == "positive").is_empty():
         msg = (
             f"None of the {rationales.height} rationales is positive, so there is nothing to learn "
