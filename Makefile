@@ -32,6 +32,7 @@ help: ## List the targets
 
 install: FORCE ## Make .venv and .venv-vllm, about 3 minutes; at once if they exist
 	@$(MAKE) -s --no-print-directory -j 2 $(QCRD) $(VLLM)
+	$(if $(filter install,$(MAKECMDGOALS)),@echo '. .venv/bin/activate && qcrd --help')
 
 install-gpu: ## The same for a CUDA machine: PyPI's torch and vllm, several GB
 	@$(MAKE) -s --no-print-directory install VLLM_BUILD=gpu

@@ -91,7 +91,7 @@ def _measured(
 
 
 def _accuracy(table: pl.DataFrame, test: pl.DataFrame, weights: dict[str, int] | None) -> float:
-    found = summarize_votes(vote(table, test, "first", weights))["majority_accuracy"]
+    found = summarize_votes(vote(table, test, "first", weights=weights))["majority_accuracy"]
     assert found is not None  # every question has a gold answer
     return found
 

@@ -94,7 +94,9 @@ class Rationales(Table):
         description="ok: it has an answer; no_answer: none can be parsed; failed: see error; "
         "thought_only: nothing follows the thought, mostly because it was cut (finish_reason).",
     )
-    error = dy.String(nullable=True, description="Why the request failed, in one line.")
+    error = dy.String(
+        nullable=True, description="Why the request failed, or a verifier on its text, in one line."
+    )
     finish_reason = dy.String(
         nullable=True, description="Why the engine stopped writing: stop or length."
     )

@@ -40,7 +40,7 @@ def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
     """Numbers and plots of a run."""
     found, metrics = explorer.summary(view), view.metrics()
     test = collect(newest_answers(view, "test"), view.name)
-    result = None
+    result, loss = None, view.settings.get("loss", {})
     if view.store.exists(view.paths.result):
         result = view.store.read_json(view.paths.result, Result)
     return {
@@ -53,13 +53,14 @@ def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
         "student": numbers.student_accuracy(test),
         "champion": _champion(view),
         "progress": None if result is not None else _progress(view, found.counts, metrics),
-        "warnings": numbers.warnings(metrics),
+        "warnings": numbers.warnings(metrics, test, has_negatives=bool(loss.get("beta", True))),
         "validation": validation_chart(metrics, CONFIDENCE),
         "losses": loss_chart(metrics),
         "votes": _vote_chart(view, explorer.vote_counts(view)),
         "scores": [_score_chart(view, part) for part in _by_round(explorer.scores(view))],
         "slices": explorer.slices(view).to_dicts(),
         "classes": _classes(test),
+        "parts": numbers.scores_of_parts(metrics),
         "wrong": _wrong(view, test),
         "has_report": view.store.exists(view.paths.report),
         "settings": view.settings,

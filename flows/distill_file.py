@@ -5,44 +5,16 @@ The form of `distill` has a field for every setting. People keep their settings 
 """
 
 import json
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import GetJsonSchemaHandler
-from pydantic_core import CoreSchema
 
 from flows.distill import run_stages
+from flows.settings_files import SettingsFile
 from qcrd_core.config.run import RunConfig, load_config
 from tasks.logs import show_core_logs
 from tasks.teacher import prepare_run
-
-_FOLDERS = ("configs", "data", "/data")
-"""Where files of settings are: those that are shipped, your own, and your own in a container."""
-
-
-def settings_files() -> list[str]:
-    """Files of settings that the form offers, when the deployment is applied."""
-    found = [path for folder in _FOLDERS for path in sorted(Path(folder).glob("*.yaml"))]
-    readable = [path for path in found if path.is_file() and os.access(path, os.R_OK)]
-    return [str(path) for path in readable if _holds_run(path)]
-
-
-class _OneOfTheFiles:
-    """Lets the form offer the files as a choice; Prefect refuses another value."""
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {**handler(schema), "enum": settings_files()}
-
-
-def _holds_run(path: Path) -> bool:
-    # A bench and a data set are YAML files too. Which one it is shows without reading its values.
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    sections = {line.partition(":")[0] for line in lines}
-    return {"run", "teacher", "student"} <= sections and "methods" not in sections
 
 
 def chosen_config(
@@ -85,7 +57,7 @@ def chosen_config(
 
 @flow(name="distill-file", flow_run_name="distill {settings}")
 def distill_file(
-    settings: Annotated[str, _OneOfTheFiles()] = "configs/quickstart.yaml",
+    settings: SettingsFile = "configs/quickstart.yaml",
     name: str = "",
     questions: str = "",
     teacher: str = "",

@@ -137,6 +137,22 @@ def score_predictions(
     )
 
 
+def scores_of_parts(answers: pl.DataFrame, kind: str, labels: Sequence[str]) -> dict[str, float]:
+    """Measure answers that have parts, beside the accuracy of the whole.
+
+    Args:
+        answers: Columns answer and gold_answer.
+        kind: `answer.kind` of the data set.
+        labels: Its `answer.labels`.
+
+    Returns:
+        The numbers of `label_f1` for kind labels, of `field_accuracy` for json, else none.
+    """
+    if kind == "labels":
+        return label_f1(answers, labels)
+    return field_accuracy(answers) if kind == "json" else {}
+
+
 def label_f1(predictions: pl.DataFrame, labels: Sequence[str]) -> dict[str, float]:
     """F1 of answers that are sets of labels (answer.kind labels).
 

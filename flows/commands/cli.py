@@ -25,6 +25,7 @@ The last line of output is the next useful command.
 import atexit
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -103,6 +104,10 @@ def main() -> None:
     except QcrdError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has enough: `qcrd settings | head`. What is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         from qcrd_core.runtime.processes import explain_exhausted
 

@@ -75,6 +75,8 @@ def _print_numbers(numbers: dict[str, Any], stream: TextIO) -> None:
         f"  questions       {numbers['num_questions']:,}",
         f"  without answer  {numbers['num_no_answer']:,}",
     ]
+    if numbers.get("num_verifier_failed"):
+        lines.append(f"    of them, the verifier failed on {numbers['num_verifier_failed']:,}")
     if numbers["accuracy"] is not None:
         lines.append(f"  accuracy        {numbers['accuracy']:.1%}")
     for name, value in numbers.items():  # of sets of labels, or of fields

@@ -25,6 +25,7 @@ MethodName = Literal[
     "qcrd_no_negatives",
     "qcrd_verified",
     "qcrd_promoted",
+    "qcrd_false_step",
     "rft",
     "simpo",
 ]
@@ -121,6 +122,10 @@ METHODS: Mapping[str, Method] = {
     "qcrd_promoted": Method(
         "the same, and the student's right rationales become positives",
         {**_PROMOTED, "loss.neg_select": "sample"},
+    ),
+    "qcrd_false_step": Method(
+        "qcrd_promoted, which pushes negatives off from their first false step on",
+        {**_PROMOTED, "loss.neg_select": "sample", "loss.neg_tokens": "after_false_step"},
     ),
     "rft": Method(
         "rejection-sampling fine-tuning (arXiv 2308.01825): right rationales, the student's too",

@@ -31,9 +31,10 @@ class VotingSection(Section):
 
     later = frozenset({"weights"})
 
-    tie: Literal["abstain", "first", "logprob"] = "abstain"
-    """What a tie for the most votes gives: no majority; the answer seen first; or the answer of the
-    likeliest sample."""
+    tie: Literal["abstain", "first", "logprob", "parts"] = "abstain"
+    """What a tie for the most votes gives: no majority; the answer seen first; the answer of the
+    likeliest sample; or, for answers of kind labels or json, the labels or the values of fields
+    that most samples have. Rationales that differ from an answer made of parts are undecided."""
     positives: Literal["majority", "gold", "majority_and_gold", "first_sample"] = "majority"
     """Which rationales are positive: those whose answer equals the majority, the gold answer, or
     both; or only the first of each question, whatever its answer."""

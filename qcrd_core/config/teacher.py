@@ -21,28 +21,14 @@ from qcrd_core.config.base import (
     Section,
 )
 from qcrd_core.config.endpoints import Endpoints
+from qcrd_core.config.extra_body import check_extra_body
 from qcrd_core.config.models import ImportedModel, ServedModelOrText, TeacherModelOrText
 
-SET_BY_QCRD = {
-    **dict.fromkeys(("model", "messages", "prompt", "n", "stream"), "leave it out"),
-    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "set teacher.max_new_tokens"),
-    **{name: f"set teacher.{name}" for name in ("seed", "stop", "top_k", "min_p")},
-    "temperature": "set teacher.sampling_temperature",
-    "logprobs": "it is left out by itself if a server refuses it",
-    "top_p": "it is always 1, because the vote needs the whole distribution",
-}
-"""Keys of a request that `teacher.extra_body` must leave alone, and what to do instead."""
-NEW_IN_IDENTITY = ("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags")
+NEW_IN_IDENTITY = (
+    *("system_prompt", "stop", "top_k", "min_p", "extra_body", "think_tags"),
+    "structured_output",
+)
 """Settings of a teacher that generations and runs are named after only if they are set."""
-
-
-def _check_extra_body(setting: str, body: dict[str, JsonValue]) -> None:
-    known = sorted(body.keys() & SET_BY_QCRD.keys())
-    if known:
-        msg = (
-            f"{setting} must not hold {known[0]}, which qcrd writes itself; {SET_BY_QCRD[known[0]]}"
-        )
-        raise ValueError(msg)
 
 
 class VllmServer(Section):
@@ -92,7 +78,7 @@ class CondenseSection(Section):
                 "model; it is null, so the teacher's servers are asked"
             )
             raise ValueError(msg)
-        _check_extra_body("teacher.condense.extra_body", self.extra_body or {})
+        check_extra_body("teacher.condense.extra_body", self.extra_body or {})
         return self
 
 
@@ -102,7 +88,7 @@ class OneTeacher(Section):
     expert: ClassVar = frozenset(
         {
             *("seed", "shards_in_flight", "questions_per_shard", "reuse"),
-            *("system_prompt", "stop", "top_k", "min_p", "extra_body"),
+            *("system_prompt", "stop", "top_k", "min_p", "extra_body", "structured_output"),
             *("think_tags", "max_cut_thoughts"),
         }
     )
@@ -142,6 +128,10 @@ class OneTeacher(Section):
     )
     """Further keys of each request, as the server knows them: for example `reasoning_effort`, or
     `chat_template_kwargs` to switch thinking off."""
+    structured_output: bool = False
+    """Have the server enforce the form of JSON answers: each completion is an object of `rationale`
+    and `answer`, and the latter follows `answer.json_schema`. Needs `teacher.api=chat`. A server
+    that does not know `response_format` refuses the requests."""
     think_tags: tuple[str, str] = Field(default=THINK_TAGS, examples=[["[THINK]", "[/THINK]"]])
     """Tags around a thought in a completion. With an empty first tag, the chat template opens the
     thought in the prompt, so every completion begins inside it."""
@@ -163,8 +153,15 @@ class OneTeacher(Section):
 
     @model_validator(mode="after")
     def _request_is_whole(self) -> Self:
-        if self.system_prompt is not None and self.api == "completions":
-            msg = "teacher.system_prompt needs teacher.api=chat; it is completions"
+        needing_chat = self.changed("system_prompt", "structured_output")
+        if needing_chat and self.api == "completions":
+            msg = f"teacher.{needing_chat[0]} needs teacher.api=chat; it is completions"
+            raise ValueError(msg)
+        if self.structured_output and "response_format" in self.extra_body:
+            msg = (
+                "teacher.extra_body must not hold response_format, which "
+                "teacher.structured_output writes; leave out one of them"
+            )
             raise ValueError(msg)
         if not self.think_tags[1]:
             msg = f"teacher.think_tags must have a closing tag; got {list(self.think_tags)}"
@@ -172,7 +169,7 @@ class OneTeacher(Section):
         if self.stop is not None and not all(self.stop):
             msg = "teacher.stop must hold non-empty texts; got an empty one"
             raise ValueError(msg)
-        _check_extra_body("teacher.extra_body", self.extra_body)
+        check_extra_body("teacher.extra_body", self.extra_body)
         return self
 
     @property
@@ -232,4 +229,5 @@ class TeacherSection(OneTeacher):
             changes |= {"model": condense.model, "endpoints": condense.endpoints}
         if condense is not None and condense.extra_body is not None:
             changes["extra_body"] = condense.extra_body
+        changes["structured_output"] = False  # a rewrite is a text
         return self.model_copy(update=changes)

@@ -14,6 +14,7 @@ Equal meaning gives equal canonical text, so a vote counts texts. Canonical form
     labels   the labels in the data set's order, joined by commas; `none` if there are none
     text     lower case, single spaces, no quotes or punctuation around it
     json     sorted keys; texts with single spaces, whole numbers without decimals
+    verifier what the user's own function returns (`qcrd_core.data.verifier`)
 
 Nothing here raises on a model's text: if no answer can be read, it is None.
 """
@@ -50,6 +51,8 @@ from qcrd_core.data.readers.names import (
 from qcrd_core.data.readers.numbers import NOTHING, Found, first_number, last_number
 from qcrd_core.data.readers.texts import first_sentence, fold, sentence_ends
 from qcrd_core.data.thoughts import split_thought
+from qcrd_core.data.verifier import VerifierOrText, verifiable
+from qcrd_core.runtime.verifier import Verdict
 
 _QUOTED_AT_END = re.compile(r"[\"“«]([^\"“”«»]+)[\"”»]?[\s.!]*$")
 _POINTS = re.compile(r"[\s:*]*(?:\n\s*[-*•]\s[^\n]*+)++")
@@ -59,19 +62,21 @@ _MARKUP = re.compile(r"\*\*|\\(?:text|textbf|mathrm|boxed)\s?\{|[{}$]")
 class AnswerSpec(Section):
     """The form of answers in one data set, and their place in a completion."""
 
-    later = frozenset({"marker_at", "decimal_mark", "json_schema"})
+    later = frozenset({"marker_at", "decimal_mark", "json_schema", "verifier"})
 
-    kind: Literal["number", "choice", "label", "labels", "text", "json"]
+    kind: Literal["number", "choice", "label", "labels", "text", "json", "verifier"]
     """What an answer is. A number is compared by value; a choice is the letter or text of one of
     the question's choices; a label is one of `labels`, and labels are any number of them in any
     order; a text is compared without case and punctuation; json is an object or a list, compared
-    without the order of keys."""
+    without the order of keys; what a verifier reads, your own function compares."""
     labels: tuple[str, ...] = Field(default=(), examples=[["yes", "no", "maybe"]])
     """All labels of the data set, for kind label or labels."""
     json_schema: dict[str, Any] | None = Field(
         default=None, examples=[{"type": "object", "required": ["name"]}]
     )
     """JSON Schema that an answer of kind json must follow; another one is no answer. Null: any."""
+    verifier: VerifierOrText | None = Field(default=None, examples=["sql_answers:canonical"])
+    """For kind verifier: your function `module:function`, or a section with its limits."""
     marker: str | None = Field(default="The answer is", min_length=1, examples=["Answer:"])
     """Text before the answer in a completion, compared without case. Null: no such text. A
     completion without it is read after `\\boxed`, `####`, `Answer:` or `the final answer is`."""
@@ -94,6 +99,36 @@ class AnswerSpec(Section):
     def marked(self) -> str:
         """The marker that a student learns to write between a rationale and its answer."""
         return self.marker or "The answer is"
+
+    @property
+    def is_learnt_as_written(self) -> bool:
+        """Whether a student learns an answer as it was written, not its canonical text.
+
+        A verifier's canonical text may be no answer, such as the result of a query.
+        """
+        return self.kind == "verifier"
+
+    def ending(self, answer: str) -> str:
+        """The marker and an answer, as a whole completion ends."""
+        # A full stop would become part of a program or a query.
+        return f"{self.marker} {answer}{'' if self.kind == 'verifier' else '.'}"
+
+    def identity(self) -> dict[str, Any]:
+        """What decides how a completion is read, JSON-able."""
+        content = self.model_dump(mode="json")
+        if self.verifier is not None:  # its content counts, not its place
+            content["verifier"].pop("folder")
+        return content
+
+    @model_validator(mode="after")
+    def _verifier_fits_kind(self) -> Self:
+        if (self.kind == "verifier") != (self.verifier is not None):
+            msg = (
+                "answer.verifier must be given if answer.kind is verifier, and only then; got kind "
+                f"{self.kind} and {'no' if self.verifier is None else 'a'} verifier"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _labels_fit_kind(self) -> Self:
@@ -142,9 +177,13 @@ class Extraction:
     """The answer as written; None if none could be read."""
     answer: str | None
     """The canonical answer; None if none could be read."""
+    error: str | None = None
+    """Why a verifier failed, in one line; None if it did not."""
 
 
-def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str | None:
+def canonical(
+    raw: str, spec: AnswerSpec, choices: Sequence[str] | None, question: str = ""
+) -> str | None:
     """Convert the text of an answer to its canonical form.
 
     Args:
@@ -152,10 +191,25 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
             before it; not a whole completion.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
+        question: Text of the question, for kind verifier.
 
     Returns:
         The canonical text, or None if there is no answer.
     """
+    return read_answer(raw, spec, choices, question).answer
+
+
+def read_answer(
+    raw: str, spec: AnswerSpec, choices: Sequence[str] | None, question: str = ""
+) -> Verdict:
+    """As `canonical`, with the reason if a verifier failed."""
+    if spec.kind == "verifier":
+        found = _verified(raw, spec, question)
+        return Verdict(found.answer, found.error)
+    return Verdict(_canonical(raw, spec, choices))
+
+
+def _canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str | None:
     if spec.kind == "json":  # its texts may hold a marker
         return _read(raw, spec, choices)[1]
     tails = marked_tails(raw, spec.marker)
@@ -166,7 +220,12 @@ def canonical(raw: str, spec: AnswerSpec, choices: Sequence[str] | None) -> str 
 
 
 def extract(
-    completion: str, spec: AnswerSpec, choices: Sequence[str] | None, *, is_cut: bool = False
+    completion: str,
+    spec: AnswerSpec,
+    choices: Sequence[str] | None,
+    *,
+    question: str = "",
+    is_cut: bool = False,
 ) -> Extraction:
     r"""Split a completion into its reasoning and its answer.
 
@@ -184,7 +243,8 @@ def extract(
     last `=`, else the first number of a conclusion ("Therefore ..."), else the last number.
     choice, label: the last one named. text: the words in quotes at the end, else the last line.
 
-    Several answers ("(a) or (b)", "2 hours and 30 minutes") are none.
+    Several answers ("(a) or (b)", "2 hours and 30 minutes") are none. A verifier gets what
+    `verifiable` finds after the first or last marker, or in the whole text.
 
     What a text that was cut would have said last is not known. It has an answer only if the
     sentence after a marker is whole.
@@ -193,6 +253,7 @@ def extract(
         completion: Text of a model.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
+        question: Text of the question, for kind verifier.
         is_cut: Whether the text ends at the length limit. If one of `spec.stop` occurs, the text
             before it is whole all the same.
 
@@ -202,10 +263,12 @@ def extract(
     """
     parts = split_thought(completion)
     if parts.thought is not None or parts.final != completion:
-        found = extract(parts.final or "", spec, choices, is_cut=is_cut)
+        found = extract(parts.final or "", spec, choices, question=question, is_cut=is_cut)
         return replace(found, rationale=found.rationale or parts.thought or None)
     text = _cut(completion, spec.stop)
     is_cut = is_cut and len(text) == len(completion.lstrip())
+    if spec.kind == "verifier":
+        return _verified(text, spec, question, is_cut=is_cut)
     tails = marked_tails(text, spec.marker)
     if tails:
         start, (raw, answer) = _marked(tails, spec, choices, is_cut)
@@ -213,13 +276,31 @@ def extract(
         usual = None if is_cut or spec.kind == "json" else usual_tail(text)
         start = len(text) if usual is None or usual.is_box else usual.start
         raw, answer = NOTHING if is_cut else _unmarked(text, usual, spec, choices)
-    rationale = before(text, start) if start < len(text) else text.strip() or None
-    return Extraction(rationale, raw if answer is not None else None, answer)
+    return Extraction(_rationale(text, start), raw if answer is not None else None, answer)
 
 
 def equal(answer: str | None, gold_answer: str | None) -> bool:
     """Whether two canonical answers are equal; a missing answer equals nothing, not even itself."""
     return answer is not None and answer == gold_answer
+
+
+def _rationale(text: str, start: int) -> str | None:
+    return before(text, start) if start < len(text) else text.strip() or None
+
+
+def _verified(text: str, spec: AnswerSpec, question: str, *, is_cut: bool = False) -> Extraction:
+    assert spec.verifier is not None
+    start, said = len(text), text
+    tails = marked_tails(text, spec.marker)
+    if tails:
+        tail = tails[0 if spec.marker_at == "first" else -1]
+        start, said = tail.start, tail.text
+    # Only the end of the last tail is unknown.
+    is_cut = is_cut and text.endswith(said)
+    raw = verifiable(said, is_marked=bool(tails), is_cut=is_cut)
+    found = Verdict(None) if raw is None else spec.verifier.read(raw, question)
+    raw = None if found.answer is None else raw
+    return Extraction(_rationale(text, start), raw, found.answer, found.error)
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from qcrd_core.config.base import THINK_TAGS
-from qcrd_core.data.answers import AnswerSpec, extract
+from qcrd_core.data.answers import AnswerSpec, Extraction, canonical, extract
+from qcrd_core.data.structured import unfold
 from qcrd_core.data.thoughts import Tags, split_thought
+from qcrd_core.data.verifier import failed
 
 MAX_CHARS = 1_000_000
 """Longer texts are not read. The longest target that a setting allows has 65,536 tokens."""
@@ -16,8 +18,10 @@ def read_completion(
     spec: AnswerSpec,
     choices: Sequence[str] | None,
     *,
+    question: str = "",
     reasoning: str | None = None,
     is_cut: bool = False,
+    is_structured: bool = False,
     tags: Tags = THINK_TAGS,
 ) -> dict[str, Any]:
     """Split a completion into thought, explanation and answer.
@@ -26,14 +30,17 @@ def read_completion(
         text: The completion, with or without a thought in tags.
         spec: The data set's answers.
         choices: The question's choices, for kind choice.
+        question: Text of the question, for kind verifier.
         reasoning: The thought, if the server returned it apart from the text.
         is_cut: Whether the text ends at the length limit.
+        is_structured: Whether the server enforced a schema of rationale and answer.
         tags: Tags around a thought within the text.
 
     Returns:
-        Columns text, reasoning, rationale, answer_raw, answer and status. The status is
-        `thought_only` if nothing follows a thought: no answer is read from it. A text or thought of
-        more than `MAX_CHARS` characters gives only an error, with the status `failed`.
+        Columns text, reasoning, rationale, answer_raw, answer and status; with `error` if a
+        verifier failed. The status is `thought_only` if nothing follows a thought: no answer is
+        read from it. A text or thought of more than `MAX_CHARS` characters gives only an error,
+        with the status `failed`.
     """
     length = max(len(text), len(reasoning or ""))
     if length > MAX_CHARS:
@@ -47,8 +54,15 @@ def read_completion(
     final = parts.final
     if (thought is not None or final is None) and not (final or "").strip():
         return {"reasoning": thought or "", "status": "thought_only"}
-    found = extract(final or "", spec, choices, is_cut=is_cut)
+    unfolded = unfold(final or "") if is_structured else None
+    if unfolded is None:
+        found = extract(final or "", spec, choices, question=question, is_cut=is_cut)
+    else:
+        answer = canonical(unfolded[1], spec, choices, question)
+        found = Extraction(unfolded[0] or None, unfolded[1] if answer else None, answer)
+    failure = {} if found.error is None else {"error": failed(found.error)}
     return {
+        **failure,
         "text": final,
         "reasoning": thought,
         "rationale": found.rationale or thought,

@@ -16,7 +16,8 @@ def concerns(spec: DatasetSpec, questions: pl.DataFrame, *, is_instructed: bool)
         spec: The data set.
         questions: Table `questions`, all splits.
         is_instructed: Whether a teacher is asked that follows the prompt. One that was taught the
-            form of the answers, and imported rationales, need no prompt that names the marker.
+            form of the answers, one whose server enforces it, and imported rationales need no
+            prompt that names the marker.
 
     Returns:
         One sentence or two for each, with the numbers; none if all is well.

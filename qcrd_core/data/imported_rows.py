@@ -5,7 +5,7 @@ text again can only be worse, and a right rationale that is misread becomes a ne
 the student is pushed away.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,15 +66,15 @@ def samples_of(
     """
     texts = _texts(cell(row, columns.rationales or ""))
     known = _known_answers(row, columns, len(texts), where)
-    gold_answer, choices = question["gold_answer"], question["choices"]
+    asked = {"choices": question["choices"], "question": question["question"]}
     samples: list[dict[str, Any]] = []
     for text, said in zip(texts, known, strict=True):
         if text is None:
             samples.append({"status": "failed", "error": "The file holds no text here."})
             continue
-        read = read_completion(text, spec, choices)
+        read = read_completion(text, spec, **asked)
         if read["status"] in {"ok", "no_answer"}:
-            raw, answer = _settled(read, said, gold_answer, spec, choices)
+            raw, answer = _settled(read, said, question, spec)
             status = "no_answer" if answer is None else "ok"
             read |= {"answer_raw": raw, "answer": answer, "status": status}
         samples.append(read)
@@ -96,17 +96,17 @@ def _known_answers(row: Row, columns: SampleColumns, number: int, where: str) ->
 def _settled(
     read: Mapping[str, Any],
     known: KnownAnswer,
-    gold_answer: str | None,
+    question: Row,
     spec: AnswerSpec,
-    choices: Sequence[str] | None,
 ) -> tuple[str | None, str | None]:
     """The answer as written and canonical: what the file says comes before what was read.
 
     Both are None if the file says that the rationale is wrong, but it reads like a right one.
     """
-    raw, answer = read["answer_raw"], read["answer"]
+    raw, answer, gold_answer = read["answer_raw"], read["answer"], question["gold_answer"]
     if known.text is not None:
-        raw, answer = known.text, canonical(known.text, spec, choices)
+        raw = known.text
+        answer = canonical(raw, spec, question["choices"], question["question"])
     if known.is_correct and gold_answer is not None:
         return (raw if answer == gold_answer else gold_answer), gold_answer
     if answer is None or (known.is_correct is False and answer == gold_answer):

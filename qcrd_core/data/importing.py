@@ -30,6 +30,7 @@ from qcrd_core.data.imported_rows import SampleColumns, samples_of
 from qcrd_core.data.questions import to_questions
 from qcrd_core.data.shards import parts_of
 from qcrd_core.data.spec import Columns, DatasetSpec
+from qcrd_core.data.verifier import log_failures
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.ids import IDENTITY_VERSION, content_hash, file_hash, fingerprint
 from qcrd_core.store.store import Store
@@ -128,7 +129,7 @@ def import_file(
         "columns": columns.model_dump(mode="json"),
         "read_as": spec.columns.model_dump(mode="json"),
         "question_template": spec.question_template,
-        "answer": spec.answer.model_dump(mode="json"),
+        "answer": spec.answer.identity(),
     }
     questions, rationales = import_rationales(
         rows,
@@ -206,6 +207,7 @@ def import_rationales(
         )
         raise DataError(msg)
     constant = {"source": "imported", "model": model, "generation": generation, "run_id": _RUN_ID}
+    log_failures(row.get("error") for row in made if row["status"] != "failed")
     schema = Rationales.create_empty().schema
     rationales = pl.DataFrame([{**constant, **row} for row in made], schema=schema)
     questions = frame.unique("question_id", keep="first", maintain_order=True)

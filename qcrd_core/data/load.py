@@ -250,11 +250,13 @@ def _check_labels(frame: pl.DataFrame, spec: DatasetSpec, data: DataSection) -> 
 
 def _warn_of_targets(frame: pl.DataFrame, spec: DatasetSpec) -> None:
     """Warn about learned labels that would count as wrong if the student wrote them exactly."""
+    if spec.answer.is_learnt_as_written and spec.columns.gold_target is None:
+        return  # each is the gold answer as written, and has been read
     rows = frame.drop_nulls(["gold_target", "gold_answer"])
-    columns = rows.select("gold_target", "choices", "gold_answer").iter_rows()
+    columns = rows.select("gold_target", "choices", "question", "gold_answer").iter_rows()
     num_wrong = sum(
-        not equal(canonical(target, spec.answer, choices), gold)
-        for target, choices, gold in columns
+        not equal(canonical(target, spec.answer, choices, question), gold)
+        for target, choices, question, gold in columns
     )
     if num_wrong:
         _warn_once(

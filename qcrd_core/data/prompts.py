@@ -8,11 +8,12 @@ from json import loads
 from typing import Any
 
 from qcrd_core.data.spec import DatasetSpec, Demonstration
+from qcrd_core.data.structured import fold_up
 from qcrd_core.data.templates import fill_template
 
 
 def render_messages(
-    spec: DatasetSpec, question: str, turns: str | None = None
+    spec: DatasetSpec, question: str, turns: str | None = None, *, is_structured: bool = False
 ) -> list[dict[str, str]]:
     """Write the prompt as chat messages.
 
@@ -23,6 +24,8 @@ def render_messages(
         spec: The data set.
         question: Text of the question, from table `questions`.
         turns: Column `messages` of the question; None if it is no conversation.
+        is_structured: Whether the server enforces a schema of rationale and answer, which the
+            demonstrations then have too.
 
     Returns:
         Messages with `role` (user and assistant in turn, user last, after at most one system
@@ -34,7 +37,10 @@ def render_messages(
     for demonstration in spec.prompt.demonstrations:
         shown = demonstration.question if turns else _ask(spec, demonstration.question)
         messages.append({"role": "user", "content": shown})
-        messages.append({"role": "assistant", "content": _completion(spec, demonstration)})
+        completion = _completion(spec, demonstration)
+        if is_structured:
+            completion = fold_up(demonstration.rationale, demonstration.answer)
+        messages.append({"role": "assistant", "content": completion})
     messages += asked[len(system) :]
     if spec.prompt.instruction is not None:
         messages[0]["content"] = f"{spec.prompt.instruction}\n\n{messages[0]['content']}"
@@ -68,7 +74,7 @@ def prompt_identity(spec: DatasetSpec) -> dict[str, Any]:
     """
     return {
         **spec.prompt.model_dump(mode="json"),
-        "answer": spec.answer.model_dump(mode="json"),
+        "answer": spec.answer.identity(),
         # The same question as a text of a file is another prompt.
         **({"source": "chat"} if spec.is_chat else {}),
     }
@@ -79,4 +85,4 @@ def _ask(spec: DatasetSpec, question: str) -> str:
 
 
 def _completion(spec: DatasetSpec, demonstration: Demonstration) -> str:
-    return f"{demonstration.rationale} {spec.answer.marker} {demonstration.answer}."
+    return f"{demonstration.rationale} {spec.answer.ending(demonstration.answer)}"

@@ -8,7 +8,7 @@ import polars as pl
 
 from data_schemas import Questions
 from qcrd_core.data import chats
-from qcrd_core.data.answers import canonical
+from qcrd_core.data.answers import read_answer
 from qcrd_core.data.choices import Choices, numbered_choice, read_choices
 from qcrd_core.data.files import Row, cell, has_column
 from qcrd_core.data.readers.names import NO_LABELS
@@ -16,6 +16,7 @@ from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.data.templates import CHOICES, fill_template, template_fields
 from qcrd_core.errors import DataError
 from qcrd_core.ids import content_hash
+from qcrd_core.runtime.verifier import Verdict
 
 _MAX_SHOWN = 3
 
@@ -144,11 +145,11 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
     gold_raw = _gold_raw(row, spec, where)
     gold_answer = None
     if gold_raw:
-        gold_answer = _gold_answer(row, gold_raw, choices, spec)
+        gold_answer, error = _gold_answer(row, gold_raw, (choices, question), spec)
         if gold_answer is None:
-            raise DataError(_unreadable_gold(spec, f"{where}, question {question_id}"))
+            raise DataError(_unreadable_gold(spec, f"{where}, question {question_id}", error))
     target = _text(row, columns.gold_target, where)
-    if not target and spec.answer.kind == "text":
+    if not target and (spec.answer.kind == "text" or spec.answer.is_learnt_as_written):
         target = gold_raw
     return {
         "question_id": question_id,
@@ -161,20 +162,29 @@ def _question(row: Row, spec: DatasetSpec, where: str) -> dict[str, Any]:
     }
 
 
-def _gold_answer(row: Row, raw: str, choices: Choices | None, spec: DatasetSpec) -> str | None:
+def _gold_answer(
+    row: Row, raw: str, asked: tuple[Choices | None, str], spec: DatasetSpec
+) -> Verdict:
     columns = spec.columns
+    choices, question = asked
     texts = None if choices is None else choices.texts
     if choices is None or columns.gold_names or columns.gold_after:
-        return canonical(raw, spec.answer, texts)
+        return read_answer(raw, spec.answer, texts, question)
     numbered = numbered_choice(
         cell(row, columns.gold_answer or ""), raw, choices, columns.gold_index
     )
     if numbered is not None or columns.gold_index is not None:
-        return numbered
-    return canonical(raw, spec.answer, texts)
+        return Verdict(numbered)
+    return read_answer(raw, spec.answer, texts, question)
 
 
-def _unreadable_gold(spec: DatasetSpec, where: str) -> str:
+def _unreadable_gold(spec: DatasetSpec, where: str, error: str | None) -> str:
+    if spec.answer.verifier is not None:
+        found = "None" if error is None else f"a failure: {error}"
+        return (
+            f"A gold answer must be one that {spec.answer.verifier.function} reads; got {found} "
+            f"({where}). Correct the gold answer, or the function."
+        )
     if spec.columns.gold_index is not None:
         return (
             "A gold answer must be the number of a choice, counted from columns.gold_index "

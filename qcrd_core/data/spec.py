@@ -248,10 +248,11 @@ def load_spec(dataset: str) -> DatasetSpec:
             `/`). Relative paths in the file start at its folder.
 
     Returns:
-        The validated spec; paths of files are absolute.
+        The validated spec; paths of files are absolute, and a verifier's module is found.
 
     Raises:
-        ConfigError: If there is no such file or name, or a setting breaks a rule.
+        ConfigError: If there is no such file or name, a setting breaks a rule, or a verifier cannot
+            be imported.
     """
     if dataset in shipped_names():
         path = _SPECS / f"{dataset}.yaml"
@@ -265,9 +266,16 @@ def load_spec(dataset: str) -> DatasetSpec:
         raise ConfigError(msg)
     content = _with_absolute_files(read_yaml(path), path.parent)
     try:
-        return DatasetSpec.model_validate(content)
+        return _with_verifier(DatasetSpec.model_validate(content), path.parent)
     except ValidationError as error:
         raise ConfigError(explain(error, str(path))) from error
+
+
+def _with_verifier(spec: DatasetSpec, folder: Path) -> DatasetSpec:
+    if spec.answer.verifier is None:
+        return spec
+    answer = spec.answer.model_copy(update={"verifier": spec.answer.verifier.resolved(folder)})
+    return spec.model_copy(update={"answer": answer})
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -108,6 +108,8 @@ def _write(
         found = _pairs(rows)
     if found.is_empty():
         raise DataError(_nothing(view.name, kind, rows["is_positive"]))
+    turns = collect(view.questions().select("question_id", "messages"), view.name)
+    found = found.join(turns, on="question_id", how="left", maintain_order="left")
     lines = (_line(row, spec, trainer, instruction) for row in found.iter_rows(named=True))
     with target.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -187,18 +189,23 @@ def _line(
         asked = {**name, "instruction": instruction or row["question"]}
         asked["input"] = row["question"] if instruction else ""
         return {**asked, **(texts if "rejected" in texts else {"output": texts["chosen"]})}
-    content = f"{instruction}\n\n{row['question']}" if instruction else row["question"]
+    turns = [{"role": "user", "content": row["question"]}]
+    if row["messages"] is not None:
+        turns = json.loads(row["messages"])
+    if instruction:  # before the first question, as in the teacher's prompt
+        first = next(turn for turn in turns if turn["role"] == "user")
+        first["content"] = f"{instruction}\n\n{first['content']}"
     answers = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
     if "rejected" not in answers:
         answers = {"completion": answers["chosen"]}
-    return {**name, "prompt": [{"role": "user", "content": content}], **answers}
+    return {**name, "prompt": turns, **answers}
 
 
 def _completion(rationale: str, answer: str | None, spec: DatasetSpec) -> str:
     """The rationale, then the data set's answer marker and the answer, if there are both."""
     if answer is None or spec.answer.marker is None:
         return rationale
-    return f"{rationale} {spec.answer.marker} {answer}."
+    return f"{rationale} {spec.answer.ending(answer)}"
 
 
 def _register(target: Path, kind: Kind) -> None:

@@ -12,6 +12,7 @@ from qcrd_core.inspect.view import View
 from qcrd_core.store.parts import collect
 from qcrd_core.teacher.generation import read_identity
 from qcrd_core.teacher.plan import prompt_hashes
+from qcrd_core.teacher.rendering import with_system_prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class QuestionRecord:
     """The teacher's prompt as rendered; None without a run, or for imported rationales."""
     generations: dict[str, dict[str, Any]]
     """generation.json by fingerprint."""
+    is_composed: bool
+    """Whether the majority answer is made of parts of tied answers (`voting.tie=parts`)."""
 
 
 def read_question(view: View, question_id: str) -> QuestionRecord:
@@ -60,23 +63,38 @@ def read_question(view: View, question_id: str) -> QuestionRecord:
     votes = collect(view.votes().filter(is_it), view.name)
     scores = collect(view.scores().filter(is_it), view.name)
     predictions = collect(view.predictions().filter(is_it), view.name)
+    vote = votes.row(0, named=True) if votes.height else None
     return QuestionRecord(
         question=questions.row(0, named=True),
-        vote=votes.row(0, named=True) if votes.height else None,
+        vote=vote,
         rows=rows,
         scores=scores.sort("source", "sample_idx", "round"),
         predictions=predictions.sort("round"),
-        prompt=_prompt(view, questions["question"][0]),
+        prompt=_prompt(view, questions.row(0, named=True)),
         generations=_generations(view),
+        is_composed=vote is not None and _is_composed(view, vote),
     )
 
 
-def _prompt(view: View, question: str) -> str | list[dict[str, str]] | None:
+def _is_composed(view: View, vote: dict[str, Any]) -> bool:
+    is_by_parts = view.settings.get("voting", {}).get("tie") == "parts"
+    return is_by_parts and vote["is_tie"] and vote["majority_answer"] is not None
+
+
+def _prompt(view: View, question: dict[str, Any]) -> str | list[dict[str, str]] | None:
     if view.run_id is None or view.environment is None or view.environment.first_prompt is None:
         return None
     spec = view.store.read_json(view.paths.dataset, DatasetSpec)
-    is_chat = view.settings["teacher"].get("api", "chat") == "chat"
-    return render_messages(spec, question) if is_chat else render_text(spec, question)
+    teacher = view.settings["teacher"]
+    if teacher.get("api", "chat") != "chat":
+        return render_text(spec, question["question"])
+    messages = render_messages(
+        spec,
+        question["question"],
+        question["messages"],
+        is_structured=teacher.get("structured_output", False),
+    )
+    return with_system_prompt(messages, teacher.get("system_prompt"))
 
 
 def _generations(view: View) -> dict[str, dict[str, Any]]:

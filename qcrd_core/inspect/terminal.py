@@ -116,7 +116,8 @@ def _question(record: QuestionRecord) -> Iterator[str]:
         yield (
             f"  majority {_shown(vote['majority_answer'])}, {vote['vote_count']} of "
             f"{vote['num_valid']} samples with an answer, margin {_shown(vote['margin'])}"
-            f"{', tie' if vote['is_tie'] else ''}{', abstained' if vote['abstained'] else ''}"
+            f"{', tie' if vote['is_tie'] else ''}{', made of parts' if record.is_composed else ''}"
+            f"{', abstained' if vote['abstained'] else ''}"
         )
     for row in record.rows.iter_rows(named=True):
         yield ""
@@ -126,6 +127,8 @@ def _question(record: QuestionRecord) -> Iterator[str]:
         if row["reasoning"]:
             yield from _wrapped(f"[thought] {row['reasoning']}", 4, 40)
         yield from _wrapped(row["text"] or row["error"] or "", 4, 40)
+        if row["text"] and row["error"]:
+            yield from _wrapped(f"[no answer] {row['error']}", 4, 2)
         yield from _scores(record, row)
     for row in record.predictions.iter_rows(named=True):
         yield f"student of round {row['round']}  answer {_shown(row['answer'])}"

@@ -5,6 +5,7 @@ characters that could hide or reorder text are made visible.
 """
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ VOTE_ROWS = (
     ("num_failed", "failed requests"),
     ("num_unparsable", "samples without a readable answer"),
     ("unparsable_share", "share of samples without a readable answer"),
+    ("num_verifier_failed", "of them texts on which the verifier failed"),
     ("num_thought_only", "samples that are only a thought, without an answer"),
     ("num_cut_at_max_tokens", "samples cut at teacher.max_new_tokens"),
     ("num_ties", "ties"),
@@ -39,6 +41,8 @@ VOTE_ROWS = (
     ("majority_accuracy_decided", "accuracy of the majority (abstained left out)"),
 )
 """The counts of `vote_summary`, in reading order, with their labels."""
+_ONLY_SOMETIMES = frozenset({"num_verifier_failed"})
+"""Of them, those that are measured for some kinds of answers alone."""
 CONDENSE_ROWS = (
     ("num_kept", "rationales that the student may learn from"),
     ("num_long", "of them longer than the limit"),
@@ -60,6 +64,15 @@ _HERE = Path(__file__).parent
 _NUM_EXAMPLES = 5
 _NUM_EACH_SIDE = 3
 _NUM_CONDENSED = 3
+
+
+def vote_rows(numbers: Collection[str]) -> list[tuple[str, str]]:
+    """The rows of VOTE_ROWS that a run has.
+
+    Args:
+        numbers: Names of what its vote measured.
+    """
+    return [row for row in VOTE_ROWS if row[0] not in _ONLY_SOMETIMES or row[0] in numbers]
 
 
 @dataclass(frozen=True)
@@ -177,12 +190,12 @@ def _context(data: RunData) -> dict[str, Any]:
         "teacher_note": NOTE,
         "confidence": CONFIDENCE,
         "test": summary.student_accuracy(data.test),
-        "further_scores": summary.further_scores(data),
+        "scores_of_parts": summary.scores_of_parts(data.metrics),
         "chosen": chosen,
         "chosen_accuracy": next((r.validation_accuracy for r in rounds if r.round == chosen), None),
-        "vote": summary.vote_numbers(data),
-        "vote_rows": VOTE_ROWS,
-        "warnings": summary.warnings(data.metrics),
+        "vote": (vote := summary.vote_numbers(data)),
+        "vote_rows": vote_rows(vote),
+        "warnings": summary.run_warnings(data),
         "condense": summary.last_values(data.metrics, "condense"),
         "condense_rows": CONDENSE_ROWS,
         "condensed_examples": condensed_examples(data),

@@ -11,7 +11,7 @@ from qcrd_core.evaluation import CONFIDENCE
 from qcrd_core.report import charts, summary
 from qcrd_core.report.data import RunData, collect_run
 from qcrd_core.report.markdown import cell, table
-from qcrd_core.report.page import CONDENSE_ROWS, VOTE_ROWS
+from qcrd_core.report.page import CONDENSE_ROWS, vote_rows
 from qcrd_core.report.svg import in_markdown
 from qcrd_core.report.teachers import HEADINGS, NOTE, teacher_report
 from qcrd_core.report.text import number, percent, plain_name, seconds
@@ -48,7 +48,7 @@ def run_page(store: Store, run_id: str) -> str:
     times = [(plain_name(name), seconds(value)) for name, value in summary.timings(data)]
     parts = [
         f"# {cell(data.config.run.name)}: {right}",
-        *(f"> **Warning:** {text}" for text in summary.warnings(data.metrics)),
+        *(f"> **Warning:** {text}" for text in summary.run_warnings(data)),
         table(("what", "value"), [(name, cell(text)) for name, text in summary.accuracies(data)]),
         *_teachers(data),
         *_rounds(data),
@@ -68,7 +68,7 @@ def vote_counts(context: RunContext) -> list[Row]:
     """The counts and shares of a vote in reading order, as table rows."""
     metrics = context.store.read_table(context.paths.metrics, Metrics)
     found = summary.last_values(metrics, "vote")
-    return _counts(found, VOTE_ROWS)
+    return _counts(found, vote_rows(found))
 
 
 def condense_counts(context: RunContext) -> list[Row]:

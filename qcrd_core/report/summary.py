@@ -12,6 +12,8 @@ from qcrd_core.report.text import percent, teacher_names
 from qcrd_core.student.confidence import calibration_error, measured, shortage
 from qcrd_core.vote.majority import summarize_votes
 
+FEW_TESTS = 50
+"""Fewer test questions than this get a warning."""
 USELESS_AUC = 0.6
 """Below this, a discriminator's weights say next to nothing about a rationale."""
 
@@ -109,14 +111,26 @@ def student_accuracy(test: pl.DataFrame) -> Accuracy | None:
     return _accuracy("test", test, CONFIDENCE)
 
 
-def further_scores(data: RunData) -> list[tuple[str, float]]:
-    """F1 of sets of labels or accuracy of JSON fields on the test split, as (name, share)."""
-    names = last_values(data.metrics, "test").items()
-    return [
-        (name.replace("_", " "), value)
-        for name, value in names
-        if name.endswith("_f1") or name.startswith("accuracy_of_")
-    ]
+def scores_of_parts(metrics: pl.DataFrame) -> list[tuple[str, float | None, float | None]]:
+    """F1 of sets of labels, or accuracy of the fields of JSON answers.
+
+    Returns:
+        Per measure: name, share of the student on the test split, share of the teacher's majority
+        on the training questions.
+    """
+    student, teacher = (last_values(metrics, stage) for stage in ("test", "vote"))
+    names = [name for name in {**student, **teacher} if _is_of_part(name)]
+    return [(_part(name), student.get(name), teacher.get(name)) for name in names]
+
+
+def _is_of_part(name: str) -> bool:
+    return name.endswith("_f1") or name.startswith("accuracy_of_")
+
+
+def _part(name: str) -> str:
+    if name.startswith("accuracy_of_"):
+        return f"accuracy of field {name.removeprefix('accuracy_of_')}"
+    return name.replace("_f1", " F1")
 
 
 def confidence_text(data: RunData) -> str:
@@ -194,9 +208,15 @@ def round_numbers(data: RunData) -> list[RoundNumbers]:
     ]
 
 
-def warnings(metrics: pl.DataFrame) -> list[str]:
-    """Warnings that a reader of a run must not miss, as sentences."""
-    found = []
+def warnings(metrics: pl.DataFrame, test: pl.DataFrame, *, has_negatives: bool = True) -> list[str]:
+    """Warnings that a reader of a run must not miss, as sentences.
+
+    Args:
+        metrics: Table `metrics`.
+        test: Table `predictions` of the test split.
+        has_negatives: Whether the loss pushes negatives.
+    """
+    found = _test_warnings(test)
     measured = series(metrics, "discriminator", "auc_polarity")
     if not measured.is_empty() and measured["value"][-1] < USELESS_AUC:
         found.append(
@@ -206,10 +226,42 @@ def warnings(metrics: pl.DataFrame) -> list[str]:
         )
     hinges = series(metrics, "train", "active_hinge_share")
     in_last_round = hinges.filter(pl.col("round") == pl.col("round").max())["value"].to_list()
-    if in_last_round and max(in_last_round) == 0:
+    if has_negatives and in_last_round and max(in_last_round) == 0:
         found.append(
             "No negative was inside the margin in the last round, so the contrastive term had no "
             "effect. Try a larger loss.delta or a higher negatives.sampling_temperature."
+        )
+    return found
+
+
+def run_warnings(data: RunData) -> list[str]:
+    """`warnings` of a run."""
+    loss = data.config.loss
+    return warnings(
+        data.metrics, data.test, has_negatives=loss.beta > 0 and loss.alpha_contrastive > 0
+    )
+
+
+def _test_warnings(test: pl.DataFrame) -> list[str]:
+    """What to do about a student that learnt nothing, or a test that shows nothing."""
+    accuracy, found = student_accuracy(test), []
+    if accuracy is None:
+        return []
+    golds = test.drop_nulls("is_correct")["gold_answer"]
+    commonest = int(golds.value_counts()["count"].max())  # type: ignore[arg-type]
+    if accuracy.num_correct <= commonest < accuracy.num_questions:
+        baseline = commonest / accuracy.num_questions
+        found.append(
+            f"The student learnt next to nothing: it is right in {accuracy.share:.1%} of the test "
+            f"questions, the most frequent answer alone in {baseline:.1%}. "
+            "Train longer (training.num_rounds, training.steps_per_round), on more questions, or "
+            "begin with a pretrained student (student.model)."
+        )
+    if accuracy.num_questions < FEW_TESTS:
+        chance = 1.4 / accuracy.num_questions**0.5
+        found.append(
+            f"{accuracy.num_questions} test questions tell little: with so few, only differences "
+            f"beyond about {chance:.0%} are more than chance."
         )
     return found
 

@@ -30,7 +30,7 @@ def terminal_summary(store: Store, run_id: str) -> str:
     lines = [f"Run {run_id}", "", *rows, ""]
     if rounds:
         lines += [*_rounds(rounds, summary.chosen_round(data)), ""]
-    for text in summary.warnings(data.metrics):
+    for text in summary.run_warnings(data):
         lines += [*textwrap.wrap(f"Warning: {text}", TERMINAL_WIDTH), ""]
     times = ", ".join(f"{name} {seconds(value)}" for name, value in summary.timings(data))
     lines += textwrap.wrap(visible(f"Time: {times or 'not measured'}"), TERMINAL_WIDTH)

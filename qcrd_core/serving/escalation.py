@@ -140,7 +140,7 @@ class Teacher:
         self._away_until = 0.0
         # Greedy: an answer, not a sample.
         teacher = run.config.teacher.model_copy(update={"sampling_temperature": 0.0})
-        self._client = TeacherClient(self._pool, teacher, run.spec.answer.stop)
+        self._client = TeacherClient(self._pool, teacher, run.spec.answer)
 
     @property
     def name(self) -> str:
@@ -183,12 +183,16 @@ class Teacher:
         found = reply[0] if isinstance(reply, tuple) else reply
         if not isinstance(found, Completion):
             return None  # refused; the next question may be answered
-        read = read_completion(
+        # In a thread: a verifier may take seconds, and other requests must not wait for it.
+        read = await asyncio.to_thread(
+            read_completion,
             found.text,
             run.spec.answer,
             question.choices,
+            question=question.question,
             reasoning=found.reasoning,
             is_cut=found.finish_reason in _CUT,
+            is_structured=run.config.teacher.structured_output,
             tags=run.config.teacher.think_tags,
         )
         return read if read["status"] == "ok" else None

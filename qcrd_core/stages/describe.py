@@ -66,8 +66,13 @@ def describe_plan(plan: RunPlan) -> str:
 
 
 def _concerns(plan: RunPlan) -> list[str]:
-    asked = [each.config.teacher.api for each in plan.teachers if each.sampling is not None]
-    return concerns(plan.spec, plan.questions, is_instructed="chat" in asked)
+    is_instructed = any(
+        each.sampling is not None
+        and each.config.teacher.api == "chat"
+        and not each.config.teacher.structured_output
+        for each in plan.teachers
+    )
+    return concerns(plan.spec, plan.questions, is_instructed=is_instructed)
 
 
 def _adapters(lora: LoraSection | None) -> str:

@@ -119,6 +119,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     questions = load_questions(spec, config.data)
     check_validation(questions, spec)
     _check_explanations(config, spec)
+    _check_answers(config, spec)
     store = Store(config.run.store, config.run.scratch)
     if config.data.captured:
         questions = with_captured(store, spec.name, questions)
@@ -169,7 +170,7 @@ def _plan_teacher(
             sampling=None,
             num_imported=rows.height,
             first_prompt=None,
-            part_of_name=fingerprint({"imported": model.generation, **spec.answer.model_dump()}),
+            part_of_name=fingerprint({"imported": model.generation, **spec.answer.identity()}),
         )
     identity = generation_identity(config, spec, describe_teacher(model))
     sampling = plan_sampling(store, spec.name, identity, questions=train, teacher=teacher)
@@ -287,12 +288,36 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
+def _check_answers(config: RunConfig, spec: DatasetSpec) -> None:
+    """Check that the settings that apply to some kinds of answers fit the data set's."""
+    is_structured = any(teacher.structured_output for teacher in config.teachers)
+    if is_structured and spec.answer.json_schema is None:
+        msg = (
+            "teacher.structured_output needs answers of kind json with an answer.json_schema, "
+            f"which the server enforces; got kind {spec.answer.kind} without one ({spec.name}). "
+            "Add the schema, or remove the setting."
+        )
+        raise ConfigError(msg)
+    if config.voting.tie == "parts" and spec.answer.kind not in {"labels", "json"}:
+        msg = (
+            "voting.tie=parts applies only to answers of kind labels or json, which have parts; "
+            f"got {spec.answer.kind} ({spec.name}). Set voting.tie=abstain."
+        )
+        raise ConfigError(msg)
+
+
 def _check_explanations(config: RunConfig, spec: DatasetSpec) -> None:
-    """Check that answers can be read from what the student writes, if the run reads them there.
+    """Check that answers can be read where the run reads them: in the student's, or in rewrites.
 
     The last number of a rationale is its answer. A label or a choice that it names last need not
-    be.
+    be. A verifier gets the question, and that of a rewrite is another one.
     """
+    if spec.answer.verifier is not None and config.teacher.condense is not None:
+        msg = (
+            "teacher.condense must be null for answers of kind verifier, because their rewrites "
+            f"cannot be verified ({spec.name}). Remove it, or raise student.max_target_tokens."
+        )
+        raise ConfigError(msg)
     readers = {
         "evaluation.infer": config.evaluation.infer != "predict",
         "negatives.verify": config.negatives.verify != "none",

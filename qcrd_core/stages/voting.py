@@ -1,14 +1,17 @@
 """Votes over a run's rationales, and decides once which are positive."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from data_schemas import Polarity, Votes
 from qcrd_core.errors import DataError, StoreError
+from qcrd_core.evaluation import scores_of_parts
 from qcrd_core.run.context import RunContext, timed
 from qcrd_core.vote.candidates import decide_polarity
-from qcrd_core.vote.majority import VOTE_COLUMNS, summarize_votes, vote, vote_summary
+from qcrd_core.vote.majority import VOTE_COLUMNS, Compose, summarize_votes, vote, vote_summary
+from qcrd_core.vote.parts import compose
 from qcrd_core.vote.rationales import read_rationales
 from qcrd_core.vote.weights import UNIT, WEIGHT_COLUMNS, teacher_numbers, vote_weights
 
@@ -22,7 +25,7 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
         context: The run.
 
     Returns:
-        The numbers of `vote_summary`.
+        The numbers of `vote_summary`; with `scores_of_parts` of the majorities.
 
     Raises:
         DataError: If no rationale has a readable answer, or none is positive, so that there is
@@ -32,14 +35,25 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
     has_several = bool(context.config.teacher.others)
     columns = (*VOTE_COLUMNS, *WEIGHT_COLUMNS) if has_several else VOTE_COLUMNS
     rationales = read_rationales(context, columns)
+    tie, answer = context.config.voting.tie, context.read_spec().answer
+
+    def composed(answers: Sequence[str]) -> str | None:
+        return compose(answers, answer)
+
     with timed(context, "vote"):
-        weights = _weigh_teachers(context, rationales, questions) if has_several else None
-        votes = vote(rationales, questions, context.config.voting.tie, weights)
+        weights = None
+        if has_several:
+            weights = _weigh_teachers(context, rationales, questions, composed)
+        votes = vote(rationales, questions, tie, composed, weights)
         numbers = vote_summary(votes, rationales, questions)
+        majorities = votes.select("gold_answer", answer="majority_answer")
+        numbers |= scores_of_parts(majorities, answer.kind, answer.labels)
     _check_answers(context, rationales)
     marked = context.read_marks("keep")
     positives = context.config.voting.positives
-    polarity = decide_polarity(rationales, votes, positives, keep_marks=marked)
+    polarity = decide_polarity(
+        rationales, votes, positives, keep_marks=marked, are_ties_composed=tie == "parts"
+    )
     if polarity.filter(pl.col("polarity") == "positive").is_empty():
         msg = (
             f"None of the {rationales.height} rationales is positive, so there is nothing to learn "
@@ -64,16 +78,16 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
 
 
 def _weigh_teachers(
-    context: RunContext, rationales: pl.DataFrame, questions: pl.DataFrame
+    context: RunContext, rationales: pl.DataFrame, questions: pl.DataFrame, compose_: Compose
 ) -> dict[str, int] | None:
     """Store how right each teacher is, and what the unweighted vote would have been; the weights.
 
     Metrics of a teacher begin with its place, from 0.
     """
     voting, names = context.config.voting, [each.generation for each in context.teachers]
-    found = teacher_numbers(rationales, questions, names, voting.tie)
+    found = teacher_numbers(rationales, questions, names, voting.tie, compose_)
     weights = vote_weights(found, voting.weights)
-    unweighted = vote(rationales, questions, voting.tie)
+    unweighted = vote(rationales, questions, voting.tie, compose_)
     numbers = {
         f"unweighted_{name}": value
         for name, value in summarize_votes(unweighted).items()

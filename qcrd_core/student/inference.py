@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from qcrd_core.data.answers import canonical, extract
+from qcrd_core.data.answers import extract, read_answer
 from qcrd_core.ids import derive_seed
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.decoding import DecodeOptions, Written, write
@@ -43,6 +43,8 @@ class Answer:
     """Tokens that were written for it."""
     is_finished: bool = True
     """Whether the text ended before the length limit."""
+    error: str | None = None
+    """Why a verifier failed on it; None if it did not."""
 
 
 def majority(answers: Sequence[Answer]) -> Answer:
@@ -122,16 +124,18 @@ class Answerer:
     def _predict(self, questions: pl.DataFrame, emit: Emit) -> list[Answer]:
         options = DecodeOptions(self.metadata.max_new_tokens, self.batch_size)
         written = self._write(self.metadata.predict_prefix, questions, options, emit)
-        return [
-            Answer(
-                item.text,
-                canonical(item.text, self.metadata.answer, choices),
-                raw_confidence=_probability(item),
-                num_tokens=item.num_tokens,
-                is_finished=item.is_finished,
-            )
-            for item, choices in zip(written, questions["choices"], strict=True)
-        ]
+        return [self._label(*row) for row in zip(written, *_asked(questions), strict=True)]
+
+    def _label(self, item: Written, choices: Sequence[str] | None, question: str) -> Answer:
+        found = read_answer(item.text, self.metadata.answer, choices, question)
+        return Answer(
+            item.text,
+            found.answer,
+            raw_confidence=_probability(item),
+            num_tokens=item.num_tokens,
+            is_finished=item.is_finished,
+            error=found.error,
+        )
 
     def _explain(self, questions: pl.DataFrame, number: int, emit: Emit) -> list[Answer]:
         options = DecodeOptions(
@@ -142,13 +146,11 @@ class Answerer:
             are_alone=self.are_alone,
         )
         written = self._write(self.metadata.explain_prefix, questions, options, emit)
-        return [
-            self._read(item, choices)
-            for item, choices in zip(written, questions["choices"], strict=True)
-        ]
+        return [self._read(*row) for row in zip(written, *_asked(questions), strict=True)]
 
-    def _read(self, item: Written, choices: Sequence[str] | None) -> Answer:
-        found = extract(item.text, self.metadata.answer, choices, is_cut=not item.is_finished)
+    def _read(self, item: Written, choices: Sequence[str] | None, question: str) -> Answer:
+        is_cut = not item.is_finished
+        found = extract(item.text, self.metadata.answer, choices, question=question, is_cut=is_cut)
         return Answer(
             item.text,
             found.answer,
@@ -156,6 +158,7 @@ class Answerer:
             raw_confidence=_probability(item),
             num_tokens=item.num_tokens,
             is_finished=item.is_finished,
+            error=found.error,
         )
 
     def _write(
@@ -176,6 +179,11 @@ def _counted(answers: Sequence[Answer]) -> Answer:
         raw_confidence=num_agreeing / len(answers),
         num_tokens=sum(item.num_tokens for item in answers),
     )
+
+
+def _asked(questions: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """What reading an answer needs of each question."""
+    return questions["choices"], questions["question"]
 
 
 def _probability(item: Written) -> float | None:

@@ -18,6 +18,7 @@ import torch
 
 from data_schemas import Rationales
 from qcrd_core.data.answers import extract
+from qcrd_core.data.verifier import failed, log_failures
 from qcrd_core.ids import derive_seed, fingerprint
 from qcrd_core.run.context import RunContext
 from qcrd_core.runtime.processes import Emit
@@ -58,7 +59,9 @@ def sample_negatives(job: SampleNegatives, emit: Emit) -> dict[str, Any]:
             continue
         frame = writer.sample(part, number, emit)
         context.store.write_table(f"{folder}/{name}", frame, Rationales)
-    numbers = _measure(context.store.read_table(folder, Rationales), questions)
+    negatives = context.store.read_table(folder, Rationales)
+    log_failures(negatives["error"])
+    numbers = _measure(negatives, questions)
     context.write_metrics("negatives", round_, numbers)
     return numbers
 
@@ -117,7 +120,13 @@ class _Writer:
         self, question: dict[str, Any], index: int, written: Written, seed: int
     ) -> dict[str, Any]:
         is_cut = not written.is_finished
-        found = extract(written.text, self.answer, question["choices"], is_cut=is_cut)
+        found = extract(
+            written.text,
+            self.answer,
+            question["choices"],
+            question=question["question"],
+            is_cut=is_cut,
+        )
         return {
             "question_id": question["question_id"],
             "sample_idx": index,
@@ -133,7 +142,7 @@ class _Writer:
             "answer_raw": found.answer_raw,
             "answer": found.answer,
             "status": "no_answer" if found.answer is None else "ok",
-            "error": None,
+            "error": None if found.error is None else failed(found.error),
             "finish_reason": "length" if is_cut else "stop",
             "num_prompt_tokens": None,
             "num_tokens": written.num_tokens,

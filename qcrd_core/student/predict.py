@@ -17,7 +17,8 @@ from data_schemas import Predictions
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.files import read_rows
 from qcrd_core.data.questions import to_questions
-from qcrd_core.evaluation import field_accuracy, label_f1, score_predictions
+from qcrd_core.data.verifier import log_failures
+from qcrd_core.evaluation import score_predictions, scores_of_parts
 from qcrd_core.runtime.processes import Emit
 from qcrd_core.student.confidence import calibration_error, validated_calibration, with_confidence
 from qcrd_core.student.inference import Answerer
@@ -39,7 +40,8 @@ def answer_split(job: AnswerSplit, emit: Emit) -> dict[str, Any]:
         covers the questions with a gold answer, and is None if there are none. With confidences
         and gold answers, `ece` is their expected calibration error. If inference uses
         rationales, `num_without_rationale_answer` counts the questions answered without them. For
-        answers of kind labels or json, the numbers of `label_f1` or `field_accuracy` too.
+        answers of kind labels or json, the numbers of `label_f1` or `field_accuracy` too; of kind
+        verifier, `num_verifier_failed`.
 
     Raises:
         StoreError: If the checkpoint is absent, or the store cannot write the tables.
@@ -95,9 +97,7 @@ def measure(predictions: pl.DataFrame, answer: AnswerSpec) -> dict[str, Any]:
     With confidences also `ece`, their expected calibration error.
     """
     known = predictions["is_correct"].drop_nulls()
-    further = label_f1(predictions, answer.labels) if answer.kind == "labels" else {}
-    if answer.kind == "json":
-        further = field_accuracy(predictions)
+    further = scores_of_parts(predictions, answer.kind, answer.labels)
     error = calibration_error(predictions)
     if error is not None:
         further["ece"] = error[0]
@@ -124,8 +124,11 @@ def load_answerer(
         The student.
 
     Raises:
-        ConfigError: If its weights or its tokenizer cannot be loaded.
+        ConfigError: If its weights or its tokenizer cannot be loaded, or its verifier cannot be
+            imported or is not the one of its run.
     """
+    if metadata.answer.verifier is not None:
+        metadata.answer.verifier.check()
     disable_progress_bar()  # a bar over milliseconds, in the middle of a log
     model = load_model(folder)
     if torch.cuda.is_available():
@@ -151,4 +154,6 @@ def _answer(
     )
     frame = with_confidence(frame, metadata.calibration)
     counts = {} if metadata.infer == "predict" else {"num_without_rationale_answer": num_silent}
+    if metadata.answer.verifier is not None:
+        counts["num_verifier_failed"] = log_failures(item.error for item in answers)
     return frame, counts

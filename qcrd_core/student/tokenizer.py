@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -61,6 +63,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except Exception as error:
+        refuse_silent_hub(source, error)
         raise ConfigError(_no_tokenizer(source, first_line(error))) from error
     # If its files are absent, a T5 or Qwen2 tokenizer has only special tokens.
     if len(tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()) < 2:
@@ -71,6 +74,26 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def refuse_silent_hub(source: str | Path, error: BaseException | None) -> None:
+    """Say that the hub does not answer, which transformers reports as a missing file.
+
+    Args:
+        source: Hub name or local folder of a model.
+        error: What loading it raised.
+
+    Raises:
+        ConfigError: If the reason is that the hub cannot be reached.
+    """
+    while error is not None:
+        if isinstance(error, LocalEntryNotFoundError):
+            msg = (
+                f"{source} is a model of the hub, and {ENDPOINT} does not answer. Check the "
+                "network, or copy the model to this machine and name its folder."
+            )
+            raise ConfigError(msg) from error
+        error = error.__cause__ or error.__context__
 
 
 def first_line(error: Exception) -> str:

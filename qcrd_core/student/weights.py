@@ -24,7 +24,7 @@ from qcrd_core.config.models import (
 )
 from qcrd_core.errors import ConfigError
 from qcrd_core.ids import derive_seed
-from qcrd_core.student.tokenizer import first_line
+from qcrd_core.student.tokenizer import first_line, refuse_silent_hub
 
 
 def make_student(
@@ -94,6 +94,7 @@ def load_model(source: str | Path, revision: str | None = None, **options: Any) 
             **options,
         )
     except Exception as error:
+        refuse_silent_hub(source, error)
         msg = (
             f"A student must be a model folder or a hub name; got {source} ({first_line(error)}). "
             "Correct student.model."

@@ -41,7 +41,7 @@ def check_prompt_lengths(job: SamplingJob) -> int:
 async def _check_lengths(job: SamplingJob, prompts: Mapping[str, Prompt], limit: int) -> int:
     budget = limit - job.config.teacher.max_new_tokens
     num_counted, densest = 0, 0.0
-    async with TeacherClient(job.pool, job.config.teacher, ()) as client:
+    async with TeacherClient(job.pool, job.config.teacher, job.spec.answer) as client:
         for question_id in sorted(prompts, key=lambda name: -num_bytes(prompts[name])):
             size = num_bytes(prompts[question_id])
             if num_counted and 2 * densest * size < budget:

@@ -87,12 +87,20 @@ def render(config: RunConfig, spec: DatasetSpec, question: str, turns: str | Non
         Messages for the chat API, a text for the completions API.
     """
     if config.teacher.api == "chat":
-        messages = render_messages(spec, question, turns)
-        system = config.teacher.system_prompt
-        if system is not None and messages[0]["role"] == "system":  # a model takes only one
-            system = f"{system}\n\n{messages.pop(0)['content']}"
-        return messages if system is None else [{"role": "system", "content": system}, *messages]
+        is_structured = config.teacher.structured_output
+        messages = render_messages(spec, question, turns, is_structured=is_structured)
+        return with_system_prompt(messages, config.teacher.system_prompt)
     return render_text(spec, question)
+
+
+def with_system_prompt(messages: list[dict[str, str]], system: str | None) -> list[dict[str, str]]:
+    """Put `teacher.system_prompt` before a prompt, and before its own system message."""
+    if system is None:
+        return messages
+    if messages[0]["role"] == "system":  # a model takes only one
+        system = f"{system}\n\n{messages[0]['content']}"
+        messages = messages[1:]
+    return [{"role": "system", "content": system}, *messages]
 
 
 def num_bytes(prompt: "Prompt") -> int:

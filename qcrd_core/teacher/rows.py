@@ -13,6 +13,7 @@ from data_schemas import Rationales
 from qcrd_core.config.base import THINK_TAGS
 from qcrd_core.data.completions import read_completion
 from qcrd_core.data.thoughts import Tags, opens_in_prompt
+from qcrd_core.data.verifier import log_failures
 from qcrd_core.errors import SamplingError
 from qcrd_core.store.store import part_name
 from qcrd_core.teacher.job import SamplingJob, ShardResult
@@ -56,12 +57,15 @@ def make_row(
     }
     if isinstance(outcome, Refusal):
         return row | {"status": "failed", "error": outcome.error}
+    question = job.by_id[question_id]
     read = read_completion(
         outcome.text,
         job.spec.answer,
-        job.by_id[question_id]["choices"],
+        question["choices"],
+        question=question["question"],
         reasoning=outcome.reasoning,
         is_cut=outcome.finish_reason in _CUT,
+        is_structured=job.config.teacher.structured_output,
         tags=tags,
     )
     return row | {
@@ -102,6 +106,7 @@ def write_part(
     tags = _tags(job, drawn)
     rows = [make_row(job, key, each, tags(each)) for key, each in drawn.items()]
     _refuse_total_failure(rows)
+    log_failures(row.get("error") for row in rows if row["status"] != "failed")
     frame = pl.DataFrame(rows, schema=Rationales.create_empty().schema)
     name = _part(shard, frame)
     path = f"{job.plan.folder}/{name}"

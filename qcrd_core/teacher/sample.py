@@ -238,7 +238,7 @@ async def _sample_shards(job: SamplingJob, shards: Sequence[Shard], bar: Bar) ->
         note_dialect(job.store, job.plan.folder, url, dialect.differences())
 
     async with TeacherClient(
-        job.pool, job.config.teacher, job.spec.answer.stop, on_dialect=note
+        job.pool, job.config.teacher, job.spec.answer, on_dialect=note
     ) as client:
         sampling = _Sampling(job, shards, bar, client)
         async with sampling.dispatcher:

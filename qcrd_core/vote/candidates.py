@@ -40,6 +40,7 @@ def decide_polarity(
     positives: Positives,
     *,
     keep_marks: pl.DataFrame | None = None,
+    are_ties_composed: bool = False,
 ) -> pl.DataFrame:
     """Decide which rationales the student is pulled towards and which it is pushed away from.
 
@@ -59,11 +60,18 @@ def decide_polarity(
         positives: The reference.
         keep_marks: question_id and sample_idx of rationales that a curator marked as positive;
             a mark overrides the reference.
+        are_ties_composed: Whether the majority of a tie is made of parts (`voting.tie=parts`).
+            Nobody may have given it, so a rationale that differs from it is undecided.
 
     Returns:
         Table `polarity`, in the order of `rationales`, without failed rows; their number is logged.
     """
-    reference = votes.lazy().select("question_id", "majority_answer", "gold_answer")
+    reference = votes.lazy().select(
+        "question_id",
+        "majority_answer",
+        "gold_answer",
+        is_composed=pl.col("is_tie") & are_ties_composed,
+    )
     marked = pl.LazyFrame(schema={"question_id": pl.String, "sample_idx": pl.Int32})
     if keep_marks is not None:
         marked = keep_marks.lazy()
@@ -119,7 +127,8 @@ def _agrees(positives: Positives) -> pl.Expr:
         completed = pl.col("sample_idx").filter("has_text")
         first = pl.col("sample_idx") == completed.min().over("question_id")
         return pl.when(first).then(True)
-    by_majority = pl.col("answer") == pl.col("majority_answer")
+    is_same = pl.col("answer") == pl.col("majority_answer")
+    by_majority = pl.when(is_same | ~pl.col("is_composed")).then(is_same)
     by_gold = pl.col("answer") == pl.col("gold_answer")
     agrees = {
         "majority": by_majority,
@@ -139,16 +148,15 @@ def training_labels(context: RunContext) -> pl.DataFrame:
 
     Returns:
         question_id, question, messages, label. The label is the gold target or the gold answer;
-        with `data.label=majority` it is the majority answer, and questions without a majority are
-        dropped. With `student.target=rationale_and_label`, the first positive rationale, if there
-        is one, comes before the label.
+        with `data.label=majority` it is the majority answer (of a verifier, as the first sample
+        that agrees writes it), and questions without a majority are dropped. With
+        `student.target=rationale_and_label`, the first positive rationale, if there is one, comes
+        before the label.
     """
     questions = context.read_questions("train")
     label = pl.coalesce("gold_target", "gold_answer")
     if context.config.data.label == "majority":
-        votes = context.store.read_table(context.paths.votes, Votes)
-        answers = votes.select("question_id", "majority_answer")
-        questions = questions.join(answers, on="question_id", how="left")
+        questions = questions.join(_majorities(context), on="question_id", how="left")
         label = pl.col("majority_answer")
     columns = ("question_id", "question", "messages")
     labels = questions.select(*columns, label.alias("label")).drop_nulls("label")
@@ -158,6 +166,20 @@ def training_labels(context: RunContext) -> pl.DataFrame:
     rationales = _first_positives(context)
     joined = labels.join(rationales, on="question_id", how="left", maintain_order="left")
     return joined.select(*columns, text.alias("label"))
+
+
+def _majorities(context: RunContext) -> pl.DataFrame:
+    """question_id and majority_answer, as a student learns it."""
+    votes = context.store.read_table(context.paths.votes, Votes)
+    answers = votes.select("question_id", "majority_answer")
+    if not context.read_spec().answer.is_learnt_as_written:
+        return answers
+    samples = read_rationales(context, (*_KEYS, "answer", "answer_raw")).drop_nulls("answer_raw")
+    first = samples.sort("sample_idx").unique(["question_id", "answer"], keep="first")
+    written = answers.drop_nulls().join(
+        first, left_on=["question_id", "majority_answer"], right_on=["question_id", "answer"]
+    )
+    return written.select("question_id", majority_answer="answer_raw")
 
 
 def _ending_in(marker: pl.Expr, answer: str) -> pl.Expr:
@@ -202,7 +224,8 @@ def kept_rationales(context: RunContext) -> pl.DataFrame:
 
     Returns:
         Table `polarity` of the positives and, with `negatives.teacher_minority`, the negatives;
-        with rationale and answer. The rationale is the rewrite, if table `condensed` has one.
+        with rationale, answer and answer_raw. The rationale is the rewrite, if table `condensed`
+        has one.
     """
     teacher = _teacher_rows(context)
     if context.config.negatives.teacher_minority:
@@ -214,7 +237,9 @@ def as_learnt(context: RunContext) -> pl.Expr:
     """Column `rationale` as the student learns it: with `rationale_and_answer`, and its answer."""
     if context.config.student.explain_target == "rationale":
         return pl.col("rationale")
-    return _ending_in(pl.lit(context.read_spec().answer.marked), "answer").alias("rationale")
+    answer = context.read_spec().answer
+    written = "answer_raw" if answer.is_learnt_as_written else "answer"
+    return _ending_in(pl.lit(answer.marked), written).alias("rationale")
 
 
 def _is_blank() -> pl.Expr:
@@ -223,7 +248,7 @@ def _is_blank() -> pl.Expr:
 
 def _teacher_rows(context: RunContext) -> pl.DataFrame:
     """The teacher's positive and negative rationales with their texts."""
-    texts = read_rationales(context, (*_KEYS, "rationale", "answer"))
+    texts = read_rationales(context, (*_KEYS, "rationale", "answer", "answer_raw"))
     decided = (
         context.store.read_table(context.paths.polarity, Polarity)
         .filter(pl.col("polarity") != "undecided")

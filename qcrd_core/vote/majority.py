@@ -9,7 +9,7 @@ Source: arXiv 2405.13014, figure 2b; arXiv 2203.11171, section 2.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import polars as pl
@@ -19,7 +19,9 @@ from qcrd_core.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-Tie = Literal["abstain", "first", "logprob"]
+Tie = Literal["abstain", "first", "logprob", "parts"]
+Compose = Callable[[Sequence[str]], str | None]
+"""From tied answers, one per sample, to an answer or None."""
 
 VOTE_COLUMNS = (
     "question_id",
@@ -38,6 +40,7 @@ def vote(
     rationales: pl.DataFrame,
     questions: pl.DataFrame,
     tie: Tie,
+    compose: Compose | None = None,
     weights: Mapping[str, int] | None = None,
 ) -> pl.DataFrame:
     """Find the majority of each question's canonical answers.
@@ -52,7 +55,9 @@ def vote(
         tie: What happens if several answers have the most votes. abstain: no majority. first: the
             tied answer with the lowest sample_idx. logprob: the tied answer whose likeliest sample
             has the highest cumulative_logprob; answers without a log-probability come last, and
-            `first` decides the answers that are still tied.
+            `first` decides the answers that are still tied. parts: what `compose` makes of the
+            question's answers, all with the same weight; no majority if that is None.
+        compose: For parts.
         weights: What a vote of each `generation` counts, at least 1; the answer with the greatest
             sum wins. None: every vote counts 1, and the column `generation` is not read.
 
@@ -76,6 +81,7 @@ def vote(
         # Inner: questions of this run alone. Left: a question in which nobody votes keeps its row.
         totals.join(gold, on="question_id", how="inner")
         .join(winners, on="question_id", how="left")
+        .pipe(_with_composed, rows, compose if tie == "parts" else None)
         .with_columns(pl.col("vote_count", "second_weight", "num_tied").fill_null(0))
         # The winner ties with itself, so a tie is two or more with the most votes.
         .with_columns(is_tie=pl.col("num_tied") > 1)
@@ -110,13 +116,15 @@ def vote_summary(
         The numbers of `summarize_votes`, and for the samples: counts `num_*`; sample_accuracy
         (correct samples / completed samples of questions with gold; an unparsable sample is wrong,
         a failed request is not a sample); and unparsable_share (of completed samples). The shares
-        are None if there is no such sample.
+        are None if there is no such sample. `num_verifier_failed` is there only if one did.
     """
     rows = rationales.join(votes.select("question_id", "gold_answer"), on="question_id")
     # A failed request says nothing of the teacher. An unparsable text does: it counts as wrong.
     completed = rows.filter(pl.col("status") != "failed")
     unvoted = questions.join(votes, on="question_id", how="anti")
     num_unparsable = completed["answer"].null_count()
+    # A completed sample has an error if a verifier failed on it.
+    num_unverified = completed["error"].count()
     return {
         **summarize_votes(votes),
         "num_questions_without_rationale": unvoted.height,
@@ -125,6 +133,7 @@ def vote_summary(
         "num_unparsable": num_unparsable,
         "num_thought_only": int((completed["status"] == "thought_only").sum()),
         "num_cut_at_max_tokens": int((completed["finish_reason"] == "length").sum()),
+        **({"num_verifier_failed": num_unverified} if num_unverified else {}),
         "sample_accuracy": _mean(completed.select(is_correct())["is_correct"]),
         "unparsable_share": num_unparsable / completed.height if completed.height else None,
     }
@@ -203,8 +212,32 @@ def _winners(rows: pl.LazyFrame, tie: Tie, weight: pl.Expr) -> pl.LazyFrame:
     )
 
 
+def _with_composed(
+    totals: pl.LazyFrame, rows: pl.LazyFrame, compose: Compose | None
+) -> pl.LazyFrame:
+    """Replace the winner of each tie by the answer that `compose` makes."""
+    if compose is None:
+        return totals
+    tied = totals.filter(pl.col("num_tied") > 1).select("question_id")
+    answers = (
+        rows.drop_nulls("answer")
+        .join(tied, on="question_id", how="semi")
+        .sort("sample_idx")
+        .group_by("question_id")
+        .agg("answer")
+        .collect()
+    )
+    made = [compose(of_one) for of_one in answers["answer"].to_list()]
+    composed = answers.select("question_id", composed=pl.Series(made, dtype=pl.String))
+    joined = totals.join(composed.lazy(), on="question_id", how="left")
+    winner = pl.when(pl.col("num_tied") > 1).then("composed").otherwise("winner")
+    return joined.with_columns(winner=winner).drop("composed")
+
+
 def _abstained(tie: Tie) -> pl.Expr:
     no_voter = pl.col("num_valid") == 0
+    if tie == "parts":
+        return pl.col("winner").is_null()
     return no_voter | pl.col("is_tie") if tie == "abstain" else no_voter
 
 

@@ -1,7 +1,7 @@
 """What the votes of several teachers count, and how right each teacher is.
 
     numbers = teacher_numbers(rationales, questions, generations, tie="abstain")
-    votes = vote(rationales, questions, tie, vote_weights(numbers, "precision"))
+    votes = vote(rationales, questions, tie, weights=vote_weights(numbers, "precision"))
 
 A vote counts as much as the odds that an answer of its teacher is right: of r right and w wrong
 answers, (r + 1) / (w + 1). That is p / (1 - p) of the posterior mean p of its precision with a
@@ -24,7 +24,7 @@ from typing import Literal
 
 import polars as pl
 
-from qcrd_core.vote.majority import Tie, is_correct, summarize_votes, vote
+from qcrd_core.vote.majority import Compose, Tie, is_correct, summarize_votes, vote
 
 Weights = Literal["equal", "precision", "agreement"]
 
@@ -54,7 +54,11 @@ def vote_weights(numbers: pl.DataFrame, weights: Weights) -> dict[str, int] | No
 
 
 def teacher_numbers(
-    rationales: pl.DataFrame, questions: pl.DataFrame, generations: Sequence[str], tie: Tie
+    rationales: pl.DataFrame,
+    questions: pl.DataFrame,
+    generations: Sequence[str],
+    tie: Tie,
+    compose: Compose | None = None,
 ) -> pl.DataFrame:
     """Count how right each teacher is.
 
@@ -63,6 +67,7 @@ def teacher_numbers(
         questions: Table `questions`.
         generations: Fingerprints of the teachers' samples.
         tie: As in `vote`.
+        compose: As in `vote`.
 
     Returns:
         A row per generation, in their order: generation; num_samples; num_failed; num_answered;
@@ -71,7 +76,7 @@ def teacher_numbers(
         (sampled; null if no engine counted them); majority_accuracy (of the teacher's samples
         alone, as in `summarize_votes`).
     """
-    unweighted = vote(rationales, questions, tie).select(
+    unweighted = vote(rationales, questions, tie, compose).select(
         "question_id", "majority_answer", "gold_answer"
     )
     answered, right = pl.col("answer").is_not_null(), is_correct()
@@ -97,7 +102,9 @@ def teacher_numbers(
     joined = wanted.join(counts, on="generation", how="left", maintain_order="left")
     # A teacher without samples has counts of 0, but its tokens stay unknown.
     filled = joined.with_columns(pl.exclude("generation", "num_tokens").fill_null(0))
-    alone = [vote(rationales.filter(generation=name), questions, tie) for name in generations]
+    alone = [
+        vote(rationales.filter(generation=name), questions, tie, compose) for name in generations
+    ]
     accuracies = [summarize_votes(votes)["majority_accuracy"] for votes in alone]
     return filled.with_columns(majority_accuracy=pl.Series(accuracies, dtype=pl.Float64))
 

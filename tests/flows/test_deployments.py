@@ -13,6 +13,7 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import TypeAdapter
 
 from flows.distill_file import chosen_config, distill_file
+from flows.redistill_nightly import redistill_nightly
 from flows.server.presets import read_preset
 from qcrd_core.bench.config import BenchConfig, load_bench
 from qcrd_core.config.run import RunConfig, load_config
@@ -123,8 +124,14 @@ def test_schedules_have_a_time_zone_and_are_off_until_somebody_switches_them_on(
 def test_nightly_trains_with_a_file_of_settings():
     (nightly,) = [item for item in DEPLOYMENTS if item["name"] == "redistill-nightly"]
 
-    assert (ROOT / _preset_of(nightly)).exists()
-    assert nightly["parameters"] == {"config": "{{ preset.config }}", "warm_start": False}
+    assert nightly["parameters"] == {
+        "settings": "configs/quickstart.yaml",
+        "changes": [],
+        "warm_start": False,
+    }
+    properties = parameter_schema(redistill_nightly).model_dump()["properties"]
+    assert "configs/svamp.yaml" in properties["settings"]["enum"]
+    assert properties.keys() == nightly["parameters"].keys()
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda item: item["name"])

@@ -16,7 +16,7 @@ from qcrd_core.config.run import validate_config
 from qcrd_core.data.word_problems import generate
 from qcrd_core.registry.registry import find_version, read_champion, register, version_config
 from qcrd_core.store.store import Store
-from tests.support.distillation import settings_for, taught_teacher
+from tests.support.distillation import settings_for, taught_teacher, write_settings
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,6 +40,7 @@ class Nights:
             ),
             "test",
         )
+        self.settings = write_settings(folder, self.config.model_dump(mode="json"))
         self.store = Store(self.config.run.store, self.config.run.scratch)
         questions = generate(0, num_train=1000, num_validation=200, num_test=400).to_dicts()
         self.by_split = {
@@ -60,7 +61,7 @@ class Nights:
         """One night: (what the flow returned, requests to the teacher, seconds)."""
         self._write("train", num_train)
         before, start = self.engine.num_asked, time.monotonic()
-        result = redistill_nightly(self.config, **more)
+        result = redistill_nightly(str(self.settings), **more)
         return result, self.engine.num_asked - before, time.monotonic() - start
 
     def _write(self, split, count):

@@ -15,7 +15,7 @@ import pytest
 
 from qcrd_core.teacher.servers.launch import free_port
 from tests.support.compose import ROOT, services
-from tests.support.distillation import command, settings_for, taught_teacher
+from tests.support.distillation import as_changes, command, settings_for, taught_teacher
 from tests.support.postgres import PASSWORD, postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(900)]
@@ -102,7 +102,7 @@ def test_cron_of_every_minute_starts_a_night_that_completes(server, api, tmp_pat
     here = {**at_server, "PREFECT_WORKER_QUERY_SECONDS": "1"}
     with taught_teacher() as engine, _running("worker", _python("worker"), home, here):
         config = settings_for(tmp_path, engine, training={"num_rounds": 1})
-        _schedule_every_minute(api, {"config": config})
+        _schedule_every_minute(api, {"changes": as_changes(config)})
         _wait(lambda: _ended(api), 400)
 
     (run, *_) = _ended(api)

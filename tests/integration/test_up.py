@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from qcrd_core.teacher.servers.launch import free_port
 from tests.support.ask_again import AskAgain
-from tests.support.distillation import qcrd, settings_for, taught_teacher
+from tests.support.distillation import as_changes, qcrd, settings_for, taught_teacher
 from tests.support.processes import all_gone
 from tests.support.tiny_llama import make_tiny_llama
 
@@ -273,7 +273,7 @@ def test_two_triggers_with_one_key_are_one_night_and_somebody_is_told(up, tmp_pa
     with taught_teacher() as engine:
         config = settings_for(tmp_path, engine, training={"num_rounds": 1})
         runs = [
-            up.trigger(NIGHTLY, {"config": config}, idempotency_key="night").json()
+            up.trigger(NIGHTLY, {"changes": as_changes(config)}, idempotency_key="night").json()
             for _ in range(2)
         ]
         state = up.wait(runs[0]["id"], FINAL)
@@ -283,7 +283,8 @@ def test_two_triggers_with_one_key_are_one_night_and_somebody_is_told(up, tmp_pa
     assert len(list((tmp_path / "store").glob("runs/*/report.html"))) == 1
     assert "promoted. There was no champion before." in state["message"]
     _wait(lambda: up.webhook.texts, 30)
-    assert up.webhook.texts[-1].startswith(f"redistill tiny | Completed | {state['message'][:40]}")
+    told = f"redistill configs/quickstart.yaml | Completed | {state['message'][:40]}"
+    assert up.webhook.texts[-1].startswith(told)
     assert up.webhook.texts[-1].endswith(f"/runs/flow-run/{runs[0]['id']}")
 
 
@@ -308,7 +309,7 @@ def test_cron_of_every_minute_starts_runs(up, tmp_path):
     up.switch_nightly(
         active=True,
         schedule={"cron": "* * * * *", "timezone": "UTC"},
-        parameters={"config": config},
+        parameters={"changes": as_changes(config)},
     )
 
     def started():

@@ -106,7 +106,7 @@ def test_one_teacher_of_any_weight_votes_as_without_weights(table, tie, weights)
     rows = make_rationales(of_teachers(table, 7))
 
     assert_frame_equal(
-        vote(rows, QUESTIONS, tie, weights), vote(rows, QUESTIONS, tie), check_exact=True
+        vote(rows, QUESTIONS, tie, weights=weights), vote(rows, QUESTIONS, tie), check_exact=True
     )
 
 
@@ -117,10 +117,10 @@ def test_one_teacher_of_any_weight_votes_as_without_weights(table, tie, weights)
 def test_weighted_vote_equals_slow_oracle_in_any_order(table, tie, weights, num_first, seed):
     rows = of_teachers(table, num_first)
     shuffled = random.Random(seed).sample(rows, len(rows))
-    got = vote(make_rationales(rows), QUESTIONS, tie, weights)
+    got = vote(make_rationales(rows), QUESTIONS, tie, weights=weights)
 
     assert_frame_equal(
-        vote(make_rationales(shuffled), QUESTIONS, tie, weights), got, check_exact=True
+        vote(make_rationales(shuffled), QUESTIONS, tie, weights=weights), got, check_exact=True
     )
     for row in got.rows(named=True):
         given = [r for r in rows if r["question_id"] == row["question_id"] and r["answer"]]

@@ -3,6 +3,7 @@
 `qcrd` runs as a child process, as a user starts it.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -132,6 +133,15 @@ def settings_for(
     for name, section in sections.items():
         content[name] = {**content.get(name, {}), **section}
     return content
+
+
+def as_changes(content: dict[str, Any]) -> list[str]:
+    """The same settings as lines of a form that begins with a file."""
+    return [
+        f"{section}.{name}={json.dumps(value)}"
+        for section, settings in content.items()
+        for name, value in settings.items()
+    ]
 
 
 def write_settings(folder: Path, content: dict[str, Any]) -> Path:

@@ -86,7 +86,9 @@ def _plain_kind(name: str, texts: Sequence[str]) -> Kind:
         shown = f"several of {len(members)} labels, separated by {separator!r}"
         return Kind({"kind": "labels", "labels": members}, {}, shown)
     if not labels:
-        return Kind({"kind": "text"}, {}, "texts that hardly repeat")
+        is_one = len(set(texts)) == 1 < len(texts)
+        reason = "the same text in all rows" if is_one else "texts that hardly repeat"
+        return Kind({"kind": "text"}, {}, reason)
     shown = f"one of {len(labels)} labels, each in {len(texts) / len(labels):.0f} rows on average"
     warnings: tuple[str, ...] = ()
     if is_number:

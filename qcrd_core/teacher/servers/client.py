@@ -22,6 +22,8 @@ from yarl import URL
 
 from qcrd_core.config.endpoints import Endpoint
 from qcrd_core.config.teacher import TeacherSection
+from qcrd_core.data.answers import AnswerSpec
+from qcrd_core.data.structured import response_format
 from qcrd_core.errors import SamplingError
 from qcrd_core.teacher.generation import TOP_P
 from qcrd_core.teacher.servers.dialect import REFUSED, USUAL, Dialect
@@ -55,7 +57,7 @@ class TeacherClient:
         self,
         pool: TeacherPool,
         teacher: TeacherSection,
-        stop: tuple[str, ...],
+        answer: AnswerSpec,
         *,
         on_dialect: Callable[[str, Dialect], None] | None = None,
     ) -> None:
@@ -64,11 +66,13 @@ class TeacherClient:
         Args:
             pool: The servers.
             teacher: Sampling parameters and time limit.
-            stop: Texts at which a completion ends, unless `teacher.stop` names others.
+            answer: The data set's answers: texts at which a completion ends, unless `teacher.stop`
+                names others, and the schema for `teacher.structured_output`.
             on_dialect: Called with a server's URL and dialect whenever it turns out to differ.
         """
         self._pool, self._teacher = pool, teacher
-        self._stop = stop if teacher.stop is None else teacher.stop
+        self._stop = answer.stop if teacher.stop is None else teacher.stop
+        self._format = response_format(answer) if teacher.structured_output else None
         self._on_dialect = on_dialect
         self._dialects: dict[str, Dialect] = {}
         self._path = "chat/completions" if teacher.api == "chat" else "completions"
@@ -115,6 +119,8 @@ class TeacherClient:
         if self._stop:
             body["stop"] = list(self._stop)
         body |= {name: getattr(teacher, name) for name in teacher.changed("top_k", "min_p")}
+        if self._format is not None:
+            body["response_format"] = self._format
         body |= teacher.extra_body
         if teacher.api == "chat":
             body |= {"messages": prompt, "logprobs": True}

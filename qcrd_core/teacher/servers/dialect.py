@@ -3,8 +3,9 @@
 Servers that call themselves OpenAI-compatible refuse different keys: newer hosted models
 `max_tokens` and any temperature but their own, some servers `seed`, `n` or `logprobs`. A 400 or 422
 that names such a key changes the dialect, and the request is sent again in it. Nothing is ever
-left out that the configuration asks for by `teacher.top_k`, `teacher.min_p` or
-`teacher.extra_body`: a server that refuses those refuses the request.
+left out that the configuration asks for by `teacher.top_k`, `teacher.min_p`,
+`teacher.structured_output` or `teacher.extra_body`: a server that refuses those refuses the
+request.
 """
 
 import re

@@ -6,14 +6,18 @@ from html import unescape
 
 import polars as pl
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
-from data_schemas import Curation, Predictions, Rationales
+from data_schemas import Curation, Metrics, Predictions, Rationales, Votes
 from explorer.app import make_app
 from explorer.data import Explorer
 from explorer.pages import condition, highlighted
 from qcrd_core.errors import StoreError
+from qcrd_core.inspect.question import read_question
+from qcrd_core.inspect.terminal import question_text
 from qcrd_core.inspect.validate import validate_store
+from qcrd_core.inspect.view import View
 from qcrd_core.registry.registry import promote, register
 from qcrd_core.run.paths import RunPaths
 from qcrd_core.store.store import Store
@@ -279,6 +283,33 @@ def _answer_alike(store, text):
         store.write_table(file.path, Rationales.cast(rows.with_columns(**values)), Rationales)
 
 
+def test_question_says_why_a_verifier_failed_and_that_a_majority_is_made_of_parts(client, store):
+    for file in store.part_files(FOLDER):
+        rows = store.read_table(file.path, Rationales)
+        silent = rows.with_columns(
+            status=pl.lit("no_answer"),
+            text=pl.lit("It is 6."),
+            answer=None,
+            error=pl.lit("The verifier failed: too slow"),
+        )
+        store.write_table(file.path, Rationales.cast(silent), Rationales)
+    paths = RunPaths(RUN_ID)
+    settings = yaml.safe_load(store.read_bytes(paths.config))
+    settings["voting"] = {"tie": "parts"}
+    store.write_bytes(paths.config, yaml.safe_dump(settings).encode())
+    votes = store.read_table(paths.votes, Votes)
+    tied = votes.with_columns(
+        is_tie=True, abstained=False, majority_answer=pl.lit("6"), is_majority_correct=None
+    )
+    store.write_table(paths.votes, Votes.cast(tied), Votes)
+    page = client.get(f"{RUN}/question/q0003").text
+    assert "The verifier failed: too slow" in page
+    assert ", tie, so made of parts" in page
+    text = question_text(read_question(View(store, RUN_ID), "q0003"))
+    assert "[no answer] The verifier failed: too slow" in text
+    assert ", tie, made of parts" in text
+
+
 def test_equal_samples_are_one_row_and_one_mark(client, store):
     _answer_alike(store, "3 + 3 = 7. So 6.")
     page = client.get(f"{RUN}/rows?source=teacher&where=question_id+%3D+'q0003'").text
@@ -315,6 +346,17 @@ def test_complete_run_shows_its_result_and_stops_reloading(client, store):
     report = client.get(f"{RUN}/report")
     assert report.text.endswith("the report")
     assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+
+
+def test_run_page_shows_each_part_of_the_answers(client, store):
+    assert "By part of the answer" not in client.get(RUN).text
+    part = RunPaths(RUN_ID).metrics_part("test", 3)
+    rows = store.read_table(part, Metrics)
+    more = rows.head(1).with_columns(name=pl.lit("accuracy_of_<age>"), value=pl.lit(0.5))
+    store.write_table(part, pl.concat([rows, more]), Metrics)
+    page = client.get(RUN).text
+    assert "By part of the answer" in page
+    assert "<td>accuracy of field &lt;age&gt;</td><td>50.0%</td>" in page
 
 
 def test_report_that_is_not_there_is_a_sentence(client):

@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 
-from data_schemas import Condensed, Scores
+from data_schemas import Condensed, Questions, Scores
 from qcrd_core.errors import ConfigError, DataError
 from qcrd_core.inspect.export_sft import export_sft
 from qcrd_core.inspect.find import find_rows
@@ -46,6 +46,23 @@ def test_sft_for_trl_holds_every_different_positive_as_a_conversation(run, tmp_p
             "content": "Tom had 0 apples and got 3 more. 0 + 3 = 3. The answer is 3.",
         }],
     }  # fmt: skip
+
+
+def test_conversation_is_exported_for_trl_with_its_turns(run, tmp_path):
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "How many?"},
+    ]
+    questions = run.store.read_table(run.paths.questions, Questions)
+    with_turns = questions.with_columns(messages=pl.lit(json.dumps(turns)))
+    run.store.write_table(run.paths.questions, with_turns, Questions)
+
+    export_sft(run, tmp_path / "sft.jsonl", trainer="trl", kind="sft", instruction="Think.")
+
+    turns[1]["content"] = "Think.\n\nHello?"
+    assert _lines(tmp_path / "sft.jsonl")[0]["prompt"] == turns
 
 
 def test_rewrites_are_exported_in_the_place_of_what_they_condense(run, tmp_path):

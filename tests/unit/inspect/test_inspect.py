@@ -7,8 +7,9 @@ import datasets
 import pandas as pd
 import polars as pl
 import pytest
+import yaml
 
-from data_schemas import Curation, Predictions, Rationales, Votes
+from data_schemas import Curation, Predictions, Questions, Rationales, Votes
 from qcrd_core.errors import ConfigError, DataError, StoreError
 from qcrd_core.inspect.compare import compare_runs
 from qcrd_core.inspect.export import export_rows
@@ -144,6 +145,23 @@ def test_settings_that_are_no_yaml_are_refused_in_a_sentence(store):
     store.write_bytes(f"runs/{RUN_ID}/config.yaml", b"a: [")
     with pytest.raises(StoreError, match="must be valid YAML; got while parsing a flow node"):
         _ = View(store, RUN_ID).settings
+
+
+def test_prompt_of_a_conversation_holds_its_turns_and_the_system_prompt(store):
+    paths = RunPaths(RUN_ID)
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello?"}]
+    questions = store.read_table(paths.questions, Questions)
+    store.write_table(
+        paths.questions, questions.with_columns(messages=pl.lit(json.dumps(turns))), Questions
+    )
+    settings = yaml.safe_load(store.read_bytes(paths.config))
+    settings["teacher"]["system_prompt"] = "Be brief."
+    store.write_bytes(paths.config, yaml.safe_dump(settings).encode())
+    prompt = read_question(View(store, RUN_ID), "q0001").prompt
+    assert prompt == [
+        {"role": "system", "content": "Be brief.\n\nBe kind."},
+        {"role": "user", "content": "Hello?"},
+    ]
 
 
 def test_question_holds_samples_scores_rounds_and_prompt(run):

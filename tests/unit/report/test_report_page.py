@@ -76,14 +76,23 @@ def test_write_report_with_whole_run_states_the_headline(store):
     assert "not measured" not in page
 
 
-def test_write_report_names_further_scores_of_the_test(store):
+def test_write_report_shows_scores_of_parts_of_student_and_teacher(store):
     write_synthetic_run(store, SMALL)
-    part = RunPaths(RUN_ID).metrics_part("test", SMALL.num_rounds - 1)
-    rows = store.read_table(part, Metrics)
-    further = [("micro_f1", 0.75), ("accuracy_of_age", 0.5)]
-    more = [rows.head(1).with_columns(name=pl.lit(name), value=pl.lit(v)) for name, v in further]
-    store.write_table(part, pl.concat([rows, *more]), Metrics)
-    assert "On the test also: accuracy of age 50.0%, micro f1 75.0%." in page_of(store)
+    assert "Parts of answers" not in page_of(store)
+    for stage, round_, further in (
+        ("test", SMALL.num_rounds - 1, {"micro_f1": 0.75, "accuracy_of_age": 0.5}),
+        ("vote", -1, {"accuracy_of_age": 0.625}),
+    ):
+        part = RunPaths(RUN_ID).metrics_part(stage, round_)
+        rows = store.read_table(part, Metrics)
+        more = [
+            rows.head(1).with_columns(name=pl.lit(name), value=pl.lit(value))
+            for name, value in further.items()
+        ]
+        store.write_table(part, pl.concat([rows, *more]), Metrics)
+    page = page_of(store).replace("\n", "")
+    assert "<td>accuracy of field age</td><td>50.0%</td><td>62.5%</td>" in page
+    assert "<td>micro F1</td><td>75.0%</td><td class=absent>\N{EN DASH}</td>" in page
 
 
 def test_write_report_names_the_speed_of_each_server(store):

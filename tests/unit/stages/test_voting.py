@@ -5,6 +5,7 @@ import pytest
 
 from data_schemas import Curation, Metrics, Questions, Rationales, Votes
 from qcrd_core.config.run import RunConfig
+from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import load_spec
 from qcrd_core.errors import DataError
 from qcrd_core.run.context import RunContext
@@ -48,6 +49,8 @@ def _context(folder, answers=ANSWERS, **sections):
 
 
 def _sample(answer):
+    if isinstance(answer, dict):
+        return answer
     return {"failed": True} if answer == "failed" else {"answer": answer}
 
 
@@ -227,3 +230,38 @@ def test_label_with_a_rationale_takes_the_one_that_a_curator_keeps(tmp_path):
     vote_rationales(context)
     first = context.store.read_table(SAMPLES, Rationales).filter(sample_idx=0)["rationale"][0]
     assert training_labels(context)["label"][0].startswith(f"{first} The answer is")
+
+
+def test_verified_answers_are_voted_by_result_and_learnt_as_the_first_sample_writes_them(tmp_path):
+    given = [("10 km", "10000"), ("10000 m", "10000"), ("about 10", None), ("7 m", "7")]
+    samples = [{"answer": answer, "answer_raw": raw} for raw, answer in given]
+    samples[2] |= {"answer_raw": None, "error": "The verifier failed: it took longer than 5 s"}
+    student = {"model": {"type": "scratch"}, "explain_target": "rationale_and_answer"}
+    context = _context(tmp_path, {"a": samples}, data={"label": "majority"}, student=student)
+    answer = AnswerSpec.model_validate({"kind": "verifier", "verifier": "units:canonical"})
+    spec = load_spec("word_problems").model_copy(update={"answer": answer})
+    context.store.write_json(context.paths.dataset, spec.model_dump(mode="json"))
+
+    numbers = vote_rationales(context)
+
+    assert (numbers["num_unparsable"], numbers["num_verifier_failed"]) == (1, 1)
+    assert training_labels(context)["label"].to_list() == ["10 km"]
+    ends = [text.rsplit("The answer is ", 1)[1] for text in candidates(context, 0)[0]["rationale"]]
+    assert ends[:2] == ["10 km", "10000 m"]
+
+
+def test_vote_measures_the_parts_of_its_majorities(tmp_path):
+    given = {"a": ["x", "x, y", "y", "x, y, z"]}
+    context = _context(tmp_path, given, voting={"tie": "parts"})
+    answer = AnswerSpec(kind="labels", labels=("x", "y", "z"))
+    spec = load_spec("word_problems").model_copy(update={"answer": answer})
+    context.store.write_json(context.paths.dataset, spec.model_dump(mode="json"))
+    questions = make_questions([{"question_id": "a", "gold_answer": "x, z"}])
+    context.store.write_table(context.paths.questions, questions, Questions)
+
+    numbers = vote_rationales(context)
+
+    votes = context.store.read_table(context.paths.votes, Votes)
+    assert votes["majority_answer"].to_list() == ["x, y"]  # each in three of four
+    # x is right, y and z are wrong: 2 of 2 + 1 + 1, and the mean of 1, 0 and 0.
+    assert (numbers["micro_f1"], numbers["macro_f1"]) == (0.5, pytest.approx(1 / 3))

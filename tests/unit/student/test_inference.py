@@ -167,3 +167,16 @@ def test_vote_samples_each_rationale_anew_and_repeats_itself():
 def test_majority_ignores_texts_without_an_answer(given, winner):
     answers = [Answer(str(number), answer) for number, answer in enumerate(given)]
     assert majority(answers) is answers[winner]
+
+
+def test_failure_of_a_verifier_on_a_students_text_is_told(tmp_path):
+    (tmp_path / "never.py").write_text(
+        "def canonical(text, question):\n    raise OSError(question)"
+    )
+    verifier = {"function": "never:canonical", "folder": str(tmp_path)}
+    answer = AnswerSpec.model_validate({"kind": "verifier", "verifier": verifier})
+    metadata = _metadata().model_copy(update={"answer": answer})
+    answers, _ = Answerer(Script(), Letters(), metadata, batch_size=4).answer(QUESTIONS, print)
+    assert [(item.answer, item.error) for item in answers] == [
+        (None, f"OSError: {question}") for question in QUESTIONS["question"]
+    ]

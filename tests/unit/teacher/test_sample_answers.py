@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
+from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.errors import ConfigError, SamplingError
 from qcrd_core.teacher.generation import FILE, read_identity
-from tests.support.sampling import Sampling, make_config, numbered_questions
+from tests.support.sampling import SPEC, Sampling, make_config, numbered_questions
 from tests.support.stub_engine import stub_engine
 
 THOUGHT = "Maybe the answer is 999. Hmm, no."
@@ -133,6 +134,14 @@ def test_request_carries_what_the_settings_add(tmp_path):
     ("settings", "message"),
     [
         ({"extra_body": {"seed": 3}}, r"must not hold seed.*set teacher.seed"),
+        (
+            {"extra_body": {"response_format": {}}, "structured_output": True},
+            r"must not hold response_format",
+        ),
+        (
+            {"api": "completions", "structured_output": True},
+            r"structured_output needs teacher\.api=chat",
+        ),
         ({"extra_body": {"max_tokens": 3}}, r"must not hold max_tokens.*teacher.max_new_tokens"),
         ({"system_prompt": "x", "api": "completions"}, "system_prompt needs teacher.api=chat"),
         ({"think_tags": ["<think>", ""]}, "think_tags must have a closing tag"),
@@ -153,6 +162,7 @@ def test_setting_that_a_request_cannot_hold_is_refused(tmp_path, settings, messa
         {"min_p": 0.05},
         {"extra_body": {"reasoning_effort": "low"}},
         {"think_tags": ["", "</think>"]},
+        {"structured_output": True},
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -210,6 +220,29 @@ def test_key_that_the_user_asked_for_is_never_left_out(tmp_path):
         with pytest.raises(SamplingError, match=r"refused all 6 requests.*top_k"):
             sampling.run()
     assert all(body["top_k"] == 5 for body in engine.bodies)
+
+
+def test_server_gets_the_schema_and_its_completions_are_unfolded(tmp_path):
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}}
+    spec = SPEC.model_copy(update={"answer": AnswerSpec(kind="json", json_schema=schema)})
+    written = '{"rationale": "7 + 5.", "answer": {"sum": 12}}'
+    with stub_engine(writer=lambda *_: written) as engine:
+        config = make_config(tmp_path, [engine.url], structured_output=True)
+        table = Sampling(config, numbered_questions(1), spec=spec).run()
+    asked = engine.bodies[0]["response_format"]
+    assert asked["json_schema"]["schema"]["properties"]["answer"] == schema
+    assert set(table["rationale"]) == {"7 + 5."}
+    assert set(table["answer"]) == {'{"sum": 12}'}
+
+
+def test_server_that_refuses_a_schema_is_asked_for_nothing_else(tmp_path):
+    refused = (400, {"error": {"message": "Unknown parameter: 'response_format'."}})
+    spec = SPEC.model_copy(update={"answer": AnswerSpec(kind="json", json_schema={})})
+    with stub_engine(fault=lambda *_: refused) as engine:
+        config = make_config(tmp_path, [engine.url], structured_output=True)
+        with pytest.raises(SamplingError, match=r"refused all .*response_format"):
+            Sampling(config, numbered_questions(2), spec=spec).run()
+    assert all("response_format" in body for body in engine.bodies)
 
 
 def test_error_in_a_200_is_one_failed_row_with_the_servers_words(tmp_path):

@@ -6,9 +6,11 @@ import polars as pl
 import pytest
 
 from data_schemas import Votes
+from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.errors import DataError
 from qcrd_core.vote.candidates import decide_polarity
 from qcrd_core.vote.majority import vote, vote_summary
+from qcrd_core.vote.parts import compose
 from tests.support.tables import make_questions, make_rationales
 
 
@@ -243,3 +245,58 @@ def test_vote_over_many_shuffled_questions_orders_within_each():
     ids = rationales["question_id"].unique().to_list()
     votes = vote(rationales, make_questions([{"question_id": key} for key in ids]), "first")
     assert votes["majority_answer"].unique().to_list() == ["0"]
+
+
+LABELS = AnswerSpec(kind="labels", labels=("a", "b", "c"))
+JSON = AnswerSpec(kind="json")
+NOT_EMPTY = AnswerSpec(kind="json", json_schema={"minProperties": 1})
+
+
+@pytest.mark.parametrize(
+    ("answers", "spec", "expected"),
+    [
+        (["a, b", "b, c", "b"], LABELS, "b"),
+        (["a, b", "a, b, c", "b, c"], LABELS, "a, b, c"),  # each in two of three
+        (["a", "b"], LABELS, "none"),  # a half is no majority
+        (["none", "none", "a"], LABELS, "none"),
+        (['{"x": 1, "y": 2}', '{"x": 1, "y": 3}'], JSON, '{"x": 1, "y": 2}'),
+        (['{"x": 1}', '{"x": 2, "z": 0}', '{"x": 2, "y": 0}'], JSON, '{"x": 2}'),
+        (['{"x": ["ü"]}', '{"x": ["ü"], "y": 1}'], JSON, '{"x": ["ü"]}'),
+        (['{"x": 1}', "[1]"], JSON, None),
+        (['{"x": 1}', '{"y": 1}'], JSON, "{}"),
+        (['{"x": 1}', '{"y": 1}'], NOT_EMPTY, None),
+    ],
+)
+def test_compose_takes_what_most_answers_have(answers, spec, expected):
+    assert compose(answers, spec) == expected
+
+
+def test_vote_on_parts_decides_ties_alone():
+    def parts(answers):
+        assert answers == ["a, b", "b, c"]  # in the order of the samples
+        return "b"
+
+    rows = answers("a", ["a, b", "b, c"]) + answers("b", ["a", "a", "c"]) + answers("c", [None])
+    questions = make_questions([{"question_id": q, "gold_answer": "b"} for q in "abc"])
+    votes = vote(make_rationales(rows[::-1]), questions, "parts", parts)
+    assert votes["majority_answer"].to_list() == ["b", "a", None]
+    assert votes["is_majority_correct"].to_list() == [True, False, None]
+    assert votes["abstained"].to_list() == [False, False, True]
+    assert votes["is_tie"].to_list() == [True, False, False]
+
+
+def test_vote_on_parts_that_fit_no_answer_abstains():
+    rows = make_rationales(answers("a", ["x", "y"]))
+    questions = make_questions([{"question_id": "a"}])
+    assert vote(rows, questions, "parts", lambda _: None)["abstained"].to_list() == [True]
+
+
+def test_rationales_that_differ_from_an_answer_made_of_parts_are_undecided():
+    rows = make_rationales(answers("a", ["a, b", "b, c", "b"]) + answers("b", ["b", "b", "c"]))
+    questions = make_questions([{"question_id": q} for q in "ab"])
+    votes = vote(rows, questions, "parts", lambda _: "b")
+    decided = decide_polarity(rows, votes, "majority", are_ties_composed=True)
+    assert decided["polarity"].to_list() == [
+        *("undecided", "undecided", "positive"),
+        *("positive", "positive", "negative"),
+    ]

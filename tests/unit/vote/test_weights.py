@@ -87,7 +87,7 @@ def test_teacher_of_which_nothing_is_known_counts_one():
 
 def test_weighted_vote_sums_weights_and_shares_them():
     rows = _rows(GOOD, WEAK)
-    votes = vote(rows, QUESTIONS, "abstain", {"good": 25_000, "weak": 3_750})
+    votes = vote(rows, QUESTIONS, "abstain", weights={"good": 25_000, "weak": 3_750})
 
     by_id = {row["question_id"]: row for row in votes.to_dicts()}
     # a: 7 has 2 x 2.5 + 0.375, 3 has 2.5 + 4 x 0.375; all of it is 9.375.
@@ -104,11 +104,11 @@ def test_weighted_vote_sums_weights_and_shares_them():
 def test_ties_of_weight_are_ties_however_they_come_about():
     rows = _rows({"a": ["7"]}, {"a": ["3", "3", "3"]})
 
-    tied = vote(rows, QUESTIONS, "abstain", {"good": 3, "weak": 1}).row(0, named=True)
+    tied = vote(rows, QUESTIONS, "abstain", weights={"good": 3, "weak": 1}).row(0, named=True)
     assert (tied["is_tie"], tied["abstained"], tied["agreement"]) == (True, True, 0.5)
-    first = vote(rows, QUESTIONS, "first", {"good": 3, "weak": 1}).row(0, named=True)
+    first = vote(rows, QUESTIONS, "first", weights={"good": 3, "weak": 1}).row(0, named=True)
     assert (first["majority_answer"], first["vote_count"]) == ("7", 1)
-    more = vote(rows, QUESTIONS, "first", {"good": 2, "weak": 1}).row(0, named=True)
+    more = vote(rows, QUESTIONS, "first", weights={"good": 2, "weak": 1}).row(0, named=True)
     assert (more["majority_answer"], more["vote_count"]) == ("3", 3)
 
 
@@ -116,7 +116,7 @@ def test_ties_of_weight_are_ties_however_they_come_about():
 def test_weights_that_are_all_the_same_change_nothing(weight):
     rows = _rows(GOOD, WEAK)
 
-    weighted = vote(rows, QUESTIONS, "first", {"good": weight, "weak": weight})
+    weighted = vote(rows, QUESTIONS, "first", weights={"good": weight, "weak": weight})
     assert_frame_equal(weighted, vote(rows, QUESTIONS, "first"))
 
 
@@ -158,7 +158,7 @@ def test_weighted_vote_is_at_least_as_right_as_the_better_teacher_on_held_out_go
 
     asked = rows.filter(pl.col("question_id").is_in(held_out["question_id"].implode()))
     weighted, unweighted, alone = (
-        summarize_votes(vote(some, held_out, "first", weight))["majority_accuracy"]
+        summarize_votes(vote(some, held_out, "first", weights=weight))["majority_accuracy"]
         for some, weight in (
             (asked, weights),
             (asked, None),
