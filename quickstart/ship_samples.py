@@ -39,14 +39,16 @@ def main(source: str, bench: Path | None, target: Path, num_live: int) -> None:
         num_live: Training questions, the last ones, whose samples are left out.
     """
     plan = plan_run(_config(bench, (f"run.store={source}", "teacher.reuse=[]")))
-    assert plan.sampling is not None
-    if plan.sampling.num_missing:
-        sys.exit(f"{source} must hold all samples; {plan.sampling.num_missing} are missing.")
+    (teacher,) = plan.teachers
+    sampling = teacher.sampling
+    assert sampling is not None
+    if sampling.num_missing:
+        sys.exit(f"{source} must hold all samples; {sampling.num_missing} are missing.")
     questions = plan.split("train")
     shipped = questions.head(questions.height - num_live)
     rows = read_samples(
         plan.context.store,
-        plan.sampling.folder,
+        sampling.folder,
         questions=shipped,
         num_samples=plan.context.config.teacher.num_samples,
     )
@@ -54,7 +56,7 @@ def main(source: str, bench: Path | None, target: Path, num_live: int) -> None:
     rows = rows.with_columns(run_id=pl.lit("shipped"))
     shutil.rmtree(target, ignore_errors=True)
     store = Store(str(target), target)
-    store.write_json("generation.json", dict(plan.sampling.identity))
+    store.write_json("generation.json", dict(sampling.identity))
     name = part_name(rows.select("question_id", "sample_idx"))
     store.write_table(name, rows, Rationales)
     size = (target / name).stat().st_size
