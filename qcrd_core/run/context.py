@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from data_schemas import Curation, Metrics, Questions
+from data_schemas import Curation, Feedback, Metrics, Questions
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.spec import DatasetSpec
 from qcrd_core.run.paths import RunPaths
@@ -70,6 +70,16 @@ class RunContext:
         if self.store.exists(self.paths.curation):
             marks = self.store.read_table(self.paths.curation, Curation)
         return marks.filter(pl.col("mark") == mark).select("question_id", "sample_idx")
+
+    def read_feedback(self) -> pl.DataFrame:
+        """Right answers that people sent for captured questions.
+
+        Returns:
+            Table `feedback`, one row per question, as stored when the run began.
+        """
+        if not self.store.exists(self.paths.feedback):
+            return Feedback.create_empty()
+        return self.store.read_table(self.paths.feedback, Feedback)
 
     def write_metrics(
         self,

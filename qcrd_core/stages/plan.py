@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import yaml
 
-from data_schemas import Curation, Questions
+from data_schemas import Curation, Feedback, Questions
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.captured import with_captured
@@ -60,6 +60,8 @@ class RunPlan:
     """Imported rationales of the run's questions."""
     marks: pl.DataFrame
     """Table `curation`: marks on the run's rationales."""
+    feedback: pl.DataFrame
+    """Table `feedback`: the right answer of each captured question that has one."""
     first_prompt: "Prompt | None"
     """The teacher's first rendered prompt; None for imported rationales."""
 
@@ -108,8 +110,11 @@ def plan_run(config: RunConfig) -> RunPlan:
     _check_explanations(config, spec)
     _check_answers(config, spec)
     store = Store(config.run.store, config.run.scratch)
-    if config.data.captured:
-        questions = with_captured(store, spec.name, questions)
+    feedback: pl.DataFrame = Feedback.create_empty()
+    if config.data.captured != "none":
+        questions, feedback = with_captured(
+            store, spec.name, questions, is_all=config.data.captured == "all"
+        )
     train = questions.filter(pl.col("split") == "train")
     model = config.teacher.model
     if isinstance(model, ImportedModel):
@@ -142,7 +147,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     parts = (questions_hash(questions), identity, *filter(None, [marks_hash(marks)]))
     context = RunContext.open(config, config.run_id(content_hash(*parts)))
     _check_rewriter(context)
-    return RunPlan(context, spec, questions, sampling, num_imported, marks, prompt)
+    return RunPlan(context, spec, questions, sampling, num_imported, marks, feedback, prompt)
 
 
 def _check_rewriter(context: RunContext) -> None:
@@ -183,6 +188,8 @@ def begin_run(plan: RunPlan) -> None:
     context.store.write_table(paths.questions, plan.questions, Questions)
     if plan.marks.height:
         context.store.write_table(paths.curation, plan.marks, Curation)
+    if plan.feedback.height:
+        context.store.write_table(paths.feedback, plan.feedback, Feedback)
     # Written last: if it exists, all inputs of the run exist.
     context.store.write_json(paths.environment, _environment(plan))
 
