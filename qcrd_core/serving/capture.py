@@ -233,7 +233,7 @@ class Capture:
         Returns:
             Whether it is on the disk.
         """
-        is_kept = asyncio.get_running_loop().create_future()
+        is_kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, is_kept))
         if self._commits is None or self._commits.done():
             self._commits = asyncio.create_task(self._commit())

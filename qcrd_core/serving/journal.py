@@ -73,6 +73,7 @@ class Journal:
         self._path, self._alone = path, threading.Lock()
         with self._explained("opened"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # questions may be personal; SQLite's other files follow
             self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, check_same_thread=False)
             with self._connection as connection:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -108,4 +108,4 @@ def test_second_server_of_the_same_port_is_refused_and_disturbs_nothing(store, t
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(0.001)
         assert server.process.wait(60) == 0
-    assert store.read_table("datasets/pens/captured", Captured).height == 2
+    assert store.read_table("datasets/pens/captured", Captured).height == 1

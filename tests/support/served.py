@@ -77,15 +77,14 @@ class Server:
         self.client.close()
 
     def wait_until_ready(self, seconds: float) -> float:
-        """Wait until it answers a question, and return the seconds since its start."""
+        """Wait until it answers, with its student loaded; returns the seconds since its start."""
         while time.monotonic() - self._begin < seconds:
             assert self.process.poll() is None, self.log.read_text()
             try:
-                answer = self.ask("How many?")
+                self.student()
             except httpx.TransportError:
                 time.sleep(0.05)
                 continue
-            assert answer.status_code == 200, answer.text
             return time.monotonic() - self._begin
         message = f"no answer within {seconds} s: {self.log.read_text()}"
         raise TimeoutError(message)
@@ -96,8 +95,12 @@ class Server:
         while student != label:
             assert time.monotonic() < deadline, f"{student}: {self.log.read_text()}"
             time.sleep(0.1)
-            answer = self.client.get(f"http://127.0.0.1:{self.port}/health")
-            student = answer.json()["student"]
+            student = self.student()
+
+    def student(self) -> str:
+        """Which student answers."""
+        answer = self.client.get(f"http://127.0.0.1:{self.port}/health").raise_for_status()
+        return str(answer.json()["student"])
 
     def ask(self, question: str) -> httpx.Response:
         """Ask a question."""

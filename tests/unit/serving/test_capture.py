@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import stat
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -215,6 +216,13 @@ def test_damaged_journal_is_one_sentence(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"journal of captured questions .* could not be opened"):
         Journal(path)
+
+
+def test_journal_is_for_this_user_alone(store, replies):
+    _keep(_open(store), replies[:1])
+    files = list((store.scratch / "captured").glob("*.sqlite*"))
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_journal_with_damaged_rows_or_of_another_layout_is_one_sentence(tmp_path):
