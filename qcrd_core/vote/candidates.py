@@ -290,7 +290,9 @@ def _student_rows(
     reference = pl.col("gold_answer")
     if context.config.data.label == "majority":
         votes = context.store.read_table(context.paths.votes, Votes)
-        answers = references(votes, context.read_feedback()).drop("gold_answer")
+        answers = references(votes, context.read_feedback()).select(
+            "question_id", "majority_answer"
+        )
         gold = gold.join(answers, "question_id", "left")
         reference = pl.col("majority_answer")
     # Without an answer or a label, `==` is null, and the rationale counts as not correct.
