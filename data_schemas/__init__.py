@@ -13,6 +13,7 @@ from data_schemas.bench import BenchAnswers, BenchCells
 from data_schemas.captured import Captured
 from data_schemas.condensed import Condensed
 from data_schemas.curation import Curation
+from data_schemas.feedback import Feedback
 from data_schemas.metrics import Metrics
 from data_schemas.polarity import Polarity
 from data_schemas.predictions import Predictions
@@ -35,6 +36,7 @@ TABLES: tuple[type[Table], ...] = (
     BenchAnswers,
     Curation,
     Captured,
+    Feedback,
 )
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Captured",
     "Condensed",
     "Curation",
+    "Feedback",
     "Metrics",
     "Polarity",
     "Predictions",

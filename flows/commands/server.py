@@ -32,8 +32,9 @@ def up(*, port: Port = 4200, notify: WebAddress = None) -> None:
         notify: Webhook that receives `{"text": ...}` when a run fails or crashes, and after each
             nightly decision. It stays in use until you give another one.
     """
-    from flows.server.local import LocalServer
+    from flows.server.local import LocalServer, check_clone
 
+    check_clone()
     local = LocalServer.find()
     with local.alone():
         _say("server", "already running" if local.server.is_alive() else "starting")
@@ -68,8 +69,10 @@ def deploy(*, notify: WebAddress = None) -> None:
             nightly decision. It stays in use until you give another one.
     """
     from flows.server.api import PrefectApi
+    from flows.server.local import check_clone
     from flows.server.local import deploy as deploy_to
 
+    check_clone()
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
         msg = (

@@ -232,6 +232,20 @@ class LocalServer:
         }
 
 
+def check_clone() -> None:
+    """Check that this is a clone: deployments run its files.
+
+    Raises:
+        ConfigError: If qcrd is installed without one.
+    """
+    if not (ROOT / "prefect.yaml").exists():
+        msg = (
+            "`qcrd up` and `qcrd deploy` need a clone of qcrd, which has prefect.yaml; got "
+            f"{ROOT}. Clone the repository and run `make install` there."
+        )
+        raise ConfigError(msg)
+
+
 def deploy(url: str, environment: dict[str, str], notify: str | None) -> None:
     """Create the work pool, queue and automations that are missing, and apply prefect.yaml.
 

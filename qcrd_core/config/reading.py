@@ -10,12 +10,15 @@ from qcrd_core.config.files import is_plain_text, load_yaml, read_ordinary
 from qcrd_core.config.names import UnknownSettingError
 from qcrd_core.errors import ConfigError
 
+_SHIPPED = Path(__file__).parents[2]
+"""Holds the folder `configs`: the clone, or the folder that qcrd is installed in."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping.
 
     Args:
-        path: The file.
+        path: The file. If there is no `configs/NAME` here, the recipe that qcrd ships is read.
 
     Returns:
         Its content.
@@ -23,6 +26,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it is absent, unreadable, no YAML, or no mapping.
     """
+    if path.parts[:1] == ("configs",) and not path.exists():
+        path = _SHIPPED / path
     try:
         content = read_ordinary(path)
     except OSError as error:

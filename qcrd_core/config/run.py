@@ -97,16 +97,18 @@ class DataSection(Section):
     """How many validation questions are used. Null: all."""
     max_test: int | None = Field(default=None, ge=1, le=MAX_COUNT, examples=[200])
     """How many test questions are used. Null: all."""
-    captured: bool = False
+    captured: Literal["none", "unsure", "all"] = "none"
     """Also train on questions that `qcrd serve --capture` kept in this store until yesterday (UTC),
-    beyond `max_train`. They have no gold answer, so it needs `data.label=majority`."""
+    beyond `max_train`: all of them, or those that the student did not answer alone or for which a
+    right answer was sent (unsure). Their label is that right answer, else the teacher's majority,
+    so it needs `data.label=majority`."""
 
     @model_validator(mode="after")
     def _captured_ones_have_no_gold(self) -> Self:
-        if self.captured and self.label == "gold":
+        if self.captured != "none" and self.label == "gold":
             msg = (
                 "data.captured needs data.label=majority, because captured questions have no gold "
-                "answer; it is gold"
+                "answer until one is sent; it is gold"
             )
             raise ValueError(msg)
         return self

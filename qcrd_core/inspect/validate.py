@@ -20,6 +20,7 @@ from data_schemas import (
     Captured,
     Condensed,
     Curation,
+    Feedback,
     Metrics,
     Polarity,
     Predictions,
@@ -96,6 +97,7 @@ def validate_store(store: Store) -> StoreReport:
     for dataset in store.list("datasets"):
         _read(store, f"datasets/{dataset}/curation", Curation, report)
         _read(store, f"datasets/{dataset}/captured", Captured, report)
+        _read(store, f"datasets/{dataset}/feedback", Feedback, report)
     for run_id in store.list("runs"):
         _check_run(store, RunPaths(run_id), counts, report)
     for model in registry.model_names(store):
@@ -216,6 +218,7 @@ def _check_run(
     ids = set(_read(store, paths.questions, Questions, report)["question_id"])
     _read(store, paths.metrics, Metrics, report)
     tables: tuple[tuple[str, type[Table]], ...] = (
+        (paths.feedback, Feedback),
         (paths.votes, Votes),
         (paths.polarity, Polarity),
         (paths.condensed, Condensed),

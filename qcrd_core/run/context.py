@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from data_schemas import Curation, Metrics, Questions
+from data_schemas import Curation, Feedback, Metrics, Questions
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
 from qcrd_core.config.teacher import OneTeacher
@@ -106,6 +106,16 @@ class RunContext:
             first = {each.generation: each.first_number for each in self.teachers}
             marks = marks.with_columns(number_in_run(first))
         return marks.filter(pl.col("mark") == mark).select("question_id", "sample_idx")
+
+    def read_feedback(self) -> pl.DataFrame:
+        """Right answers that people sent for captured questions.
+
+        Returns:
+            Table `feedback`, one row per question, as stored when the run began.
+        """
+        if not self.store.exists(self.paths.feedback):
+            return Feedback.create_empty()
+        return self.store.read_table(self.paths.feedback, Feedback)
 
     def write_metrics(
         self,

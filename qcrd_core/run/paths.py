@@ -40,6 +40,11 @@ class RunPaths:
         return f"{self.root}/curation.parquet"
 
     @property
+    def feedback(self) -> str:
+        """Table `feedback`: right answers that stand above the vote; absent if there are none."""
+        return f"{self.root}/feedback.parquet"
+
+    @property
     def votes(self) -> str:
         """Table `votes`."""
         return f"{self.root}/votes.parquet"

@@ -1,6 +1,7 @@
 """The HTTP server of a student.
 
     POST /v1/chat/completions, /v1/completions      need the key
+    POST /v1/feedback                               needs the key, and `Capture`
     GET  /v1/models, /metrics                       need the key
     GET  /health                                    for load balancers, open
 
@@ -13,7 +14,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,10 +22,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from qcrd_core.errors import DataError
+from qcrd_core.errors import DataError, StoreError
 from qcrd_core.serving.batches import Batches, BusyError
 from qcrd_core.serving.capture import Capture
 from qcrd_core.serving.escalation import Escalation
+from qcrd_core.serving.feedback import read_feedback, take_feedback
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.requests import Asked, Content, Kind, RequestError, read_request
 from qcrd_core.serving.responses import Reply, completion, stream
@@ -90,6 +92,7 @@ def make_app(
         routes=[
             Route("/v1/chat/completions", server.completions("chat.completion"), methods=["POST"]),
             Route("/v1/completions", server.completions("text_completion"), methods=["POST"]),
+            Route("/v1/feedback", server.guarded(server.feedback), methods=["POST"]),
             Route("/v1/models", server.guarded(server.models)),
             Route("/metrics", server.guarded(server.show_metrics)),
             Route("/health", server.health),
@@ -152,6 +155,18 @@ class _Server:
         model = {"id": self._options.model, "object": "model", "created": _CREATED}
         return JSONResponse({"object": "list", "data": [{**model, "owned_by": "qcrd"}]})
 
+    async def feedback(self, request: Request) -> Response:
+        """Keep the right answer of a question that was answered."""
+        if self._capture is None:
+            msg = "This server keeps no questions. It does with `qcrd serve --capture`."
+            raise RequestError(404, msg)
+        sent = read_feedback(await self._body(request))
+        try:
+            kept = await take_feedback(sent, self._batches.student.metadata, self._capture)
+        except StoreError as error:
+            raise RequestError(503, str(error)) from error
+        return JSONResponse(kept)
+
     async def show_metrics(self, _: Request) -> Response:
         """Counters for Prometheus."""
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
@@ -184,7 +199,7 @@ class _Server:
         if reply.answer is None:
             self._metrics.unreadable.inc()
         if self._capture is not None:
-            self._capture.add(answered, reply)
+            reply = replace(reply, question_id=await self._capture.keep(answered, reply))
         return reply
 
     def _check_key(self, request: Request) -> None:

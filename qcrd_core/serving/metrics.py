@@ -50,8 +50,11 @@ class ServerMetrics:
         )
         self.not_captured = Counter(
             "qcrd_questions_not_captured",
-            "New questions that were not kept, because there are enough.",
+            "New questions that were not kept, because there are enough or the disk is full.",
             registry=registry,
+        )
+        self.feedback = Counter(
+            "qcrd_feedback", "Right answers that were sent and are new.", registry=registry
         )
         self.student = Gauge(
             "qcrd_student", "1 for the loaded student.", ["student"], registry=registry

@@ -78,6 +78,29 @@ class Asked:
     """Whether a stream ends with the token counts."""
 
 
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        body: Body of a request.
+
+    Returns:
+        The object.
+
+    Raises:
+        RequestError: If it is none.
+    """
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        msg = f"The body of a request must be JSON; got {error}."
+        raise RequestError(400, msg) from error
+    if not isinstance(request, dict):
+        msg = "The body of a request must be a JSON object."
+        raise RequestError(400, msg)
+    return request
+
+
 def read_request(body: bytes, kind: Kind, model: str, *, takes_turns: bool = False) -> Asked:
     """Read the body of a request.
 
@@ -93,14 +116,7 @@ def read_request(body: bytes, kind: Kind, model: str, *, takes_turns: bool = Fal
     Raises:
         RequestError: If the body breaks a rule or asks for something that a student does not do.
     """
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        msg = f"The body of a request must be JSON; got {error}."
-        raise RequestError(400, msg) from error
-    if not isinstance(request, dict):
-        msg = "The body of a request must be a JSON object."
-        raise RequestError(400, msg)
+    request = read_object(body)
     _check_model(request.pop("model", None), model)
     key = "messages" if kind == "chat.completion" else "prompt"
     asked = request.pop(key, None)

@@ -1,8 +1,8 @@
 """Answers in the form of the OpenAI-compatible API.
 
-`content` is the canonical answer. Each choice also has `confidence` and `answered_by`, which the
-official clients keep and pass on. A question without an answer that can be read has no content and
-a `refusal`.
+`content` is the canonical answer. Each choice also has `confidence`, `answered_by` and the
+`question_id` under which the question is kept. The official clients keep and pass them on. A
+question without an answer that can be read has no content and a `refusal`.
 """
 
 import time
@@ -37,6 +37,8 @@ class Reply:
     num_prompt_tokens: int
     num_tokens: int
     is_finished: bool
+    question_id: str | None = None
+    """Id under which the question is kept; None if it is not."""
 
     @classmethod
     def of(cls, answered: Answered) -> "Reply":
@@ -120,6 +122,7 @@ def _choice(asked: Asked, number: int, reply: Reply) -> dict[str, Any]:
         "logprobs": None,
         "confidence": reply.confidence,
         "answered_by": reply.answered_by,
+        "question_id": reply.question_id,
     }
     if asked.kind == "text_completion":
         return {**choice, "text": reply.answer or ""}

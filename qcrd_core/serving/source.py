@@ -84,6 +84,32 @@ def find_student(student: str, store: Store | None, scratch: Path) -> StudentSou
     raise ConfigError(msg)
 
 
+def load_student(
+    student: str,
+    store: str | None = None,
+    *,
+    scratch: Path = Path(".qcrd/scratch"),
+    batch_size: int = 64,
+) -> ServedStudent:
+    """Load the student that `qcrd serve STUDENT --store STORE` would serve.
+
+    Args:
+        student: Folder or URL; with a store the name of a model, MODEL/VERSION or a run.
+        store: Folder or URL of the store.
+        scratch: Folder for a copy of a student in an object store.
+        batch_size: Texts per batch.
+
+    Returns:
+        The student; its `answer` takes questions.
+
+    Raises:
+        ConfigError: If there is no such student, or it cannot be loaded.
+        StoreError: If the store does not answer, or a file differs from the published one.
+    """
+    source = find_student(student, None if store is None else Store(store, scratch), scratch)
+    return ServedStudent.load(source.folder, source.label, batch_size=batch_size)
+
+
 async def follow(
     batches: Batches,
     source: StudentSource,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import yaml
 
-from data_schemas import Curation, Questions
+from data_schemas import Curation, Feedback, Questions
 from qcrd_core.config.models import ImportedModel
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.captured import with_captured
@@ -84,6 +84,8 @@ class RunPlan:
     """All teachers in their order; most runs have one."""
     marks: pl.DataFrame
     """Table `curation`: marks on the run's rationales."""
+    feedback: pl.DataFrame
+    """Table `feedback`: the right answer of each captured question that has one."""
 
     @property
     def run_id(self) -> str:
@@ -121,8 +123,11 @@ def plan_run(config: RunConfig) -> RunPlan:
     _check_explanations(config, spec)
     _check_answers(config, spec)
     store = Store(config.run.store, config.run.scratch)
-    if config.data.captured:
-        questions = with_captured(store, spec.name, questions)
+    feedback: pl.DataFrame = Feedback.create_empty()
+    if config.data.captured != "none":
+        questions, feedback = with_captured(
+            store, spec.name, questions, is_all=config.data.captured == "all"
+        )
     train = questions.filter(pl.col("split") == "train")
     teachers = tuple(_plan_teachers(config, spec, store, train))
     _check_several(config, teachers, train)
@@ -133,7 +138,7 @@ def plan_run(config: RunConfig) -> RunPlan:
     parts = (questions_hash(questions), *identities, *filter(None, [marks_hash(marks)]))
     context = RunContext.open(config, config.run_id(content_hash(*parts)))
     _check_rewriter(context)
-    return RunPlan(context, spec, questions, teachers, marks)
+    return RunPlan(context, spec, questions, teachers, marks, feedback)
 
 
 def _plan_teachers(
@@ -248,6 +253,8 @@ def begin_run(plan: RunPlan) -> None:
     context.store.write_table(paths.questions, plan.questions, Questions)
     if plan.marks.height:
         context.store.write_table(paths.curation, plan.marks, Curation)
+    if plan.feedback.height:
+        context.store.write_table(paths.feedback, plan.feedback, Feedback)
     # Written last: if it exists, all inputs of the run exist.
     context.store.write_json(paths.environment, _environment(plan))
 

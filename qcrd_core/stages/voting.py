@@ -10,7 +10,14 @@ from qcrd_core.errors import DataError, StoreError
 from qcrd_core.evaluation import scores_of_parts
 from qcrd_core.run.context import RunContext, timed
 from qcrd_core.vote.candidates import decide_polarity
-from qcrd_core.vote.majority import VOTE_COLUMNS, Compose, summarize_votes, vote, vote_summary
+from qcrd_core.vote.majority import (
+    VOTE_COLUMNS,
+    Compose,
+    references,
+    summarize_votes,
+    vote,
+    vote_summary,
+)
 from qcrd_core.vote.parts import compose
 from qcrd_core.vote.rationales import read_rationales
 from qcrd_core.vote.weights import UNIT, WEIGHT_COLUMNS, teacher_numbers, vote_weights
@@ -51,8 +58,9 @@ def vote_rationales(context: RunContext) -> dict[str, float | None]:
     _check_answers(context, rationales)
     marked = context.read_marks("keep")
     positives = context.config.voting.positives
+    right = references(votes, context.read_feedback())
     polarity = decide_polarity(
-        rationales, votes, positives, keep_marks=marked, are_ties_composed=tie == "parts"
+        rationales, right, positives, keep_marks=marked, are_ties_composed=tie == "parts"
     )
     if polarity.filter(pl.col("polarity") == "positive").is_empty():
         msg = (

@@ -34,8 +34,8 @@ from qcrd_core.ids import derive_seed
 from qcrd_core.run.context import RunContext
 
 MIN_OF_EACH = 10
-"""Fewest right and fewest wrong validation answers: ten events per variable, as Peduzzi et al.
-(1996) advise for a logistic regression."""
+"""Fewest right and fewest wrong validation answers for a slope: ten events per variable, as Peduzzi
+et al. (1996) advise for a logistic regression."""
 _NUM_POINTS = 20
 _NUM_RESAMPLES = 1000
 # float32 knows a probability near 1 to seven digits.
@@ -104,11 +104,12 @@ def shortage(predictions: pl.DataFrame) -> str | None:
     known = _usable(predictions)
     num_correct = int(known["is_correct"].sum())
     num_wrong = known.height - num_correct
-    if min(num_correct, num_wrong) >= MIN_OF_EACH:
+    if num_correct >= MIN_OF_EACH and known.height >= 2 * MIN_OF_EACH:
         return None
     return (
-        f"Confidences need at least {MIN_OF_EACH} right and {MIN_OF_EACH} wrong validation answers "
-        f"whose raw confidence is known; there are {num_correct} and {num_wrong}."
+        f"Confidences need at least {2 * MIN_OF_EACH} validation answers whose raw confidence is "
+        f"known, {MIN_OF_EACH} of them right; there are {num_correct} right and {num_wrong} wrong "
+        "ones."
     )
 
 
@@ -120,7 +121,9 @@ def calibrate(predictions: pl.DataFrame, infer: Infer) -> Calibration | None:
         infer: Kind of inference that made them.
 
     Returns:
-        The calibration; None if `shortage` has a reason.
+        The calibration; None if `shortage` has a reason. With fewer than `MIN_OF_EACH` wrong
+        answers the slope is 0, because they cannot show where a good student errs: every answer
+        gets the share of right ones, and `points` keep the order.
 
     Source:
         Platt (1999), with his smoothed targets; the slope is at least 0, so the order is kept.
@@ -145,7 +148,8 @@ def calibrate(predictions: pl.DataFrame, infer: Infer) -> Calibration | None:
         value = float((np.logaddexp(0, z) - target * z).mean())
         return value, np.array([(off * unit).mean(), off.mean()])
 
-    found = minimize(loss, [1.0, 0.0], jac=True, bounds=[(0, None), (None, None)])
+    start, steepest = (1.0, None) if num_wrong >= MIN_OF_EACH else (0.0, 0.0)
+    found = minimize(loss, [start, 0.0], jac=True, bounds=[(0, steepest), (None, None)])
     slope = float(found.x[0]) / width
     return Calibration(
         scale=scale,

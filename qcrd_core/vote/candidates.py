@@ -13,7 +13,7 @@ import polars as pl
 
 from data_schemas import Condensed, Polarity, Rationales, Votes
 from qcrd_core.run.context import RunContext
-from qcrd_core.vote.majority import is_correct
+from qcrd_core.vote.majority import is_correct, references
 from qcrd_core.vote.rationales import read_rationales
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def decide_polarity(
 
     Args:
         rationales: Table `rationales`, the rows of the vote.
-        votes: Table `votes`; rationales of other questions are dropped.
+        votes: Columns question_id, majority_answer, gold_answer and is_tie, as table `votes` has
+            them; rationales of other questions are dropped.
         positives: The reference.
         keep_marks: question_id and sample_idx of rationales that a curator marked as positive;
             a mark overrides the reference.
@@ -148,8 +149,9 @@ def training_labels(context: RunContext) -> pl.DataFrame:
 
     Returns:
         question_id, question, messages, label. The label is the gold target or the gold answer;
-        with `data.label=majority` it is the majority answer (of a verifier, as the first sample
-        that agrees writes it), and questions without a majority are dropped. With
+        with `data.label=majority` it is the right answer that was sent for a captured question, or
+        else the majority answer (of a verifier, as the first sample that agrees writes it), and
+        questions with neither are dropped. With
         `student.target=rationale_and_label`, the first positive rationale, if there is one, comes
         before the label.
     """
@@ -169,17 +171,24 @@ def training_labels(context: RunContext) -> pl.DataFrame:
 
 
 def _majorities(context: RunContext) -> pl.DataFrame:
-    """question_id and majority_answer, as a student learns it."""
-    votes = context.store.read_table(context.paths.votes, Votes)
-    answers = votes.select("question_id", "majority_answer")
+    """question_id and majority_answer, as a student learns it; an answer that was sent is first."""
+    votes, feedback = context.store.read_table(context.paths.votes, Votes), context.read_feedback()
+    answers = references(votes, feedback).select("question_id", "majority_answer").drop_nulls()
     if not context.read_spec().answer.is_learnt_as_written:
         return answers
     samples = read_rationales(context, (*_KEYS, "answer", "answer_raw")).drop_nulls("answer_raw")
     first = samples.sort("sample_idx").unique(["question_id", "answer"], keep="first")
-    written = answers.drop_nulls().join(
-        first, left_on=["question_id", "majority_answer"], right_on=["question_id", "answer"]
+    written = answers.join(
+        first.select("question_id", "answer", "answer_raw"),
+        left_on=["question_id", "majority_answer"],
+        right_on=["question_id", "answer"],
+        how="left",
     )
-    return written.select("question_id", majority_answer="answer_raw")
+    # No sample need have written the answer that a person sent.
+    is_sent = pl.col("question_id").is_in(feedback["question_id"].to_list())
+    sent = pl.when(is_sent).then("majority_answer")
+    learnt = written.select("question_id", majority_answer=pl.coalesce("answer_raw", sent))
+    return learnt.drop_nulls()
 
 
 def _ending_in(marker: pl.Expr, answer: str) -> pl.Expr:
@@ -281,7 +290,10 @@ def _student_rows(
     reference = pl.col("gold_answer")
     if context.config.data.label == "majority":
         votes = context.store.read_table(context.paths.votes, Votes)
-        gold = gold.join(votes.select("question_id", "majority_answer"), "question_id", "left")
+        answers = references(votes, context.read_feedback()).select(
+            "question_id", "majority_answer"
+        )
+        gold = gold.join(answers, "question_id", "left")
         reference = pl.col("majority_answer")
     # Without an answer or a label, `==` is null, and the rationale counts as not correct.
     is_right = (pl.col("answer") == reference).fill_null(value=False)

@@ -102,6 +102,28 @@ def vote(
     return Votes.validate(frame, cast=True)
 
 
+def references(votes: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """The answer that counts as right for each question when labels are not gold.
+
+    Args:
+        votes: Table `votes`.
+        feedback: Table `feedback`, one row per question: its answers replace the majority.
+
+    Returns:
+        question_id, majority_answer, gold_answer, is_tie (false if an answer was sent); also for
+        questions with feedback alone.
+    """
+    given = feedback.select("question_id", given="gold_answer")
+    rows = votes.select("question_id", "majority_answer", "gold_answer", "is_tie")
+    joined = rows.join(given, on="question_id", how="full", coalesce=True)
+    return joined.select(
+        "question_id",
+        majority_answer=pl.coalesce("given", "majority_answer"),
+        gold_answer=pl.coalesce("given", "gold_answer"),
+        is_tie=pl.col("given").is_null() & pl.col("is_tie"),
+    ).sort("question_id")
+
+
 def vote_summary(
     votes: pl.DataFrame, rationales: pl.DataFrame, questions: pl.DataFrame
 ) -> dict[str, float | None]:

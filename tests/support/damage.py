@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from data_schemas import Captured, Feedback
 from data_schemas.table import METADATA_KEY
 from qcrd_core.config.models import ScratchWeights
 from qcrd_core.config.run import load_config
 from qcrd_core.data.answers import AnswerSpec
+from qcrd_core.data.captured import captured_folder, feedback_folder
 from qcrd_core.data.importing import ImportColumns, import_file
 from qcrd_core.data.spec import Columns, load_spec
 from qcrd_core.registry import registry
@@ -108,6 +111,8 @@ def make_site(folder: Path) -> Site:
     result = Result(round=0, validation_accuracy=0.5, test={"accuracy": 0.6})
     store.write_json(PATHS.result, result)
     write_mark(store, "word_problems", (GENERATION, "q0001", 1), "keep", "clear")
+    for dataset in ("word_problems", "pens"):
+        _write_captured(store, dataset)
     for name in (FIRST, CHAMPION):
         version = registry.register(store, RUN_ID, name=name)
         registry.promote(store, version.model, name, "by hand")
@@ -140,6 +145,14 @@ def make_site(folder: Path) -> Site:
     assert site.whole
     assert site.restore() == []
     return site
+
+
+def _write_captured(store: Store, dataset: str) -> None:
+    """A question of the served student, and its right answer."""
+    captured = pl.DataFrame([Captured.example], schema=Captured.create_empty().schema)
+    store.write_table(f"{captured_folder(dataset)}/part-1.parquet", captured, Captured)
+    feedback = pl.DataFrame([Feedback.example], schema=Feedback.create_empty().schema)
+    store.write_table(f"{feedback_folder(dataset)}/part-1.parquet", feedback, Feedback)
 
 
 def _written(path: Path, settings: dict[str, Any]) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from cyclopts import CycloptsError
 from starlette.testclient import TestClient
 
+from data_schemas import Captured
 from explorer.app import make_app
 from explorer.data import Explorer
 from flows.commands.cli import app
@@ -20,7 +21,15 @@ from qcrd_core.errors import QcrdError, StoreError
 from qcrd_core.registry import registry
 from qcrd_core.report.page import write_report
 from qcrd_core.report.terminal import terminal_summary
+from qcrd_core.serving.app import ServerOptions
+from qcrd_core.serving.app import make_app as serving_app
+from qcrd_core.serving.batches import Batches
+from qcrd_core.serving.capture import Capture
+from qcrd_core.serving.metrics import ServerMetrics
+from qcrd_core.serving.source import find_student
+from qcrd_core.serving.student import ServedStudent
 from qcrd_core.stages.prediction import fetch_student
+from qcrd_core.store.store import Store
 from qcrd_core.student.jobs import AnswerFile
 from qcrd_core.student.predict import answer_file
 from tests.support.damage import BREAKING, CHAMPION, FIRST, OURS, PATHS, Site, damages
@@ -87,6 +96,20 @@ def commands(site: Site) -> dict[str, Command]:
 
         return get
 
+    def serve() -> None:
+        source = find_student("synthetic", Store("store", Path(".qcrd/scratch")), Path(".qcrd"))
+        metrics = ServerMetrics()
+        served = ServedStudent.load(source.folder, source.label, batch_size=8)
+        capture = Capture(Store("store", Path(".qcrd/scratch")), metrics)
+        capture.open(served.metadata.dataset)
+        batches = Batches(served, batch_size=8, max_waiting=8, metrics=metrics)
+        with TestClient(serving_app(batches, ServerOptions("s", "k"), capture=capture)) as client:
+            client.headers["authorization"] = "Bearer k"
+            asked = {"model": "s", "prompt": Captured.example["question"]}
+            answer = client.post("/v1/completions", json=asked).raise_for_status().json()
+            sent = {"question_id": answer["choices"][0]["question_id"], "answer": "10"}
+            client.post("/v1/feedback", json=sent).raise_for_status()
+
     run, here = f"store/{PATHS.root}", f"/runs/{RUN_ID}"
 
     def mark() -> None:
@@ -102,6 +125,7 @@ def commands(site: Site) -> dict[str, Command]:
             raise StoreError(answer.text)
 
     decided = f"{models}champion.json"
+    kept = tuple(f"store/datasets/word_problems/{name}/" for name in ("captured", "feedback"))
     read = (*voted, *parts)
     lacking = (result, *parts)
     return {
@@ -110,7 +134,7 @@ def commands(site: Site) -> dict[str, Command]:
             ("store/",),
             (
                 *(result, decided, *parts, *measured, f"{root}polarity"),
-                *("store/datasets/word_problems/curation/", "store/datasets/pens/"),
+                *("store/datasets/word_problems/curation/", "store/datasets/pens/", *kept),
                 *(f"{models}{CHAMPION}/DONE", f"{models}{FIRST}/DONE"),
             ),
         ),
@@ -146,6 +170,15 @@ def commands(site: Site) -> dict[str, Command]:
             qcrd("run", "--config", "run.yaml", "--dry-run"),
             ("run.yaml", "pens", "store/datasets/pens/rationales/"),
         ),
+        "dry run of captured": Command(
+            qcrd(
+                *("run", "--config", "run.yaml", "data.captured=all", "data.label=majority"),
+                "--dry-run",
+            ),
+            ("store/datasets/pens/captured/", "store/datasets/pens/feedback/"),
+            ("store/datasets/pens/captured/", "store/datasets/pens/feedback/"),
+        ),
+        "serve": Command(serve, (decided, champion, *kept), (f"{champion}run/", *kept)),
         "plan": Command(
             qcrd("plan", "--config", "plan.yaml", "--questions", "9", "--gpus", "1"),
             ("plan.yaml", f"{root}metrics/sampling", f"{root}environment.json"),
@@ -198,7 +231,9 @@ def attempt(site: Site, path: str, content: bytes | None, command: Command) -> O
     seconds = time.monotonic() - start
     if (site.folder / ".qcrd").exists():
         shutil.rmtree(site.folder / ".qcrd")
-    written = re.compile(r"report\.html$|audit\.html$|champion\.json$|/again/|/curation/part-")
+    written = re.compile(
+        r"report\.html$|audit\.html$|champion\.json$|/again/|/(curation|captured|feedback)/part-"
+    )
     harmed = [name for name in site.restore() if name != path and not written.search(name)]
     return Outcome(error, seconds, said.getvalue(), harmed)
 

@@ -198,7 +198,9 @@ def run_script(script: str, folder: Path, *arguments: str) -> subprocess.Complet
     )
 
 
-def start_qcrd(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
+def start_qcrd(
+    *arguments: str | Path, log: Path, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start `qcrd` as the leader of a process group of its own."""
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -207,6 +209,7 @@ def start_qcrd(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
             stderr=output,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            cwd=cwd,
             env=_environment(),
         )
 

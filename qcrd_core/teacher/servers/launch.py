@@ -49,7 +49,8 @@ def find_vllm_python() -> Path:
         return Path(sys.executable)
     msg = (
         f"vLLM must be installed to sample a local teacher; found neither {beside} nor vllm in "
-        f"{sys.executable}. Run `make install`, or set teacher.endpoints to running servers."
+        f"{sys.executable}. Run `make install` in a clone, name the interpreter that has it in "
+        "QCRD_VLLM_PYTHON, or set teacher.endpoints to running servers."
     )
     raise LaunchError(msg)
 

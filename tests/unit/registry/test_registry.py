@@ -45,7 +45,7 @@ def test_register_copies_the_student_with_card_lineage_and_answers(store):
     assert text.startswith("---\nlicense: apache-2.0\n")
     assert "| teacher | own \\| &lt;b> |" in text
     assert "| test | 50.0% | 30 | 60 |" in text
-    assert "Answers have no confidence. Confidences need at least 10 right" in text
+    assert "Answers have no confidence. Confidences need at least 20 validation" in text
     assert "| questions | 6 train, 60 test |" in text
     assert "| run | synthetic-aaaa |" in text
     assert registry.versions(store, MODEL) == [version]

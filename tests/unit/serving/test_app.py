@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from data_schemas import Captured, Feedback
 from qcrd_core.errors import ConfigError
 from qcrd_core.registry.registry import promote, rollback
 from qcrd_core.serving.app import ServerOptions, make_app
 from qcrd_core.serving.batches import Batches
+from qcrd_core.serving.capture import Capture
 from qcrd_core.serving.metrics import ServerMetrics
 from qcrd_core.serving.source import find_student, follow
 from qcrd_core.serving.student import ServedStudent
@@ -30,12 +32,21 @@ def student(tmp_path_factory):
 
 
 @asynccontextmanager
-async def _client(student, *, source=None, max_waiting=1000, **options):
+async def _client(student, *, source=None, max_waiting=1000, keeps=None, **options):
     batches = Batches(student, batch_size=8, max_waiting=max_waiting, metrics=ServerMetrics())
     background = None
     if source is not None:
         background = lambda: follow(batches, source, seconds=0.02)  # noqa: E731
-    app = make_app(batches, ServerOptions("tiny", "secret", **options), background=background)
+    capture = None
+    if keeps is not None:
+        capture = Capture(keeps, batches.metrics)
+        capture.open("pens")
+    app = make_app(
+        batches,
+        ServerOptions("tiny", "secret", **options),
+        capture=capture,
+        background=background,
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -152,6 +163,62 @@ def test_more_questions_than_may_wait_are_refused_with_429(student):
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.headers["retry-after"] == "1"
     assert refused.json()["error"]["type"] == "rate_limit_error"
+
+
+def _feedback(student, store, *bodies):
+    """Answers to feedback; each body gets the id of the first question, unless it has one."""
+
+    async def run():
+        async with _client(student, keeps=store) as client:
+            asked = await client.post("/v1/chat/completions", json=_chat(TEXTS[0]))
+            named = {"question_id": asked.json()["choices"][0]["question_id"]}
+            sent = [{**named, **body} if isinstance(body, dict) else body for body in bodies]
+            return [await client.post("/v1/feedback", json=body) for body in sent]
+
+    return asyncio.run(run())
+
+
+def test_right_answer_is_kept_in_its_canonical_form(student, tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    first, again, other = _feedback(
+        student, store, {"answer": " Twelve. "}, {"answer": "twelve"}, {"answer": 12}
+    )
+    assert first.json()["answer"] == "twelve"
+    assert [one.json()["is_new"] for one in (first, again, other)] == [True, False, True]
+    stored = store.read_table("datasets/pens/feedback", Feedback)
+    assert stored.sort("created_at")["gold_answer"].to_list() == ["twelve", "12"]
+    captured = store.read_table("datasets/pens/captured", Captured)
+    assert set(stored["question_id"]) == set(captured["question_id"])
+
+
+def test_feedback_that_breaks_a_rule_is_refused(student, tmp_path):
+    store = Store(str(tmp_path / "store"), tmp_path / "scratch")
+    answers = _feedback(
+        student,
+        store,
+        {"answer": ""},
+        {"answer": None},
+        {"answer": True},
+        {"answer": "x" * 20_001},
+        {"answer": "12", "why": "because"},
+        {"answer": "12", "question_id": 7},
+        ["12"],
+        {"answer": "12", "question_id": "0123456789abcdef"},
+    )
+    assert [one.status_code for one in answers] == [400] * 7 + [404]
+    assert all(one.json()["error"]["message"].endswith(".") for one in answers)
+    assert store.read_table("datasets/pens/feedback", Feedback).is_empty()
+
+
+def test_feedback_needs_the_key_and_a_server_that_keeps_questions(student):
+    body = {"question_id": "0123456789abcdef", "answer": "12"}
+    keyless, unkept = _ask(
+        student,
+        ("POST", "/v1/feedback", {"json": body, "headers": {"Authorization": "Bearer x"}}),
+        ("POST", "/v1/feedback", {"json": body}),
+    )
+    assert (keyless.status_code, unkept.status_code) == (401, 404)
+    assert "--capture" in unkept.json()["error"]["message"]
 
 
 class FailsOnce:

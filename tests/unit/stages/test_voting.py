@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from data_schemas import Curation, Metrics, Questions, Rationales, Votes
+from data_schemas import Curation, Feedback, Metrics, Questions, Rationales, Votes
 from qcrd_core.config.run import RunConfig
 from qcrd_core.data.answers import AnswerSpec
 from qcrd_core.data.spec import load_spec
@@ -79,6 +79,23 @@ def test_training_labels_by_majority_leave_out_questions_without_one(tmp_path):
     context = _context(tmp_path, answers, data={"label": "majority"}, voting={"tie": "abstain"})
     vote_rationales(context)
     assert training_labels(context)["question_id"].to_list() == ["a"]
+
+
+def test_right_answer_that_was_sent_stands_above_the_majority(tmp_path):
+    answers = {**ANSWERS, "c": ["1", "2", "3", "9"]}  # all say 9 of b, and there is none for c
+    context = _context(tmp_path, answers, data={"label": "majority"}, voting={"tie": "abstain"})
+    sent = [{**Feedback.example, "question_id": q, "gold_answer": "8"} for q in "bc"]
+    frame = pl.DataFrame(sent, schema=Feedback.create_empty().schema)
+    context.store.write_table(context.paths.feedback, frame, Feedback)
+    vote_rationales(context)
+    labels = training_labels(context)
+    assert dict(labels.select("question_id", "label").iter_rows()) == {"a": "7", "b": "8", "c": "8"}
+    rows, counts = candidates(context, 0)
+    assert counts["num_teacher_positives"] == 3  # of a alone
+    assert rows.filter(question_id="b")["polarity"].unique().to_list() == ["negative"]
+    # The vote itself stays what it was.
+    votes = context.store.read_table(context.paths.votes, Votes)
+    assert votes["majority_answer"].to_list() == ["7", "9", None]
 
 
 @pytest.mark.parametrize(

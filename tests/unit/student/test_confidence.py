@@ -95,16 +95,27 @@ def test_confidence_is_0_without_an_answer_and_none_without_a_raw_one():
 
 
 @pytest.mark.parametrize(
-    ("num_right", "num_wrong", "is_enough"), [(10, 10, True), (9, 90, False), (90, 9, False)]
+    ("num_right", "num_wrong", "is_enough"),
+    [(10, 10, True), (9, 90, False), (90, 9, True), (19, 0, False), (20, 0, True)],
 )
-def test_calibration_needs_ten_right_and_ten_wrong(num_right, num_wrong, is_enough):
+def test_calibration_needs_ten_right_of_twenty(num_right, num_wrong, is_enough):
     answers = _levels((0.9, num_right, num_wrong))
     assert (calibrate(answers, "predict") is not None) == is_enough
     if not is_enough:
         assert shortage(answers) == (
-            "Confidences need at least 10 right and 10 wrong validation answers whose raw "
-            f"confidence is known; there are {num_right} and {num_wrong}."
+            "Confidences need at least 20 validation answers whose raw confidence is known, 10 of "
+            f"them right; there are {num_right} right and {num_wrong} wrong ones."
         )
+
+
+@pytest.mark.parametrize("num_wrong", [0, 5])
+def test_student_that_is_hardly_ever_wrong_has_a_flat_curve_and_a_threshold(num_wrong):
+    found = calibrate(_levels((0.99, 100, 0), (0.6, 100 - num_wrong, num_wrong)), "predict")
+    assert found.slope == 0
+    # Platt's targets: 1 - 1/(N+ + 2) for the right ones, 1/(N- + 2) for the wrong ones.
+    level = ((200 - num_wrong) * (1 - 1 / (202 - num_wrong)) + num_wrong / (num_wrong + 2)) / 200
+    assert found.confidence(0.99, has_answer=True) == pytest.approx(level, abs=1e-3)
+    assert surest_share(found, precision=0.9).num_answers == 200
 
 
 def test_calibration_survives_being_stored():

@@ -40,7 +40,9 @@ def test_find_vllm_python_without_vllm_names_the_remedy(monkeypatch, tmp_path):
     monkeypatch.delenv("QCRD_VLLM_PYTHON", raising=False)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(LaunchError, match=r"Run `make install`, or set teacher.endpoints"):
+    with pytest.raises(
+        LaunchError, match=r"Run `make install` in a clone, .* or set teacher.endpoints"
+    ):
         launch.find_vllm_python()
 
 
