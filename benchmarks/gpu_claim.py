@@ -38,11 +38,17 @@ from qcrd_core.student.tokenizer import load_tokenizer
 from qcrd_core.student.weights import load_model
 from qcrd_core.teacher.gguf import WriteFolder, write_folder
 from qcrd_core.teacher.prepare import find_gguf
-from qcrd_core.training.batches import batch_draws, batch_rows, collate, make_examples
+from qcrd_core.training.batches import (
+    batch_draws,
+    batch_rows,
+    collate,
+    make_examples,
+    skip_shared_tokens,
+)
 from qcrd_core.training.objective import QcrdObjective
 
 FOLDER = Path("data/gpu_claim")
-COMPARED = ("dss_sc", "dss_gold", "qcrd_no_quality", "qcrd_verified")
+COMPARED = ("dss_sc", "dss_gold", "rft", "qcrd_false_step")
 NUM_SEEDS = 2
 MAX_TOKENS = 128
 
@@ -118,7 +124,16 @@ class Trainer:
         size, seed = self.size, self.cell.seed
         if not self.negatives.teacher_minority:
             rows = rows.filter((pl.col("polarity") == "positive") | (pl.col("source") == "student"))
-        examples, _ = make_examples(self.fold.labels, rows, self.tokenizer, self.student, end=False)
+        examples, _ = make_examples(
+            self.fold.labels,
+            rows,
+            self.tokenizer,
+            self.student,
+            end=False,
+            find_false_steps=self.loss.neg_tokens == "after_false_step",
+        )
+        if self.loss.neg_tokens != "all":
+            examples, _ = skip_shared_tokens(examples)
         self.model.train()
         total = size.num_rounds * size.steps_per_round
         first = round_ * size.steps_per_round
@@ -142,7 +157,10 @@ class Trainer:
             optimiser.step()
 
     def _negatives(self, round_: int) -> pl.DataFrame:
-        """What the student of the round before writes, as rows of `make_examples`."""
+        """What the student of the round before writes, as rows of `make_examples`.
+
+        All methods that are compared promote what is right.
+        """
         rows = []
         for index in range(self.negatives.num_samples):
             options = DecodeOptions(
@@ -155,9 +173,9 @@ class Trainer:
             for row, text in zip(self.fold.labels.iter_rows(named=True), written, strict=True):
                 found = extract(text.text, self.fold.answer, None, is_cut=not text.is_finished)
                 is_right = found.answer == row["label"]
-                if found.answer is None or (is_right and self.negatives.verify == "drop"):
-                    continue
-                rows.append((row["question_id"], "negative", 1.0, text.text, "student"))
+                if found.answer is not None:
+                    side = "positive" if is_right else "negative"
+                    rows.append((row["question_id"], side, 1.0, text.text, "student"))
         return pl.DataFrame(rows, schema=self.fold.schema, orient="row")
 
     def _answers(self) -> pl.DataFrame:
@@ -180,7 +198,7 @@ class Trainer:
                         canonical(text.text, spec, None) == answer
                         for text, answer in zip(labels, gold, strict=True)
                     ],
-                    "is_correct_explained": [
+                    "is_correct_compared": [
                         found == answer for found, answer in zip(explained, gold, strict=True)
                     ],
                 }
@@ -212,7 +230,7 @@ def run(model: Path, size: Size, seconds: float) -> None:
         answers.write_parquet(partial)
         partial.rename(cell.path)
         longest = max(longest, time.monotonic() - begun)
-        right = answers.select("is_correct", "is_correct_explained").mean().row(0)
+        right = answers.select("is_correct", "is_correct_compared").mean().row(0)
         print(f"{cell} {right[0]:.1%} by predict, {right[1]:.1%} explained, {longest:.0f} s")
 
 
@@ -224,7 +242,7 @@ def report() -> None:
         return
     answers = pl.concat(found)
     whole = answers.filter(pl.len().over("method", "seed") == _num_questions())
-    for column in ("is_correct", "is_correct_explained"):
+    for column in ("is_correct", "is_correct_compared"):
         marks = whole.with_columns(is_correct=column)
         print(f"\n{column}, of the seeds whose folds are all done")
         for method in COMPARED:

@@ -18,7 +18,7 @@ _REFERENCE = "dss_sc"
 _SEEDS = (0, 1, 2)
 _FOR_HALF = 4
 """An interval narrows at best with the root of the number of seeds."""
-_WITH_GOLD = (_REFERENCE, "qcrd", "dss_gold", "rft", "qcrd_verified")
+_WITH_GOLD = (_REFERENCE, "qcrd", "dss_gold", "rft", "qcrd_false_step")
 _WITHOUT_GOLD = (_REFERENCE, "qcrd", "qcrd_cross_fit")
 
 

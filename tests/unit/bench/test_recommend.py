@@ -15,7 +15,7 @@ DESCRIPTION = BenchDescription(
     dataset="mine",
     machine="2 CPU cores",
     config="",
-    methods={"dss_sc": "", "qcrd": "", "qcrd_verified": ""},
+    methods={"dss_sc": "", "qcrd": "", "qcrd_false_step": ""},
     references=("dss_sc",),
     share_methods=(),
     confidence=0.95,
@@ -45,10 +45,10 @@ def _results(num_right):
 
 def test_clearly_better_method_is_recommended_with_its_interval_and_the_cost():
     verdict, power = recommendation(
-        _results({"dss_sc": 40, "qcrd": 41, "qcrd_verified": 70})
+        _results({"dss_sc": 40, "qcrd": 41, "qcrd_false_step": 70})
     ).splitlines()
     assert verdict.startswith(
-        "Use qcrd_verified (`method: qcrd_verified` in the run's file): +29.0 ["
+        "Use qcrd_false_step (`method: qcrd_false_step` in the run's file): +29.0 ["
     )
     assert verdict.endswith("points against dss_sc.")
     assert "with 3 seeds" in power
@@ -71,9 +71,9 @@ def test_bench_without_comparisons_recommends_nothing_yet():
 
 def test_methods_fit_the_labels_of_the_run():
     with_gold = load_recommending(QUICKSTART)
-    assert "qcrd_verified" in with_gold.methods
+    assert "qcrd_false_step" in with_gold.methods
     without = load_recommending(QUICKSTART, ("data.label=majority",))
-    assert not {"qcrd_verified", "dss_gold"} & set(without.methods)
+    assert not {"qcrd_false_step", "dss_gold"} & set(without.methods)
     assert (with_gold.name, with_gold.references) == ("quickstart-methods", ("dss_sc",))
 
 
