@@ -15,7 +15,7 @@ from qcrd_core.report.text import visible
 
 _REFERENCE = "dss_sc"
 _PAPER = "qcrd"
-_RIVALS = frozenset({"finetune", "single_task", "dss", "mi", _REFERENCE})
+_RIVALS = frozenset({"finetune", "single_task", "dss", "mi", "rft", "simpo", _REFERENCE})
 """Methods of others. All else is QCRD or built on it."""
 
 
