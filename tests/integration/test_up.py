@@ -234,7 +234,7 @@ def test_form_carries_descriptions_bounds_and_the_preset(up):
     [
         ("teacher", "num_samples", 0, "'config.teacher.num_samples'. Failure reason: 0 is less"),
         ("teacher", "num_smaples", 4, "'num_smaples' was unexpected"),
-        ("voting", "tie", "coin", "'coin' is not one of ['abstain', 'first', 'logprob']"),
+        ("voting", "tie", "coin", "'coin' is not one of ['abstain', 'first', 'logprob', 'parts']"),
     ],
     ids=["bound", "name", "choice"],
 )
