@@ -331,12 +331,20 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
 
     Raises:
         ConfigError: If the file is absent or no YAML mapping, or any setting breaks a rule. One
-            line a problem: the dotted setting, the rule, the value, the file.
+            line a problem: the dotted setting, the rule, the value, the file or command line.
     """
     content = read_yaml(path)
-    for override in overrides:
-        apply_setting(content, *parse_override(override), "command line")
-    return validate_config(content, str(path))
+    given = dict(parse_override(override) for override in overrides)
+    for name, value in given.items():
+        apply_setting(content, name, value, "command line")
+    try:
+        return validate_config(content, str(path))
+    except ConfigError as error:
+        lines = [
+            line.replace(f"({path}", "(command line", 1) if line.startswith(tuple(given)) else line
+            for line in str(error).splitlines()
+        ]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def validate_config(content: dict[str, Any], where: str) -> RunConfig:
