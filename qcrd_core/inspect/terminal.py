@@ -46,7 +46,10 @@ def _summary(summary: Summary) -> Iterator[str]:
     yield ""
     names = ["source", "dataset", "generation", "round", "status", "num_rows", "num_tokens"]
     head = ["source", "data set", "generation", "round", "status", "rows", "tokens"]
-    yield from _table(head, summary.counts.select(names).rows())
+    if summary.counts.height:
+        yield from _table(head, summary.counts.select(names).rows())
+    else:
+        yield "no rationales yet"
     if summary.lengths.height:
         yield ""
         names = ["source", "unit", "q05", "q50", "q95", "max"]

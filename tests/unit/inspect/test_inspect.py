@@ -303,3 +303,10 @@ def test_rows_of_a_store_come_from_every_generation_and_run(store, run):
     view = replace(run, run_id=None)
     assert find_rows(view, None, limit=1).num_rows == _all_rows(store).height + 3 * 60
     assert "teacher  word_problems" in summary_text(summarize(view))
+
+
+def test_run_that_has_only_begun_says_so(store):
+    config = store.read_bytes(RunPaths(RUN_ID).config)
+    store.write_bytes(RunPaths("begun").config, config)
+
+    assert "no rationales yet" in summary_text(summarize(View(store, "begun")))
