@@ -46,7 +46,7 @@ def run_page(explorer: Explorer, view: View) -> dict[str, Any]:
     return {
         "summary": found,
         "vote": found.vote,
-        "counts": found.counts.to_dicts(),
+        "counts": found.counts.sort("source", "round", "status").to_dicts(),
         "lengths": found.lengths.to_dicts(),
         "failures": found.failures.head(10).to_dicts(),
         "result": result,
