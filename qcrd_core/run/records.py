@@ -129,6 +129,10 @@ class _Settings(BaseModel):
 
     teacher: _Teacher
     data: _Data = _Data()
+    student: dict[str, Any] = {}
+    voting: dict[str, Any] = {}
+    loss: dict[str, Any] = {}
+    training: dict[str, Any] = {}
 
 
 def read_any_settings(store: Store, run_id: str) -> dict[str, Any]:

@@ -80,12 +80,14 @@ def _completion(message, *, is_cut):
 def _row(form, completion):
     """The row of a completion, drawn beside one that ends its thought."""
     job = SimpleNamespace(
-        config=SimpleNamespace(teacher=SimpleNamespace(think_tags=form.tags)),
+        config=SimpleNamespace(
+            teacher=SimpleNamespace(think_tags=form.tags, structured_output=False)
+        ),
         prepared=SimpleNamespace(served_name="m", revision=None),
         plan=SimpleNamespace(fingerprint="f"),
         run_id="r",
         spec=SimpleNamespace(answer=SPEC),
-        by_id={"q": {"choices": None}},
+        by_id={"q": {"question": "Which?", "choices": None}},
     )
     sibling = _completion(_written(form, "So.", "The answer is 1.", 99)[0], is_cut=False)
     drawn = {
