@@ -140,7 +140,7 @@ def run_text(draft: Draft, dataset: Path) -> str:
             f"reasoning, and answers of up to {longest_gold} tokens",
         ),
         (
-            "# method: rft",
+            "# method: dss_gold",
             "`qcrd bench --recommend run.yaml` says which method suits these questions",
         ),
         ("student:", ""),
