@@ -68,7 +68,7 @@ def distill_file(
     """Distil a teacher into a student with a file of settings.
 
     Args:
-        settings: File of settings. The list has the files of `configs/` and of your `data/` at the
+        settings: File of settings. The list has those in this folder, `configs/` and `data/` at the
             time of the last `qcrd up` or `qcrd deploy`. The file is read when the run starts.
         name: Name of the run and of the student. Empty: the file's, as for the next four.
         questions: A shipped data set, or the path of a YAML data-set file of your own.

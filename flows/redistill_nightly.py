@@ -31,8 +31,8 @@ def redistill_nightly(
     """Distil again if there is something new to learn from, and promote a better student.
 
     Args:
-        settings: File of settings, read every night. The list has the files of `configs/` and of
-            your `data/` at the time of the last `qcrd up` or `qcrd deploy`. Its section `promotion`
+        settings: File of settings, read every night. The list has those in this folder, `configs/`
+            and `data/` at the time of the last `qcrd up` or `qcrd deploy`. Its section `promotion`
             holds the rule, `budget` limits what sampling may use.
         changes: Settings in place of the file's, one `key=value` each.
         warm_start: Start from the champion's weights and tokenizer instead of those in `settings`.

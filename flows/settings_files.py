@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-_FOLDERS = ("configs", "data", "/data")
-"""Where files of settings are: those that are shipped, your own, and your own in a container."""
+_FOLDERS = (".", "configs", "data", "/data")
+"""Where files of settings are: those that `qcrd init` wrote, those that are shipped, your own, and
+your own in a container."""
 
 
 def settings_files() -> list[str]:

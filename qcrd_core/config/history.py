@@ -108,6 +108,8 @@ def from_store(content: Mapping[str, Any]) -> dict[str, Any]:
         A copy in which moved settings stand where they are read now.
     """
     copy: dict[str, Any] = _copied(content)
+    # The settings beside it are what the name meant then; it may mean others now.
+    copy.pop("method", None)
     discriminator = copy.get("discriminator")
     if isinstance(discriminator, dict):  # the only one before there was a choice
         discriminator.setdefault("fit", "paper")

@@ -158,7 +158,9 @@ def with_method(content: Mapping[str, Any]) -> dict[str, Any]:
     expanded, contradictions = dict(content), []
     for name, value in method.settings.items():
         section, _, key = name.rpartition(".")
-        present = dict(expanded.get(section) or {})
+        if not isinstance(written := expanded.get(section) or {}, Mapping):
+            return dict(content)  # whoever validates the section refuses it
+        present = dict(written)
         if present.setdefault(key, value) != value:
             contradictions.append(f"{name} to {value}, and it is {present[key]}")
         expanded[section] = present

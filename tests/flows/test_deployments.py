@@ -47,6 +47,8 @@ def test_form_of_one_screen_offers_every_recipe_and_the_users_own_files(tmp_path
     for folder in ("configs", "data"):
         (tmp_path / folder).mkdir()
     (tmp_path / "data/mine.yaml").write_bytes((ROOT / "configs/first.yaml").read_bytes())
+    (tmp_path / "run.yaml").write_bytes((ROOT / "configs/first.yaml").read_bytes())
+    (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
     (tmp_path / "data/broken.yaml").write_bytes(b"\xff{")
     (tmp_path / "data/folder.yaml").mkdir()
     os.mkfifo(tmp_path / "data/pipe.yaml")
@@ -55,7 +57,7 @@ def test_form_of_one_screen_offers_every_recipe_and_the_users_own_files(tmp_path
 
     properties = parameter_schema(distill_file).model_dump()["properties"]
 
-    offered = [f"configs/{path.name}" for path in PRESETS] + ["data/mine.yaml"]
+    offered = ["run.yaml", *(f"configs/{path.name}" for path in PRESETS), "data/mine.yaml"]
     assert properties["settings"]["enum"] == offered
     assert len(properties) <= 12
     assert all(each["description"] for each in properties.values())

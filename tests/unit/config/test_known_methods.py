@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from qcrd_core.config.known_methods import METHODS, MethodName
+from qcrd_core.config.known_methods import METHODS, Method, MethodName
 from qcrd_core.config.names import settings_of
 from qcrd_core.config.run import RunConfig, read_stored_config
 from qcrd_core.errors import ConfigError
@@ -60,6 +60,17 @@ def test_unknown_method_is_refused():
         tiny_config(method="best")
 
 
-def test_stored_run_of_a_method_is_read_again():
+@pytest.mark.parametrize("changed", [{}, {"loss.pos_select": "mean"}])
+def test_stored_run_is_read_as_it_was_when_its_method_means_something_else(changed, monkeypatch):
     config = tiny_config(method="dss_sc", negatives={}, loss={})
-    assert read_stored_config(yaml.safe_dump(config.model_dump(mode="json")), "stored") == config
+    stored = yaml.safe_dump(config.model_dump(mode="json"))
+    method = METHODS["dss_sc"]
+    later = Method(method.description, {**method.settings, **changed})
+    monkeypatch.setitem(METHODS, "dss_sc", later)
+
+    assert read_stored_config(stored, "stored").run_id(DATA) == config.run_id(DATA)
+
+
+def test_section_that_is_no_mapping_is_refused_in_a_sentence():
+    with pytest.raises(ConfigError, match=r"^loss must be a section of settings; got 3 "):
+        tiny_config(method="rft", negatives={}, loss=3)
